@@ -1,0 +1,14 @@
+/* clock.h - the clocks, in one place. */
+#ifndef CORE_CLOCK_H
+#define CORE_CLOCK_H
+
+#include <stdint.h>
+
+#define NS_PER_US 1000ull
+#define NS_PER_MS 1000000ull
+#define NS_PER_S  1000000000ull
+
+uint64_t clock_mono_ns(void); /* CLOCK_MONOTONIC: the same in all processes; for deadlines */
+int64_t clock_wall_ns(void);  /* CLOCK_REALTIME: UTC since 1970; for event times */
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * log.h - one line per decision on standard error, with systemd's "<N>" priority prefix when
+ * standard error is not a terminal (sd-daemon(3)); key=value pairs after a short sentence.
+ *
+ * Only programs log: library code (everything that libazoth holds) returns errors instead.
+ */
+#ifndef CORE_LOG_H
+#define CORE_LOG_H
+
+#include "core/azoth_base.h"
+
+enum log_level { LOG_LEVEL_ERR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+
+void log_init(const char *program, int max_level); /* program: shown on terminals */
+int log_level_parse(const char *name, int *ret);   /* "err" "warning" "notice" "info" "debug" */
+void log_line(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "<3>SENTENCE: MESSAGE error=AZOTH_ERR_X code=N": one line of an error. */
+void log_error(int level, const char *what, const struct azoth_error *err);
+
+#endif

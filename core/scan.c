@@ -1,0 +1,156 @@
+/*
+ * scan.c - ordered reads: state by prefix and range, events by id. One cursor in one snapshot each,
+ * so nothing is skipped or seen twice, whatever bytes the keys have.
+ */
+#include "core/store.h"
+#include "core/store_lmdb.h"
+
+#include <string.h>
+
+struct scan {
+    struct snapshot *snapshot;
+    MDB_cursor *cursor;
+    int started, ended;
+    unsigned char start[AZOTH_KEY_MAX], prefix[AZOTH_KEY_MAX], end[AZOTH_KEY_MAX];
+    size_t start_len, prefix_len, end_len;
+};
+
+static int bound_copy(unsigned char *to, size_t *to_len, struct azoth_bytes b,
+                      struct azoth_error *err)
+{
+    if (b.len > AZOTH_KEY_MAX)
+        return error_set(err, AZOTH_ERR_KEY_SIZE, "a bound of %zu bytes", b.len);
+    if (b.len)
+        memcpy(to, b.ptr, b.len);
+    *to_len = b.len;
+    return 0;
+}
+
+int scan_open(struct snapshot *sn, struct azoth_bytes prefix, struct azoth_bytes from,
+              struct azoth_bytes to, struct scan **ret, struct azoth_error *err)
+{
+    struct scan *sc = malloc(sizeof *sc);
+    if (!sc)
+        return error_set(err, AZOTH_ERR_NOMEM, "a scan");
+    sc->snapshot = sn;
+    sc->started = sc->ended = 0;
+    struct azoth_bytes start = bytes_cmp(from, prefix) > 0 ? from : prefix;
+    int rc = bound_copy(sc->start, &sc->start_len, start, err);
+    if (!rc)
+        rc = bound_copy(sc->prefix, &sc->prefix_len, prefix, err);
+    if (!rc)
+        rc = bound_copy(sc->end, &sc->end_len, to, err);
+    if (!rc) {
+        int m = mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_STATE],
+                                &sc->cursor);
+        if (m)
+            rc = lmdb_error(err, m, "scan");
+    }
+    if (rc) {
+        free(sc);
+        return rc;
+    }
+    *ret = sc;
+    return 0;
+}
+
+int scan_next(struct scan *sc, struct azoth_bytes *ret_key, struct state_record *ret,
+              struct azoth_error *err)
+{
+    if (sc->ended)
+        return 0;
+    MDB_val k = {sc->start_len, sc->start}, v;
+    MDB_cursor_op op = sc->started ? MDB_NEXT : sc->start_len ? MDB_SET_RANGE : MDB_FIRST;
+    int rc = mdb_cursor_get(sc->cursor, &k, &v, op);
+    sc->started = 1;
+    if (rc && rc != MDB_NOTFOUND)
+        return lmdb_error(err, rc, "scan");
+    struct azoth_bytes key = bytes_of_val(k);
+    if (rc == MDB_NOTFOUND ||
+        (sc->prefix_len &&
+         (key.len < sc->prefix_len || memcmp(key.ptr, sc->prefix, sc->prefix_len) != 0)) ||
+        (sc->end_len && bytes_cmp(key, bytes_of(sc->end, sc->end_len)) >= 0)) {
+        sc->ended = 1;
+        return 0;
+    }
+    rc = record_state_decode(key, bytes_of_val(v), ret);
+    if (rc) {
+        char text[80];
+        return error_set(err, rc, "key %s: the stored record fails its check",
+                         bytes_print(key, text, sizeof text));
+    }
+    *ret_key = key;
+    return 1;
+}
+
+void scan_close(struct scan *sc)
+{
+    if (!sc)
+        return;
+    mdb_cursor_close(sc->cursor);
+    free(sc);
+}
+
+struct event_scan {
+    MDB_cursor *cursor;
+    uint64_t next, end;
+    int started, ended;
+};
+
+int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
+                    struct azoth_error *err)
+{
+    struct event_scan *es = malloc(sizeof *es);
+    if (!es)
+        return error_set(err, AZOTH_ERR_NOMEM, "a scan of events");
+    *es = (struct event_scan){.next = from ? from : 1, .end = to};
+    int rc = mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_EVENTS],
+                             &es->cursor);
+    if (rc) {
+        free(es);
+        return lmdb_error(err, rc, "events");
+    }
+    *ret = es;
+    return 0;
+}
+
+int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
+                    struct azoth_error *err)
+{
+    if (es->ended || (es->end && es->next >= es->end))
+        return 0;
+    unsigned char id[8];
+    put_be64(id, es->next);
+    MDB_val k = {8, id}, v;
+    int rc = mdb_cursor_get(es->cursor, &k, &v, es->started ? MDB_NEXT : MDB_SET_RANGE);
+    if (rc == MDB_NOTFOUND) {
+        es->ended = 1;
+        return 0;
+    }
+    if (rc)
+        return lmdb_error(err, rc, "events");
+    if (k.mv_size != 8)
+        return error_set(err, AZOTH_ERR_CORRUPT, "an event's key has %zu bytes", k.mv_size);
+    uint64_t at = get_be64(k.mv_data);
+    /* Ids are gapless: what is missing was lost, and to read on would hide it. */
+    if (at != es->next)
+        return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: %llu follows",
+                         (unsigned long long)es->next, (unsigned long long)at);
+    es->started = 1;
+    rc = record_event_decode(at, bytes_of_val(v), ret);
+    if (rc)
+        return error_set(err, rc, "event %llu: the stored record fails its check",
+                         (unsigned long long)at);
+    if (ret_raw)
+        *ret_raw = bytes_of_val(v);
+    es->next = at + 1;
+    return 1;
+}
+
+void event_scan_close(struct event_scan *es)
+{
+    if (!es)
+        return;
+    mdb_cursor_close(es->cursor);
+    free(es);
+}

@@ -1,0 +1,468 @@
+/*
+ * store.c - one LMDB environment per directory and process, snapshots, single reads.
+ *
+ * Failure modes
+ *   a second descriptor of lock.mdb in this process  closing it would drop LMDB's lock on the process
+ *                                                    and let others reuse our pages: hence the
+ *                                                    process-wide list of open stores
+ *   a process stopped inside LMDB's reader mutex     first registration of a reader blocks: a writer
+ *                                                    (STORE_WRITE) registers none before it is ready
+ *   reader slots are scarce                          snapshots are kept and renewed
+ */
+#include "core/store.h"
+
+#include "core/batchrec.h"
+#include "core/store_lmdb.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+const char *const store_db_name[DB_COUNT] = {"state", "events", "meta", "ids", "ids_age"};
+
+struct snapshot {
+    struct store *store;
+    MDB_txn *txn;
+    struct snapshot *next;
+};
+
+struct store {
+    struct store_lmdb lmdb;
+    struct store_identity identity;
+    dev_t dir_dev;
+    ino_t dir_ino;
+    unsigned users;
+    pthread_mutex_t lock; /* the idle list */
+    struct snapshot *idle;
+    struct store *next;
+};
+
+static pthread_mutex_t stores_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct store *stores; /* of this process */
+
+int lmdb_error(struct azoth_error *err, int rc, const char *what)
+{
+    int code = AZOTH_ERR_IO;
+    if (rc > 0)
+        code = error_from_errno(rc);
+    switch (rc) {
+    case MDB_NOTFOUND:
+        code = AZOTH_ERR_NOT_FOUND;
+        break;
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL:
+    case MDB_PAGE_FULL:
+    case MDB_CURSOR_FULL:
+        code = AZOTH_ERR_NOSPACE;
+        break;
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+        code = AZOTH_ERR_CORRUPT;
+        break;
+    case MDB_VERSION_MISMATCH:
+        code = AZOTH_ERR_FORMAT;
+        break;
+    case MDB_READERS_FULL:
+        code = AZOTH_ERR_FULL;
+        break;
+    case ENOENT:
+        code = AZOTH_ERR_NO_DATABASE;
+        break;
+    default:
+        break;
+    }
+    return error_foreign(err, code, rc, "%s: %s", what, mdb_strerror(rc));
+}
+
+int lmdb_env_open(const char *dir, unsigned flags, MDB_env **ret, struct azoth_error *err)
+{
+    MDB_env *env = NULL;
+    int rc = mdb_env_create(&env);
+    if (!rc)
+        rc = mdb_env_set_maxdbs(env, DB_COUNT + 8);
+    if (!rc)
+        rc = mdb_env_set_mapsize(env, STORE_MAP_BYTES);
+    if (!rc)
+        rc = mdb_env_set_maxreaders(env, STORE_READERS_MAX);
+    if (!rc)
+        rc = mdb_env_open(env, dir, flags | MDB_NOTLS | MDB_NORDAHEAD, 0660);
+    if (rc) {
+        if (env)
+            mdb_env_close(env);
+        char what[300];
+        snprintf(what, sizeof what, "%.280s", dir);
+        return lmdb_error(err, rc, what);
+    }
+    *ret = env;
+    return 0;
+}
+
+/* ---- records of the store itself ---- */
+
+#define FORMAT_MAGIC 0x31465a41u /* "AZF1" */
+
+void store_format_encode(unsigned char out[STORE_FORMAT_RECORD], const uint8_t uuid[16],
+                         uint64_t created_ns)
+{
+    put_u32(out, FORMAT_MAGIC);
+    put_u32(out + 4, STORE_FORMAT);
+    memcpy(out + 8, uuid, 16);
+    put_u64(out + 24, created_ns);
+    put_u64(out + 32, XXH3_64bits(out, 32));
+}
+
+int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *ret_created_ns,
+                        struct azoth_error *err)
+{
+    const unsigned char *p = rec.ptr;
+    if (rec.len < 8 || get_u32(p) != FORMAT_MAGIC)
+        return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
+    if (get_u32(p + 4) != STORE_FORMAT)
+        return error_set(err, AZOTH_ERR_FORMAT,
+                         "the store has format %u, this program knows %u", get_u32(p + 4),
+                         STORE_FORMAT);
+    if (rec.len != STORE_FORMAT_RECORD || get_u64(p + 32) != XXH3_64bits(p, 32))
+        return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
+    memcpy(ret_uuid, p + 8, 16);
+    *ret_created_ns = get_u64(p + 24);
+    return 0;
+}
+
+static uint32_t id_checksum(const uint8_t id[AZOTH_ID_BYTES], const unsigned char *rec)
+{
+    return (uint32_t)XXH3_64bits_withSeed(rec, STORE_ID_RECORD - 4, XXH3_64bits(id, AZOTH_ID_BYTES));
+}
+
+void store_id_encode(unsigned char out[STORE_ID_RECORD], const uint8_t id[AZOTH_ID_BYTES],
+                     const struct txn_result *r, uint64_t content, uint64_t age)
+{
+    put_u64(out, r->txn);
+    put_u64(out + 8, r->first_event);
+    put_u64(out + 16, r->last_event);
+    put_u64(out + 24, content);
+    put_u64(out + 32, age);
+    put_u32(out + 40, r->keys_written);
+    put_u32(out + 44, r->keys_deleted);
+    put_u32(out + 48, r->keys_missing);
+    put_u32(out + 52, id_checksum(id, out));
+}
+
+int store_id_decode(const uint8_t id[AZOTH_ID_BYTES], struct azoth_bytes rec,
+                    struct txn_result *ret, uint64_t *ret_content, uint64_t *ret_age)
+{
+    const unsigned char *p = rec.ptr;
+    if (rec.len != STORE_ID_RECORD || get_u32(p + 52) != id_checksum(id, p))
+        return AZOTH_ERR_CORRUPT;
+    *ret = (struct txn_result){
+        .txn = get_u64(p),
+        .first_event = get_u64(p + 8),
+        .last_event = get_u64(p + 16),
+        .keys_written = get_u32(p + 40),
+        .keys_deleted = get_u32(p + 44),
+        .keys_missing = get_u32(p + 48),
+        .duplicate = 1,
+    };
+    *ret_content = get_u64(p + 24);
+    *ret_age = get_u64(p + 32);
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static int open_dbis(struct store *s, struct azoth_error *err)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->lmdb.env, NULL, MDB_RDONLY, &txn);
+    if (rc)
+        return lmdb_error(err, rc, "store");
+    for (int i = 0; i < DB_COUNT && !rc; i++)
+        rc = mdb_dbi_open(txn, store_db_name[i], 0, &s->lmdb.dbi[i]);
+    MDB_val k = {6, "format"}, v;
+    if (!rc)
+        rc = mdb_get(txn, s->lmdb.dbi[DB_META], &k, &v);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc == MDB_NOTFOUND
+                   ? error_set(err, AZOTH_ERR_FORMAT, "%s: this LMDB file is no Azoth database",
+                               s->identity.dir)
+                   : lmdb_error(err, rc, "store");
+    }
+    rc = store_format_decode(bytes_of_val(v), s->identity.uuid, &s->identity.created_ns, err);
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    mdb_txn_commit(txn); /* of a read transaction: keeps the DBIs open */
+    s->lmdb.dbis_open = 1;
+    return 0;
+}
+
+static int open_new(const char *dir, unsigned flags, struct store *s, struct azoth_error *err)
+{
+    if (!realpath(dir, s->identity.dir))
+        return errno == ENOENT || errno == ENOTDIR
+                   ? error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", dir)
+                   : error_errno(err, errno, "%s", dir);
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/data.mdb", s->identity.dir);
+    struct stat st;
+    if (stat(path, &st)) /* LMDB would make the file */
+        return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_DATABASE,
+                                           "%s: no database here (azoth init makes one)", dir)
+                               : error_errno(err, errno, "%s", path);
+    int rc = lmdb_env_open(s->identity.dir, 0, &s->lmdb.env, err);
+    if (rc == AZOTH_ERR_PERMISSION && !(flags & STORE_WRITE)) {
+        s->lmdb.read_only = 1;
+        rc = lmdb_env_open(s->identity.dir, MDB_RDONLY, &s->lmdb.env, err);
+    }
+    if (rc)
+        return rc;
+    int fd;
+    if (mdb_env_get_fd(s->lmdb.env, &fd) || fstat(fd, &st)) {
+        rc = error_errno(err, errno, "%s", path);
+        goto fail;
+    }
+    s->identity.device = (uint64_t)st.st_dev;
+    s->identity.inode = (uint64_t)st.st_ino;
+    if (!(flags & STORE_WRITE) && (rc = open_dbis(s, err)) != 0)
+        goto fail;
+    return 0;
+fail:
+    mdb_env_close(s->lmdb.env);
+    return rc;
+}
+
+int store_open(const char *dir, unsigned flags, struct store **ret, struct azoth_error *err)
+{
+    struct stat st;
+    if (stat(dir, &st))
+        return errno == ENOENT || errno == ENOTDIR
+                   ? error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", dir)
+                   : error_errno(err, errno, "%s", dir);
+    int rc = 0;
+    pthread_mutex_lock(&stores_lock);
+    struct store *s = stores;
+    while (s && (s->dir_dev != st.st_dev || s->dir_ino != st.st_ino))
+        s = s->next;
+    if (s) {
+        if ((flags & STORE_WRITE) && s->lmdb.read_only)
+            rc = error_set(err, AZOTH_ERR_PERMISSION, "%s: opened for reading only", dir);
+        else if (!(flags & STORE_WRITE) && !s->lmdb.dbis_open)
+            rc = open_dbis(s, err);
+        if (!rc) {
+            s->users++;
+            *ret = s;
+        }
+        pthread_mutex_unlock(&stores_lock);
+        return rc;
+    }
+    s = calloc(1, sizeof *s);
+    if (!s)
+        rc = error_set(err, AZOTH_ERR_NOMEM, "the store's handle");
+    else
+        rc = open_new(dir, flags, s, err);
+    if (!rc) {
+        s->dir_dev = st.st_dev;
+        s->dir_ino = st.st_ino;
+        s->users = 1;
+        pthread_mutex_init(&s->lock, NULL);
+        s->next = stores;
+        stores = s;
+        *ret = s;
+    } else {
+        free(s);
+    }
+    pthread_mutex_unlock(&stores_lock);
+    return rc;
+}
+
+void store_close(struct store *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&stores_lock);
+    if (--s->users == 0) {
+        struct store **at = &stores;
+        while (*at != s)
+            at = &(*at)->next;
+        *at = s->next;
+        while (s->idle) {
+            struct snapshot *sn = s->idle;
+            s->idle = sn->next;
+            mdb_txn_abort(sn->txn);
+            free(sn);
+        }
+        mdb_env_close(s->lmdb.env);
+        pthread_mutex_destroy(&s->lock);
+        free(s);
+    }
+    pthread_mutex_unlock(&stores_lock);
+}
+
+const struct store_identity *store_identity(const struct store *s)
+{
+    return &s->identity;
+}
+
+struct store_lmdb *store_lmdb(struct store *s)
+{
+    return &s->lmdb;
+}
+
+void store_set_identity(struct store *s, const uint8_t uuid[16], uint64_t created_ns)
+{
+    memcpy(s->identity.uuid, uuid, 16);
+    s->identity.created_ns = created_ns;
+}
+
+/* ---- snapshots ---- */
+
+int snapshot_begin(struct store *s, struct snapshot **ret, struct azoth_error *err)
+{
+    pthread_mutex_lock(&s->lock);
+    struct snapshot *sn = s->idle;
+    if (sn)
+        s->idle = sn->next;
+    pthread_mutex_unlock(&s->lock);
+    int rc;
+    if (sn) {
+        rc = mdb_txn_renew(sn->txn);
+        if (rc == 0) {
+            *ret = sn;
+            return 0;
+        }
+        mdb_txn_abort(sn->txn);
+    } else {
+        sn = malloc(sizeof *sn);
+        if (!sn)
+            return error_set(err, AZOTH_ERR_NOMEM, "a snapshot");
+    }
+    sn->store = s;
+    sn->next = NULL;
+    rc = mdb_txn_begin(s->lmdb.env, NULL, MDB_RDONLY, &sn->txn);
+    if (rc) {
+        free(sn);
+        return lmdb_error(err, rc, "snapshot");
+    }
+    *ret = sn;
+    return 0;
+}
+
+void snapshot_end(struct snapshot *sn)
+{
+    if (!sn)
+        return;
+    mdb_txn_reset(sn->txn);
+    pthread_mutex_lock(&sn->store->lock);
+    sn->next = sn->store->idle;
+    sn->store->idle = sn;
+    pthread_mutex_unlock(&sn->store->lock);
+}
+
+MDB_txn *snapshot_txn(struct snapshot *sn)
+{
+    return sn->txn;
+}
+
+struct store *snapshot_store(struct snapshot *sn)
+{
+    return sn->store;
+}
+
+int snapshot_get(struct snapshot *sn, struct azoth_bytes key, struct state_record *ret,
+                 struct azoth_error *err)
+{
+    if (key.len < 1 || key.len > AZOTH_KEY_MAX)
+        return error_set(err, AZOTH_ERR_KEY_SIZE, "a key of %zu bytes", key.len);
+    MDB_val k = val_of(key), v;
+    int rc = mdb_get(sn->txn, sn->store->lmdb.dbi[DB_STATE], &k, &v);
+    char text[80];
+    if (rc == MDB_NOTFOUND)
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "key %s: not there",
+                         err ? bytes_print(key, text, sizeof text) : "");
+    if (rc)
+        return lmdb_error(err, rc, "get");
+    rc = record_state_decode(key, bytes_of_val(v), ret);
+    if (rc)
+        return error_set(err, rc, "key %s: the stored record fails its check",
+                         bytes_print(key, text, sizeof text));
+    return 0;
+}
+
+int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err)
+{
+    MDB_val k = {4, "head"}, v;
+    int rc = mdb_get(sn->txn, sn->store->lmdb.dbi[DB_META], &k, &v);
+    if (rc)
+        return lmdb_error(err, rc, "meta/head");
+    struct batch_head h;
+    rc = batch_decode(bytes_of_val(v), &h);
+    if (rc)
+        return error_set(err, rc, "meta/head fails its check");
+    *ret = (struct store_head){h.event, h.txn, h.time_ns, h.epoch, h.incarnation};
+    return 0;
+}
+
+int snapshot_find_id(struct snapshot *sn, const uint8_t id[AZOTH_ID_BYTES], struct txn_result *ret,
+                     uint64_t *ret_content, struct azoth_error *err)
+{
+    MDB_val k = {AZOTH_ID_BYTES, (void *)(uintptr_t)id}, v;
+    int rc = mdb_get(sn->txn, sn->store->lmdb.dbi[DB_IDS], &k, &v);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc)
+        return lmdb_error(err, rc, "ids");
+    uint64_t age;
+    if (store_id_decode(id, bytes_of_val(v), ret, ret_content, &age))
+        return error_set(err, AZOTH_ERR_CORRUPT, "a request id's record fails its check");
+    return 1;
+}
+
+int store_clear_dead_readers(struct store *s, int *ret_cleared)
+{
+    int dead = 0;
+    int rc = mdb_reader_check(s->lmdb.env, &dead);
+    if (rc)
+        return lmdb_error(NULL, rc, "readers");
+    if (ret_cleared)
+        *ret_cleared = dead;
+    return 0;
+}
+
+int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    int rc = snapshot_begin(s, &sn, err);
+    if (rc)
+        return rc;
+    MDB_envinfo info;
+    MDB_stat state, events, ids;
+    struct stat st;
+    int fd;
+    rc = mdb_env_info(s->lmdb.env, &info);
+    if (!rc)
+        rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_STATE], &state);
+    if (!rc)
+        rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_EVENTS], &events);
+    if (!rc)
+        rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_IDS], &ids);
+    if (!rc && (mdb_env_get_fd(s->lmdb.env, &fd) || fstat(fd, &st)))
+        rc = errno;
+    snapshot_end(sn);
+    if (rc)
+        return lmdb_error(err, rc, "usage");
+    *ret = (struct store_usage){
+        .file_bytes = (uint64_t)st.st_size,
+        .map_bytes = info.me_mapsize,
+        .state_keys = state.ms_entries,
+        .events = events.ms_entries,
+        .ids = ids.ms_entries,
+        .readers = info.me_numreaders,
+        .readers_max = info.me_maxreaders,
+    };
+    return 0;
+}

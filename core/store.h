@@ -1,0 +1,118 @@
+/*
+ * store.h - reading the canonical store. All reads of LMDB go through here; writing is
+ * writer/append.c's alone.
+ *
+ *   state    user key                -> state record (record.h)
+ *   events   event id, u64 BE        -> event record
+ *   meta     "format" -> the store's format and identity; "head" -> the batch record (batchrec.h)
+ *   ids      request id, 16 bytes    -> id record
+ *   ids_age  u64 BE order of commit  -> request id
+ *
+ * One environment per directory and process: store_open() of a directory that this process has
+ * open already returns the same one, counted (closing any descriptor of lock.mdb in a process
+ * drops LMDB's own lock there). Threads: every call may be made from any thread; one snapshot
+ * belongs to one thread at a time. No call is valid in a forked child.
+ */
+#ifndef CORE_STORE_H
+#define CORE_STORE_H
+
+#include "core/azoth_base.h"
+#include "core/buf.h"
+#include "core/record.h"
+#include "core/txn.h"
+
+#define STORE_FORMAT      1u
+#define STORE_MAP_BYTES   (1ull << 40) /* sparse: the disk is full before the map is */
+#define STORE_READERS_MAX 1024u
+
+struct store;
+struct snapshot;
+
+struct store_identity {
+    uint8_t uuid[16];
+    uint64_t created_ns;
+    uint64_t device, inode; /* of data.mdb as this process has it open */
+    char dir[4096];         /* absolute path of the data directory */
+};
+
+enum store_open_flags {
+    STORE_WRITE = 1, /* for the writer: the environment can be written */
+};
+
+/* NO_DATABASE, FORMAT, CORRUPT, IO, PERMISSION, NOMEM. With STORE_WRITE no read transaction is
+ * begun, so that a process stopped inside LMDB's reader mutex cannot hold the writer up. */
+int store_open(const char *dir, unsigned flags, struct store **ret, struct azoth_error *err);
+void store_close(struct store *s); /* the last close closes the environment; NULL is accepted */
+const struct store_identity *store_identity(const struct store *s);
+
+/* A snapshot sees one commit. Reader slots are kept and renewed: begin and end are cheap.
+ * snapshot_begin: IO, FULL (no reader slot), CORRUPT. */
+int snapshot_begin(struct store *s, struct snapshot **ret, struct azoth_error *err);
+void snapshot_end(struct snapshot *sn); /* NULL is accepted */
+
+/* *ret borrows the snapshot. NOT_FOUND, CORRUPT (err names the key), FORMAT, IO. */
+int snapshot_get(struct snapshot *sn, struct azoth_bytes key, struct state_record *ret,
+                 struct azoth_error *err);
+
+struct store_head {
+    uint64_t event;       /* newest event id */
+    uint64_t txn;         /* newest transaction id */
+    int64_t time_ns;      /* commit time of the newest batch */
+    uint64_t epoch;       /* of the writer that made it */
+    uint64_t incarnation; /* of the segment it was made through */
+};
+int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err);
+
+/* State in key order. from inclusive, to exclusive; empty = open. prefix and from/to may be
+ * combined. The scan borrows the snapshot and must be closed before it ends. */
+struct scan;
+int scan_open(struct snapshot *sn, struct azoth_bytes prefix, struct azoth_bytes from,
+              struct azoth_bytes to, struct scan **ret, struct azoth_error *err);
+/* 1 and outputs, 0 at the end, or CORRUPT, FORMAT, IO. */
+int scan_next(struct scan *sc, struct azoth_bytes *ret_key, struct state_record *ret,
+              struct azoth_error *err);
+void scan_close(struct scan *sc);
+
+/* Events from id `from` (inclusive) to `to` (exclusive; 0 = the snapshot's end), O(log n) to start.
+ * An id missing between the first and the last is AZOTH_ERR_GAP. */
+struct event_scan;
+int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
+                    struct azoth_error *err);
+/* 1 and *ret (borrows the snapshot); 0 at the end; CORRUPT, FORMAT, GAP, IO. *ret_raw (may be
+ * NULL) gets the record's bytes. */
+int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
+                    struct azoth_error *err);
+void event_scan_close(struct event_scan *es);
+
+/* The commit that this request id made: 1 and outputs (duplicate is set in *ret), 0 when it is not
+ * remembered. */
+int snapshot_find_id(struct snapshot *sn, const uint8_t id[AZOTH_ID_BYTES], struct txn_result *ret,
+                     uint64_t *ret_content, struct azoth_error *err);
+
+/* The id record, shared with the writer: u64 txn, first event, last event, content, age | u32 keys
+ * written, deleted, missing | u32 checksum (low half of XXH3_64bits over id and record). */
+#define STORE_ID_RECORD 56u
+void store_id_encode(unsigned char out[STORE_ID_RECORD], const uint8_t id[AZOTH_ID_BYTES],
+                     const struct txn_result *r, uint64_t content, uint64_t age);
+int store_id_decode(const uint8_t id[AZOTH_ID_BYTES], struct azoth_bytes rec,
+                    struct txn_result *ret, uint64_t *ret_content, uint64_t *ret_age);
+
+/* The format record, shared with the writer: u32 magic "AZF1" | u32 format | uuid | u64 created_ns |
+ * u64 checksum (XXH3_64bits over the 32 bytes before). */
+#define STORE_FORMAT_RECORD 40u
+void store_format_encode(unsigned char out[STORE_FORMAT_RECORD], const uint8_t uuid[16],
+                         uint64_t created_ns);
+int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *ret_created_ns,
+                        struct azoth_error *err);
+
+/* Clears LMDB reader slots of dead processes; *ret_cleared (may be NULL). May block behind a
+ * process stopped in LMDB's reader mutex: never on the commit thread. */
+int store_clear_dead_readers(struct store *s, int *ret_cleared);
+
+struct store_usage {
+    uint64_t file_bytes, map_bytes, state_keys, events, ids;
+    uint32_t readers, readers_max;
+};
+int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *err);
+
+#endif

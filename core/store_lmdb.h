@@ -1,0 +1,43 @@
+/* store_lmdb.h - LMDB's handles, shared between the two files that may use them: core/store.c and
+ * core/scan.c read, writer/append.c writes. */
+#ifndef CORE_STORE_LMDB_H
+#define CORE_STORE_LMDB_H
+
+#include "core/error.h"
+#include "core/store.h"
+
+#include <lmdb.h>
+
+enum store_db { DB_STATE, DB_EVENTS, DB_META, DB_IDS, DB_IDS_AGE, DB_COUNT };
+extern const char *const store_db_name[DB_COUNT];
+
+struct store_lmdb {
+    MDB_env *env;
+    MDB_dbi dbi[DB_COUNT];
+    int dbis_open; /* 0 after STORE_WRITE until the writer's first transaction opened them */
+    int read_only;
+};
+struct store_lmdb *store_lmdb(struct store *s);
+/* After the writer opened the DBIs: reads the identity from the format record. */
+void store_set_identity(struct store *s, const uint8_t uuid[16], uint64_t created_ns);
+
+MDB_txn *snapshot_txn(struct snapshot *sn);
+struct store *snapshot_store(struct snapshot *sn);
+
+/* Error of ours for one of LMDB's. */
+int lmdb_error(struct azoth_error *err, int rc, const char *what);
+
+/* Opens the environment in dir with our settings. flags are LMDB's. Used by store_open and by the
+ * writer when it makes a database. */
+int lmdb_env_open(const char *dir, unsigned flags, MDB_env **ret, struct azoth_error *err);
+
+static inline MDB_val val_of(struct azoth_bytes b)
+{
+    return (MDB_val){b.len, (void *)(uintptr_t)b.ptr};
+}
+static inline struct azoth_bytes bytes_of_val(MDB_val v)
+{
+    return (struct azoth_bytes){v.mv_data, v.mv_size};
+}
+
+#endif

@@ -1,0 +1,350 @@
+/*
+ * layout.h - the bytes of the segment. Every struct that two processes share is here.
+ *
+ * Fixed-width integers and lock-free atomics only; offsets, no pointers. The structs are made from
+ * field tables, which also give the layout's fingerprint and the dump of `azoth status --segment`.
+ * A change of size or of meaning bumps SHM_LAYOUT_VERSION.
+ *
+ *   prefix | header | participants[256] | slots[N] | stripes[M] | block owners[B] | blocks[B]
+ *
+ * shm/README.md draws the states and argues, for each of them, who repairs what a death leaves.
+ */
+#ifndef SHM_LAYOUT_H
+#define SHM_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
+#define SHM_GAUGES_MAGIC   0x31756167687a41ull
+#define SHM_LAYOUT_VERSION 1u
+
+#define SHM_PARTICIPANTS   256u
+#define SHM_SLOTS_MAX      1024u
+#define SHM_STRIPES_MAX    16384u
+#define SHM_SLOT_WORDS     (SHM_SLOTS_MAX / 64)
+#define SHM_BLOCK_BYTES    65536u
+#define SHM_SLOT_BLOCKS    66u /* the largest transaction, and its intents */
+#define SHM_INLINE_INTENTS 64u
+#define SHM_DETAIL         208u
+#define SHM_INLINE_BYTES   3200u
+#define SHM_PROJECTIONS    128u
+
+typedef _Atomic uint32_t A32;
+typedef _Atomic uint64_t A64;
+_Static_assert(sizeof(A32) == 4 && sizeof(A64) == 8, "atomics have no hidden lock");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "atomics are lock-free");
+
+/* F(type, name, count): one field; count 1 is a plain member, written without brackets. */
+#define SHM_FIELD_1(type, name)        type name;
+#define SHM_FIELD_N(type, name, count) type name[count];
+
+/*
+ * Prefix: frozen for all layout versions, so that any version can retire any other's segment.
+ *   magic     stored last by the creator, with release: before that the segment is not there
+ *   state     1 live, 2 retired; never goes back. Written by the writer that retires.
+ */
+enum { SEGMENT_LIVE = 1, SEGMENT_RETIRED = 2 };
+#define SHM_PREFIX_FIELDS(F1, FN)                                                                  \
+    F1(A64, magic)                                                                                 \
+    F1(uint32_t, layout_version)                                                                   \
+    F1(A32, state)                                                                                 \
+    F1(uint64_t, fingerprint)                                                                      \
+    F1(uint64_t, bytes)                                                                            \
+    FN(uint64_t, prefix_reserved, 4)
+struct prefix_shm {
+    SHM_PREFIX_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct prefix_shm) == 64, "the prefix is frozen");
+
+/*
+ * Header.
+ *   identity (uuid .. gauges): by the creator, before magic; read-only afterwards
+ *   writer line:  by the writer alone; head after its commit is durable, with release
+ *   wake line:    queue_seq, writer_wake and writer_sleeps by submitters and writer;
+ *                 free_wake and free_waiters by whoever frees or wants a slot
+ *   pause line:   pause_request by whoever pauses, resumes or lets it time out; paused by the writer
+ *   queue_bits:   set by submitters after SUBMITTED, taken (exchanged with 0) by the writer. A hint:
+ *                 the slot's word is the truth, and a lost bit is set again by the reaper or found
+ *                 by the restarted writer
+ *   free_bits:    a hint likewise
+ */
+#define SHM_HEADER_FIELDS(F1, FN)                                                                  \
+    FN(uint8_t, uuid, 16)                                                                          \
+    F1(uint64_t, device)                                                                           \
+    F1(uint64_t, inode)                                                                            \
+    F1(uint64_t, incarnation)                                                                      \
+    F1(uint64_t, created_ns)                                                                       \
+    F1(uint32_t, slots)                                                                            \
+    F1(uint32_t, stripes)                                                                          \
+    F1(uint32_t, blocks)                                                                           \
+    F1(uint32_t, sync_mode)                                                                        \
+    FN(uint64_t, identity_reserved, 8)                                                             \
+    /* writer line */                                                                              \
+    F1(A64, head_event)                                                                            \
+    F1(A64, head_txn)                                                                              \
+    F1(A64, epoch)                                                                                 \
+    F1(A64, heartbeat_ns)                                                                          \
+    F1(A32, head_seq)                                                                              \
+    F1(A32, head_waiters)                                                                          \
+    F1(A32, writer_pid)                                                                            \
+    F1(A32, writer_state)                                                                          \
+    FN(uint64_t, writer_reserved, 2)                                                               \
+    /* wake line */                                                                                \
+    F1(A64, queue_seq)                                                                             \
+    F1(A32, writer_wake)                                                                           \
+    F1(A32, writer_sleeps)                                                                         \
+    F1(A32, free_wake)                                                                             \
+    F1(A32, free_waiters)                                                                          \
+    F1(A32, block_hint)                                                                            \
+    F1(A32, wake_reserved1)                                                                        \
+    FN(uint64_t, wake_reserved, 4)                                                                 \
+    /* pause line */                                                                               \
+    F1(A64, pause_until_ns)                                                                        \
+    F1(A32, paused)                                                                                \
+    F1(A32, pause_wake)                                                                            \
+    FN(uint64_t, pause_reserved, 6)                                                                \
+    FN(A64, queue_bits, SHM_SLOT_WORDS)                                                            \
+    FN(A64, free_bits, SHM_SLOT_WORDS)
+struct header_shm {
+    SHM_HEADER_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(offsetof(struct header_shm, head_event) % 64 == 0, "one line per writing party");
+_Static_assert(offsetof(struct header_shm, queue_seq) % 64 == 0, "one line per writing party");
+_Static_assert(offsetof(struct header_shm, pause_until_ns) % 64 == 0, "one line per writing party");
+_Static_assert(offsetof(struct header_shm, queue_bits) % 64 == 0, "one line per writing party");
+_Static_assert(offsetof(struct header_shm, free_bits) % 64 == 0, "one line per writing party");
+
+enum { WRITER_ABSENT = 0, WRITER_RECOVERING = 1, WRITER_RUNNING = 2, WRITER_DRAINING = 3 };
+
+/*
+ * Participant: one process (one handle of it). All fields but these by the participant itself:
+ *   word        FREE -> LIVE by the joiner, which holds the kernel's lock on its byte already;
+ *               LIVE -> FREE by itself when it leaves, or by a reaper that saw the lock gone
+ *   done_seq    bumped by the writer after results of this participant were published
+ *   sleeps      set by the participant before it sleeps on done_seq, cleared by the waker
+ *   wants_release  set by a participant that has transactions parked for a stripe and sleeps on
+ *               done_seq, cleared by whoever releases a stripe marked STRIPE_PARKED
+ * word = state (8 bits, low) | generation (56 bits): a row that was freed and taken again differs.
+ */
+enum { PARTICIPANT_FREE = 0, PARTICIPANT_LIVE = 1 };
+#define SHM_PARTICIPANT_FIELDS(F1, FN)                                                             \
+    F1(A64, word)                                                                                  \
+    F1(A32, pid)                                                                                   \
+    F1(A32, kind)                                                                                  \
+    FN(char, name, 32)                                                                             \
+    F1(uint64_t, joined_ns)                                                                        \
+    F1(uint64_t, participant_reserved0)                                                            \
+    /* wake line */                                                                                \
+    F1(A32, done_seq)                                                                              \
+    F1(A32, sleeps)                                                                                \
+    F1(A32, wants_release)                                                                         \
+    F1(A32, participant_reserved3)                                                                 \
+    FN(uint64_t, participant_reserved1, 6)                                                         \
+    /* what it did: counters for status */                                                         \
+    F1(A64, submitted)                                                                             \
+    F1(A64, refused)                                                                               \
+    F1(A64, lock_timeouts)                                                                         \
+    F1(A64, stripe_waits)                                                                          \
+    F1(A64, reaped)                                                                                \
+    F1(A64, reader_txn)                                                                            \
+    F1(A64, reader_since_ns)                                                                       \
+    F1(A64, participant_reserved2)
+struct participant_shm {
+    SHM_PARTICIPANT_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct participant_shm) == 192, "three lines");
+
+enum participant_kind {
+    PARTICIPANT_WRITER = 1,
+    PARTICIPANT_WORKER = 2,
+    PARTICIPANT_CLIENT = 3,
+    PARTICIPANT_FEED = 4,
+    PARTICIPANT_EMBEDDED = 5,
+    PARTICIPANT_TOOL = 6,
+};
+
+/*
+ * Slot: one transaction in flight.
+ *   word      state (8 bits, low) | owner (16 bits) | ticket (40 bits); every edge is a
+ *             compare-and-swap, so the owner, the writer and reapers cannot both take one
+ *   result    (code .. detail) by the writer before COMMITTED or REJECTED
+ *   done      futex of a thread that waits for this slot alone; `waits` says that one sleeps there
+ *   all other fields by the owner before SUBMITTED, and by a reaper or the owner when it is freed
+ *
+ * The ticket changes with every claim. A FREE slot has intents = 0 and uses_blocks = 0.
+ */
+enum slot_state {
+    SLOT_FREE = 0,
+    SLOT_CLAIMED = 1,
+    SLOT_PREFLIGHT = 2,
+    SLOT_SUBMITTED = 3,
+    SLOT_COMMITTED = 4,
+    SLOT_REJECTED = 5,
+    SLOT_REAPING = 6,
+};
+#define SLOT_OWNER_WRITER 0xffffu /* given up by its submitter: the writer frees it */
+
+enum slot_flags {
+    SLOT_HAS_ID = 1,
+    SLOT_WAITS_PAUSE = 2, /* stays queued while the database is paused */
+};
+
+#define SHM_SLOT_FIELDS(F1, FN)                                                                    \
+    F1(A64, word)                                                                                  \
+    F1(A32, done)                                                                                  \
+    F1(A32, waits)                                                                                 \
+    F1(A64, seq)                                                                                   \
+    F1(uint64_t, claimed_ns)                                                                       \
+    F1(uint64_t, submitted_ns)                                                                     \
+    F1(A32, flags)                                                                                 \
+    F1(A32, intents)                                                                               \
+    F1(A32, uses_blocks)                                                                           \
+    F1(uint32_t, payload_bytes)                                                                    \
+    F1(uint64_t, payload_hash)                                                                     \
+    /* identity of the request */                                                                  \
+    FN(uint8_t, id, 16)                                                                            \
+    F1(uint64_t, content)                                                                          \
+    FN(uint64_t, slot_reserved, 5)                                                                 \
+    /* result */                                                                                   \
+    F1(int32_t, code)                                                                              \
+    F1(uint32_t, duplicate)                                                                        \
+    F1(uint64_t, txn)                                                                              \
+    F1(uint64_t, first_event)                                                                      \
+    F1(uint64_t, last_event)                                                                       \
+    F1(uint32_t, keys_written)                                                                     \
+    F1(uint32_t, keys_deleted)                                                                     \
+    F1(uint32_t, keys_missing)                                                                     \
+    F1(uint32_t, result_reserved)                                                                  \
+    FN(char, detail, SHM_DETAIL)                                                                   \
+    FN(uint32_t, block, SHM_SLOT_BLOCKS)                                                           \
+    F1(uint32_t, intents_block)                                                                    \
+    F1(uint32_t, block_count)                                                                      \
+    FN(uint32_t, intent, SHM_INLINE_INTENTS)                                                       \
+    FN(uint8_t, payload, SHM_INLINE_BYTES)
+struct slot_shm {
+    _Alignas(64) SHM_SLOT_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct slot_shm) % 64 == 0, "slots do not share lines");
+_Static_assert(sizeof(struct slot_shm) <= 4160, "a slot is about a page");
+_Static_assert(SHM_STRIPES_MAX * 4 <= SHM_BLOCK_BYTES, "the intents of all stripes fit one block");
+
+#define INTENT_EXCLUSIVE 0x80000000u
+
+static inline uint64_t slot_word(uint32_t state, uint32_t owner, uint64_t ticket)
+{
+    return (uint64_t)(state & 0xffu) | (uint64_t)(owner & 0xffffu) << 8 | ticket << 24;
+}
+static inline uint32_t slot_word_state(uint64_t w)
+{
+    return (uint32_t)(w & 0xff);
+}
+static inline uint32_t slot_word_owner(uint64_t w)
+{
+    return (uint32_t)(w >> 8 & 0xffff);
+}
+static inline uint64_t slot_word_ticket(uint64_t w)
+{
+    return w >> 24;
+}
+#define SLOT_TICKET_MASK ((1ull << 40) - 1)
+
+/*
+ * Stripe: what keys hash onto.
+ *   exclusive  0, or owner = (slot + 1) << 40 | ticket; taken by the slot's owner, given back by the
+ *              owner, the writer on completion, or a reaper: always by compare-and-swap from the
+ *              very value, so a late release cannot hit the next holder
+ *   shared     one bit per slot. A holder sets its bit and then looks at exclusive; an exclusive
+ *              taker sets exclusive and then looks at the bits (both sequentially consistent): at
+ *              least one of two sees the other
+ *   waiters, wake   set by who sleeps, exchanged by who releases
+ */
+#define SHM_STRIPE_FIELDS(F1, FN)                                                                  \
+    F1(A64, exclusive)                                                                             \
+    F1(A32, wake)                                                                                  \
+    F1(A32, waiters)                                                                               \
+    F1(A64, waits)                                                                                 \
+    FN(uint64_t, stripe_reserved, 5)                                                               \
+    FN(A64, shared, SHM_SLOT_WORDS)
+/* Bits of `waiters`: threads asleep on `wake`; participants that parked a transaction. */
+enum { STRIPE_SLEEPERS = 1, STRIPE_PARKED = 2 };
+struct stripe_shm {
+    SHM_STRIPE_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct stripe_shm) == 192, "three lines");
+
+static inline uint64_t stripe_owner(uint32_t slot, uint64_t ticket)
+{
+    return (uint64_t)(slot + 1) << 40 | (ticket & SLOT_TICKET_MASK);
+}
+
+/* Gauges: a second object that a wider group may read. Layout: prefix | gauges | projections. */
+#define SHM_HISTOGRAM_BUCKETS 256u
+struct histogram_shm {
+    A64 count, sum, max;
+    A64 reserved[5];
+    A64 bucket[SHM_HISTOGRAM_BUCKETS];
+};
+
+#define SHM_GAUGES_FIELDS(F1, FN)                                                                  \
+    F1(A64, commits)                                                                               \
+    F1(A64, transactions)                                                                          \
+    F1(A64, events)                                                                                \
+    F1(A64, rejected)                                                                              \
+    F1(A64, duplicates)                                                                            \
+    F1(A64, commit_failures)                                                                       \
+    F1(A64, recovered)                                                                             \
+    F1(A64, bytes)                                                                                 \
+    F1(A64, head_event)                                                                            \
+    F1(A64, head_txn)                                                                              \
+    F1(A64, head_time_ns)                                                                          \
+    F1(A64, writer_started_ns)                                                                     \
+    F1(A64, writer_heartbeat_ns)                                                                   \
+    F1(A64, sync_mode)                                                                             \
+    F1(A64, clock_held)                                                                            \
+    F1(A64, feed_heartbeat_ns)                                                                     \
+    F1(A64, feed_batches)                                                                          \
+    F1(A64, feed_events)                                                                           \
+    F1(A64, feed_bytes)                                                                            \
+    F1(A64, feed_broken_connections)                                                               \
+    F1(A64, readers_cleared)                                                                       \
+    F1(A64, participants_reaped)                                                                   \
+    FN(A64, gauges_reserved, 10)                                                                   \
+    F1(struct histogram_shm, commit_ns)                                                            \
+    F1(struct histogram_shm, batch_size)                                                           \
+    F1(struct histogram_shm, queue_ns)
+struct gauges_shm {
+    SHM_GAUGES_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+
+/*
+ * Projection row: what the feed knows of one projection (or shard), kept after it went away.
+ * Written by the feed alone (one process, see its lock); `used` is stored last with release.
+ * Text fields are guarded by text_seq (odd while they change), as in a sequence lock.
+ */
+#define SHM_PROJECTION_FIELDS(F1, FN)                                                              \
+    F1(A32, used)                                                                                  \
+    F1(A32, text_seq)                                                                              \
+    F1(A32, shard)                                                                                 \
+    F1(A32, shards)                                                                                \
+    F1(A64, cursor)                                                                                \
+    F1(A64, head_seen)                                                                             \
+    F1(A32, state)                                                                                 \
+    F1(A32, reserved0)                                                                             \
+    F1(A64, errors)                                                                                \
+    F1(A64, progress_wall_ns)                                                                      \
+    F1(A64, heard_wall_ns)                                                                         \
+    F1(A64, instance)                                                                              \
+    F1(A64, events_sent)                                                                           \
+    F1(A64, bytes_sent)                                                                            \
+    FN(A64, projection_reserved, 5)                                                                \
+    FN(char, name, 64)                                                                             \
+    FN(char, error, 256)                                                                           \
+    FN(char, endpoint, 128)
+struct projection_shm {
+    SHM_PROJECTION_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct projection_shm) % 64 == 0, "rows do not share lines");
+
+#endif

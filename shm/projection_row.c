@@ -1,0 +1,90 @@
+#include "shm/projection_row.h"
+
+#include "core/error.h"
+#include "shm/gauges.h"
+
+#include <string.h>
+
+const char *projection_state_name(uint32_t state)
+{
+    static const char *const names[] = {"unknown", "starting", "running", "idle",
+                                        "failed",  "stopped",  "silent"};
+    return state < sizeof names / sizeof *names ? names[state] : "?";
+}
+
+int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards)
+{
+    int free_row = -1;
+    for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
+        struct projection_shm *p = &g->projection[i];
+        if (!atomic_load_explicit(&p->used, memory_order_acquire)) {
+            if (free_row < 0)
+                free_row = (int)i;
+            continue;
+        }
+        if (strncmp(p->name, name, sizeof p->name) == 0 && atomic_load(&p->shard) == shard &&
+            atomic_load(&p->shards) == shards)
+            return (int)i;
+    }
+    if (free_row < 0)
+        return AZOTH_ERR_FULL;
+    struct projection_shm *p = &g->projection[free_row];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    atomic_store(&p->shard, shard);
+    atomic_store(&p->shards, shards);
+    atomic_store_explicit(&p->used, 1, memory_order_release);
+    return free_row;
+}
+
+void projection_row_text(struct gauges *g, int row, const char *error, const char *endpoint)
+{
+    struct projection_shm *p = &g->projection[row];
+    /* An odd number left by a feed that died in the middle is made even first. */
+    uint32_t seq = atomic_load(&p->text_seq) | 1u;
+    atomic_store(&p->text_seq, seq);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (error)
+        snprintf(p->error, sizeof p->error, "%s", error);
+    if (endpoint)
+        snprintf(p->endpoint, sizeof p->endpoint, "%s", endpoint);
+    atomic_thread_fence(memory_order_seq_cst);
+    atomic_store(&p->text_seq, seq + 1);
+}
+
+int projection_row_read(const struct gauges *g, uint32_t row, struct projection_row *ret)
+{
+    if (row >= SHM_PROJECTIONS)
+        return 0;
+    struct projection_shm *p = &g->projection[row];
+    if (!atomic_load_explicit(&p->used, memory_order_acquire))
+        return 0;
+    *ret = (struct projection_row){
+        .shard = atomic_load(&p->shard),
+        .shards = atomic_load(&p->shards),
+        .state = atomic_load(&p->state),
+        .cursor = gauge_get(&p->cursor),
+        .head_seen = gauge_get(&p->head_seen),
+        .errors = gauge_get(&p->errors),
+        .instance = gauge_get(&p->instance),
+        .events_sent = gauge_get(&p->events_sent),
+        .bytes_sent = gauge_get(&p->bytes_sent),
+        .progress_wall_ns = (int64_t)gauge_get(&p->progress_wall_ns),
+        .heard_wall_ns = (int64_t)gauge_get(&p->heard_wall_ns),
+    };
+    memcpy(ret->name, p->name, sizeof ret->name);
+    ret->name[sizeof ret->name - 1] = 0;
+    /* A few tries: a feed that died while writing leaves the number odd, and what is there then is
+     * still text with an end. */
+    for (int i = 0; i < 100; i++) {
+        uint32_t before = atomic_load(&p->text_seq);
+        atomic_thread_fence(memory_order_seq_cst);
+        memcpy(ret->error, p->error, sizeof ret->error);
+        memcpy(ret->endpoint, p->endpoint, sizeof ret->endpoint);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (!(before & 1) && atomic_load(&p->text_seq) == before)
+            break;
+    }
+    ret->error[sizeof ret->error - 1] = 0;
+    ret->endpoint[sizeof ret->endpoint - 1] = 0;
+    return 1;
+}

@@ -1,0 +1,36 @@
+/*
+ * projection_row.h - the feed's account of each projection, read by status, lag and the exporter.
+ * Written by azoth-feed alone, which is one process (feed_place_take).
+ */
+#ifndef SHM_PROJECTION_ROW_H
+#define SHM_PROJECTION_ROW_H
+
+#include "shm/segment.h"
+
+enum projection_state {
+    PROJECTION_UNKNOWN = 0,
+    PROJECTION_STARTING = 1,
+    PROJECTION_RUNNING = 2,
+    PROJECTION_IDLE = 3,   /* at the head */
+    PROJECTION_FAILED = 4, /* stopped by an error; see its text */
+    PROJECTION_STOPPED = 5,
+    PROJECTION_SILENT = 6, /* nothing heard for longer than feed.lapse */
+};
+const char *projection_state_name(uint32_t state);
+
+/* What one row says, copied out consistently. */
+struct projection_row {
+    char name[64], error[256], endpoint[128];
+    uint32_t shard, shards, state;
+    uint64_t cursor, head_seen, errors, instance, events_sent, bytes_sent;
+    int64_t progress_wall_ns, heard_wall_ns;
+};
+
+/* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */
+int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards);
+/* Writes texts under the row's sequence. NULL leaves one as it is. */
+void projection_row_text(struct gauges *g, int row, const char *error, const char *endpoint);
+/* 1 and *ret; 0 for a row not used. Any process, any time. */
+int projection_row_read(const struct gauges *g, uint32_t row, struct projection_row *ret);
+
+#endif

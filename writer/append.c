@@ -1,0 +1,670 @@
+/*
+ * append.c - the only file that writes the store.
+ *
+ * Happy path of a batch: begin; for each transaction evaluate all operations against what the batch
+ * has made of the state so far, then put; write the batch record; commit. One LMDB transaction, so
+ * state, events, ids and the record of what was decided are durable together or not at all.
+ *
+ * Failure modes
+ *   an operation fails          nothing of its transaction was put yet: refused alone (A1)
+ *   LMDB is full in the middle  the batch is aborted whole; the caller tries halves
+ *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above
+ *   the commit fails otherwise  what the disk holds is unknown: the process must end (A3)
+ *   killed anywhere             the old meta page or the new one counts; the next writer commits a
+ *                               write transaction of its own before it believes either (A2)
+ *
+ * Invariants
+ *   A1  no put of a transaction precedes the evaluation of its last operation.
+ *   A2  the last batch's record is read inside a write transaction, and that is committed durably
+ *       with the record unchanged but for the epoch: a reader's view may lag after a kill between
+ *       LMDB's meta page and its reader table.
+ *   A3  after an error of unknown effect append answers nothing any more.
+ *   A4  event ids are consecutive, transaction ids too, times never decrease.
+ */
+#include "writer/append.h"
+
+#include "core/clock.h"
+#include "core/config.h"
+#include "core/record.h"
+#include "core/store_lmdb.h"
+#include "writer/create.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* One key of the transaction that is being evaluated. */
+struct plan_key {
+    struct azoth_bytes key; /* borrows the image */
+    struct azoth_value value;
+    size_t scratch_at; /* where value.enc lies, when in_scratch */
+    int in_scratch;
+    int existed; /* before the transaction */
+    int exists;  /* after the operations so far */
+    int touched; /* set or deleted */
+};
+
+struct append {
+    struct store *store;
+    MDB_env *env;
+    MDB_dbi *dbi;
+    MDB_txn *txn;
+    struct batch_head head;  /* with this batch */
+    struct batch_head saved; /* as committed */
+    uint64_t opened_ns, running_base_ms;
+    uint64_t changes, ids_added;
+    int dead; /* A3 */
+
+    struct plan_key *plan;
+    uint32_t plan_len, plan_cap;
+    uint32_t *plan_index; /* open addressing: 0 empty, else position + 1 */
+    uint32_t plan_index_len;
+    struct buf scratch;
+    struct buf record;
+};
+
+/* ---- opening ---- */
+
+static int put_head(struct append *a, const struct batch_entry *entries, uint32_t n)
+{
+    a->head.count = n;
+    MDB_val k = {4, "head"}, v = {BATCH_HEAD + (size_t)n * BATCH_ENTRY, NULL};
+    int rc = mdb_put(a->txn, a->dbi[DB_META], &k, &v, MDB_RESERVE);
+    if (rc == 0)
+        batch_encode(v.mv_data, &a->head, entries);
+    return rc;
+}
+
+/* Opens the DBIs inside a write transaction: a read transaction would register a reader (see core/
+ * store.c), and after a kill it may see the batch before the last. */
+static int open_dbis(struct append *a, struct azoth_error *err)
+{
+    struct store_lmdb *l = store_lmdb(a->store);
+    for (int i = 0; i < DB_COUNT; i++) {
+        int rc = mdb_dbi_open(a->txn, store_db_name[i], 0, &l->dbi[i]);
+        if (rc)
+            return rc == MDB_NOTFOUND
+                       ? error_set(err, AZOTH_ERR_FORMAT, "this LMDB file is no Azoth database")
+                       : lmdb_error(err, rc, store_db_name[i]);
+    }
+    MDB_val k = {6, "format"}, v;
+    int rc = mdb_get(a->txn, a->dbi[DB_META], &k, &v);
+    if (rc)
+        return error_set(err, AZOTH_ERR_FORMAT, "this LMDB file is no Azoth database");
+    uint8_t uuid[16];
+    uint64_t created;
+    rc = store_format_decode(bytes_of_val(v), uuid, &created, err);
+    if (rc)
+        return rc;
+    store_set_identity(a->store, uuid, created);
+    return 0;
+}
+
+/* Raises the epoch in the record of the last batch and leaves the rest of it as it is. */
+static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_error *err)
+{
+    MDB_val k = {4, "head"}, v;
+    int rc = mdb_get(a->txn, a->dbi[DB_META], &k, &v);
+    if (rc)
+        return lmdb_error(err, rc, "meta/head");
+    rc = batch_decode(bytes_of_val(v), &a->head);
+    if (rc)
+        return error_set(err, rc, "meta/head fails its check");
+    buf_clear(ret_record);
+    if (buf_add(ret_record, v.mv_data, v.mv_size))
+        return error_set(err, AZOTH_ERR_NOMEM, "the batch record");
+    struct batch_entry *entries = calloc(a->head.count + 1, sizeof *entries);
+    if (!entries)
+        return error_set(err, AZOTH_ERR_NOMEM, "the batch record");
+    for (uint32_t i = 0; i < a->head.count; i++)
+        batch_entry_decode(buf_bytes(ret_record), i, &entries[i]);
+    a->head.epoch++;
+    rc = put_head(a, entries, a->head.count);
+    free(entries);
+    return rc ? lmdb_error(err, rc, "meta/head") : 0;
+}
+
+int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf *ret_record,
+                struct azoth_error *err)
+{
+    struct append *a = calloc(1, sizeof *a);
+    if (!a)
+        return error_set(err, AZOTH_ERR_NOMEM, "the writer");
+    struct store_lmdb *l = store_lmdb(s);
+    a->store = s;
+    a->env = l->env;
+    a->dbi = l->dbi;
+    int rc = mdb_txn_begin(a->env, NULL, 0, &a->txn);
+    if (rc) {
+        rc = lmdb_error(err, rc, "the first write transaction");
+        goto fail;
+    }
+    rc = open_dbis(a, err);
+    if (!rc)
+        rc = raise_epoch(a, ret_record, err);
+    if (rc) {
+        mdb_txn_abort(a->txn);
+        goto fail;
+    }
+    rc = mdb_txn_commit(a->txn); /* durable: the lazier modes are set below */
+    a->txn = NULL;
+    if (rc) {
+        rc = lmdb_error(err, rc, "the first commit");
+        goto fail;
+    }
+    l->dbis_open = 1;
+    unsigned lazy = sync == CONFIG_SYNC_NONE        ? MDB_NOSYNC
+                    : sync == CONFIG_SYNC_META_LAZY ? MDB_NOMETASYNC
+                                                    : 0;
+    if (lazy)
+        mdb_env_set_flags(a->env, lazy, 1);
+    a->saved = a->head;
+    a->opened_ns = clock_mono_ns();
+    a->running_base_ms = a->head.running_ms;
+    *ret = a;
+    return 0;
+fail:
+    free(a);
+    return rc;
+}
+
+void append_close(struct append *a)
+{
+    if (!a)
+        return;
+    if (a->txn)
+        mdb_txn_abort(a->txn);
+    if (!a->dead)
+        mdb_env_sync(a->env, 1); /* for the lazier modes */
+    mdb_env_set_flags(a->env, MDB_NOSYNC | MDB_NOMETASYNC, 0);
+    free(a->plan);
+    free(a->plan_index);
+    buf_fini(&a->scratch);
+    buf_fini(&a->record);
+    free(a);
+}
+
+int append_incarnation(struct append *a, uint64_t incarnation, struct azoth_error *err)
+{
+    int rc = mdb_txn_begin(a->env, NULL, 0, &a->txn);
+    if (rc)
+        return lmdb_error(err, rc, "incarnation");
+    a->head.incarnation = incarnation;
+    rc = put_head(a, NULL, 0);
+    if (rc)
+        mdb_txn_abort(a->txn);
+    else
+        rc = mdb_txn_commit(a->txn);
+    a->txn = NULL;
+    if (!rc)
+        rc = mdb_env_sync(a->env, 1);
+    if (rc)
+        return lmdb_error(err, rc, "incarnation");
+    a->saved = a->head;
+    return 0;
+}
+
+const struct batch_head *append_head(const struct append *a)
+{
+    return &a->head;
+}
+
+uint64_t append_changes(const struct append *a)
+{
+    return a->changes;
+}
+
+/* ---- a batch ---- */
+
+int append_begin(struct append *a, int64_t wall_ns, uint64_t mono_ns, struct azoth_error *err)
+{
+    if (a->dead)
+        return error_set(err, AZOTH_ERR_IO, "an earlier commit failed: this writer must end");
+    int rc = mdb_txn_begin(a->env, NULL, 0, &a->txn);
+    if (rc)
+        return lmdb_error(err, rc, "a batch");
+    a->head = a->saved;
+    a->changes = 0;
+    a->ids_added = 0;
+    if (wall_ns > a->head.time_ns)
+        a->head.time_ns = wall_ns;
+    if (mono_ns > a->opened_ns)
+        a->head.running_ms = a->running_base_ms + (mono_ns - a->opened_ns) / NS_PER_MS;
+    return 0;
+}
+
+void append_abort(struct append *a)
+{
+    if (a->txn)
+        mdb_txn_abort(a->txn);
+    a->txn = NULL;
+    a->head = a->saved;
+    a->changes = 0;
+}
+
+int append_commit(struct append *a, const struct batch_entry *entries, uint32_t n,
+                  struct azoth_error *err)
+{
+    int rc = put_head(a, entries, n);
+    if (rc) {
+        append_abort(a);
+        return lmdb_error(err, rc, "meta/head");
+    }
+    rc = mdb_txn_commit(a->txn);
+    a->txn = NULL;
+    if (rc == 0) {
+        a->saved = a->head;
+        return 0;
+    }
+    a->head = a->saved;
+    int code = lmdb_error(err, rc, "commit");
+    if (code != AZOTH_ERR_NOSPACE)
+        a->dead = 1;
+    return code;
+}
+
+/* ---- evaluation ---- */
+
+static int plan_reset(struct append *a, uint32_t items)
+{
+    if (items > a->plan_cap) {
+        uint32_t cap = a->plan_cap ? a->plan_cap : 64;
+        while (cap < items)
+            cap *= 2;
+        struct plan_key *plan = realloc(a->plan, cap * sizeof *plan);
+        if (!plan)
+            return AZOTH_ERR_NOMEM;
+        a->plan = plan;
+        uint32_t *index = realloc(a->plan_index, 2 * (size_t)cap * sizeof *index);
+        if (!index)
+            return AZOTH_ERR_NOMEM;
+        a->plan_index = index;
+        a->plan_cap = cap;
+    }
+    uint32_t len = 8;
+    while (len < 2 * items)
+        len *= 2;
+    if (len > 2 * a->plan_cap)
+        len = 2 * a->plan_cap;
+    a->plan_index_len = len;
+    memset(a->plan_index, 0, len * sizeof *a->plan_index);
+    a->plan_len = 0;
+    buf_clear(&a->scratch);
+    return 0;
+}
+
+/* The key's entry, with its present value on first use. NULL: *ret_rc says why. */
+static struct plan_key *plan_of(struct append *a, struct azoth_bytes key, int *ret_rc)
+{
+    uint32_t at = (uint32_t)XXH3_64bits(key.ptr, key.len) & (a->plan_index_len - 1);
+    for (; a->plan_index[at]; at = (at + 1) & (a->plan_index_len - 1)) {
+        struct plan_key *p = &a->plan[a->plan_index[at] - 1];
+        if (bytes_eq(p->key, key)) {
+            if (p->in_scratch)
+                p->value.enc.ptr = a->scratch.ptr + p->scratch_at;
+            return p;
+        }
+    }
+    struct plan_key p = {.key = key};
+    MDB_val k = val_of(key), v;
+    int rc = mdb_get(a->txn, a->dbi[DB_STATE], &k, &v);
+    if (rc == 0) {
+        struct state_record st;
+        *ret_rc = record_state_decode(key, bytes_of_val(v), &st);
+        if (*ret_rc)
+            return NULL;
+        p.value = st.value;
+        p.existed = p.exists = 1;
+    } else if (rc != MDB_NOTFOUND) {
+        *ret_rc = lmdb_error(NULL, rc, "get");
+        return NULL;
+    }
+    a->plan[a->plan_len] = p;
+    a->plan_index[at] = ++a->plan_len;
+    return &a->plan[a->plan_len - 1];
+}
+
+/* What an operation starts from when its key is not there. */
+static struct azoth_value nothing(uint32_t kind, uint32_t type)
+{
+    static const unsigned char zeros[32];
+    switch (kind) {
+    case TXN_ADD:
+        return (struct azoth_value){type, {zeros, type == AZOTH_TYPE_I64 ? 8 : 32}};
+    case TXN_ARRAY_PUSH:
+        return (struct azoth_value){AZOTH_TYPE_ARRAY, {zeros, 4}};
+    default:
+        return (struct azoth_value){AZOTH_TYPE_SET, {zeros, 4}};
+    }
+}
+
+static int compute(struct append *a, const struct txn_item *it, struct azoth_value from,
+                   struct azoth_value *ret)
+{
+    switch (it->kind) {
+    case TXN_ADD:
+        return value_add(&a->scratch, from, txn_item_value(it), ret);
+    case TXN_SET_ADD:
+        return value_set_add(&a->scratch, from, it->value, ret, NULL);
+    case TXN_SET_REMOVE:
+        return value_set_remove(&a->scratch, from, it->value, ret, NULL);
+    default:
+        return value_array_push(&a->scratch, from, it->value, ret);
+    }
+}
+
+static int evaluate_one(struct append *a, const struct txn_item *it, struct txn_result *res)
+{
+    int rc = 0;
+    struct plan_key *p = plan_of(a, it->key, &rc);
+    if (!p)
+        return rc;
+    if (it->kind == TXN_DELETE) {
+        if (!p->exists)
+            res->keys_missing++;
+        p->exists = 0;
+        p->touched = 1;
+        return 0;
+    }
+    if (it->kind == TXN_SET) {
+        p->value = txn_item_value(it);
+        p->in_scratch = 0;
+    } else {
+        struct azoth_value v;
+        rc = compute(a, it, p->exists ? p->value : nothing(it->kind, it->type), &v);
+        if (!rc && v.enc.len > AZOTH_VALUE_MAX)
+            rc = AZOTH_ERR_VALUE_SIZE;
+        if (rc)
+            return rc;
+        p->value = v;
+        p->in_scratch = 1;
+        p->scratch_at = a->scratch.len - v.enc.len;
+    }
+    p->exists = 1;
+    p->touched = 1;
+    return 0;
+}
+
+/* Evaluates every operation; *ret_events counts events. */
+static int evaluate(struct append *a, struct azoth_bytes image, struct txn_result *res,
+                    uint32_t *ret_events, struct azoth_error *detail)
+{
+    size_t at = 0;
+    struct txn_item it;
+    *ret_events = 0;
+    while (txn_next(image, &at, &it)) {
+        if (it.kind == TXN_EVENT)
+            ++*ret_events;
+        if (!txn_kind_is_operation(it.kind))
+            continue;
+        int rc = evaluate_one(a, &it, res);
+        if (rc) {
+            char key[80];
+            return error_set(detail, rc, "%s on key %s: %s", txn_kind_name(it.kind),
+                             bytes_print(it.key, key, sizeof key), azoth_code_sentence(rc));
+        }
+    }
+    return 0;
+}
+
+/* ---- putting ---- */
+
+static int put_state(struct append *a, struct txn_result *res)
+{
+    for (uint32_t i = 0; i < a->plan_len; i++) {
+        struct plan_key *p = &a->plan[i];
+        MDB_val k = val_of(p->key);
+        int rc = 0;
+        if (p->touched && p->exists) {
+            if (p->in_scratch)
+                p->value.enc.ptr = a->scratch.ptr + p->scratch_at;
+            MDB_val v = {record_state_size(p->value.enc.len), NULL};
+            rc = mdb_put(a->txn, a->dbi[DB_STATE], &k, &v, MDB_RESERVE);
+            if (!rc)
+                record_state_encode(v.mv_data, p->key, res->txn, p->value);
+            res->keys_written++;
+        } else if (p->touched && p->existed) {
+            rc = mdb_del(a->txn, a->dbi[DB_STATE], &k, NULL);
+            res->keys_deleted++;
+        }
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int put_events(struct append *a, struct azoth_bytes image, struct txn_result *res)
+{
+    size_t at = 0;
+    struct txn_item it;
+    while (txn_next(image, &at, &it)) {
+        if (it.kind != TXN_EVENT)
+            continue;
+        struct event_record ev = {
+            .id = a->head.event + 1,
+            .txn = res->txn,
+            .time_ns = a->head.time_ns,
+            .type = it.name,
+            .key = it.key,
+            .metadata = it.metadata,
+            .payload = it.value,
+        };
+        unsigned char id[8];
+        put_be64(id, ev.id);
+        MDB_val k = {8, id}, v = {record_event_size(&ev), NULL};
+        int rc = mdb_put(a->txn, a->dbi[DB_EVENTS], &k, &v, MDB_RESERVE | MDB_APPEND);
+        if (rc)
+            return rc;
+        record_event_encode(v.mv_data, &ev);
+        a->head.event = ev.id;
+        if (!res->first_event)
+            res->first_event = ev.id;
+        res->last_event = ev.id;
+    }
+    return 0;
+}
+
+static int put_id(struct append *a, const uint8_t *id, uint64_t content,
+                  const struct txn_result *res)
+{
+    uint64_t age = a->head.id_next++;
+    unsigned char rec[STORE_ID_RECORD], order[8], aged[AZOTH_ID_BYTES + 8];
+    store_id_encode(rec, id, res, content, age);
+    MDB_val k = {AZOTH_ID_BYTES, (void *)(uintptr_t)id}, v = {sizeof rec, rec};
+    int rc = mdb_put(a->txn, a->dbi[DB_IDS], &k, &v, MDB_NOOVERWRITE);
+    if (rc)
+        return rc;
+    put_be64(order, age);
+    memcpy(aged, id, AZOTH_ID_BYTES);
+    put_u64(aged + AZOTH_ID_BYTES, a->head.running_ms);
+    MDB_val ok = {8, order}, ov = {sizeof aged, aged};
+    a->ids_added++;
+    return mdb_put(a->txn, a->dbi[DB_IDS_AGE], &ok, &ov, MDB_APPEND);
+}
+
+/* 1: the id was committed before (*ret_code, *ret); 0: not; else LMDB failed. */
+static int seen_before(struct append *a, const uint8_t *id, uint64_t content, int *ret_code,
+                       struct txn_result *ret, struct azoth_error *detail)
+{
+    MDB_val k = {AZOTH_ID_BYTES, (void *)(uintptr_t)id}, v;
+    int rc = mdb_get(a->txn, a->dbi[DB_IDS], &k, &v);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc)
+        return lmdb_error(detail, rc, "ids");
+    uint64_t first_content, age;
+    if (store_id_decode(id, bytes_of_val(v), ret, &first_content, &age))
+        *ret_code = error_set(detail, AZOTH_ERR_CORRUPT, "a request id's record fails its check");
+    else if (first_content != content)
+        *ret_code = error_set(detail, AZOTH_ERR_ID_REUSED,
+                              "this id was committed as transaction %llu with another content",
+                              (unsigned long long)ret->txn);
+    else
+        *ret_code = 0;
+    return 1;
+}
+
+int append_apply(struct append *a, struct azoth_bytes image, const uint8_t *id, uint64_t content,
+                 int *ret_code, struct txn_result *ret, struct azoth_error *detail)
+{
+    struct txn_result res = {0};
+    uint32_t events;
+    *ret = res;
+    if (id) {
+        int seen = seen_before(a, id, content, ret_code, ret, detail);
+        if (seen)
+            return seen < 0 ? seen : 0;
+    }
+    if (plan_reset(a, txn_items(image) + 1))
+        return error_set(detail, AZOTH_ERR_NOMEM, "a transaction's plan");
+    int rc = evaluate(a, image, &res, &events, detail);
+    /* What the machine could not do is no verdict on the transaction. */
+    if (rc == AZOTH_ERR_NOMEM || rc == AZOTH_ERR_IO)
+        return rc;
+    *ret_code = rc;
+    if (rc)
+        return 0;
+    res.txn = a->head.txn + 1;
+    rc = put_state(a, &res);
+    if (!rc)
+        rc = put_events(a, image, &res);
+    if (!rc && id)
+        rc = put_id(a, id, content, &res);
+    if (rc)
+        return lmdb_error(detail, rc, "put");
+    a->head.txn = res.txn;
+    a->changes++;
+    *ret = res;
+    return 0;
+}
+
+int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err)
+{
+    uint64_t most = 2 * a->ids_added + 2;
+    for (uint64_t i = 0; i < most && a->head.id_first < a->head.id_next; i++) {
+        unsigned char order[8];
+        put_be64(order, a->head.id_first);
+        MDB_val k = {8, order}, v;
+        int rc = mdb_get(a->txn, a->dbi[DB_IDS_AGE], &k, &v);
+        if (rc)
+            return lmdb_error(err, rc, "ids_age");
+        if (v.mv_size != AZOTH_ID_BYTES + 8)
+            return error_set(err, AZOTH_ERR_CORRUPT, "an entry of ids_age has %zu bytes", v.mv_size);
+        uint8_t id[AZOTH_ID_BYTES];
+        memcpy(id, v.mv_data, sizeof id);
+        uint64_t born_ms = get_u64((const unsigned char *)v.mv_data + AZOTH_ID_BYTES);
+        int old = a->head.running_ms - born_ms > l->id_time_ms;
+        if (!old && a->head.id_next - a->head.id_first <= l->id_count)
+            return 0;
+        MDB_val ik = {AZOTH_ID_BYTES, id};
+        rc = mdb_del(a->txn, a->dbi[DB_IDS], &ik, NULL);
+        if (!rc || rc == MDB_NOTFOUND)
+            rc = mdb_del(a->txn, a->dbi[DB_IDS_AGE], &k, NULL);
+        if (rc)
+            return lmdb_error(err, rc, "ids");
+        a->head.id_first++;
+    }
+    return 0;
+}
+
+/* ---- creation ---- */
+
+static int write_file(const char *dir, const char *name, const char *text, struct azoth_error *err)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", path);
+    size_t n = strlen(text);
+    ssize_t w = write(fd, text, n);
+    int e = w == (ssize_t)n ? (fsync(fd) ? errno : 0) : (w < 0 ? errno : ENOSPC);
+    close(fd);
+    return e ? error_errno(err, e, "%s", path) : 0;
+}
+
+/* lock.mdb in full, before the environment is first opened: the first touch of a sparse page on a
+ * full disk would be SIGBUS in whoever takes a reader slot. */
+static int allocate_lock_file(const char *dir, struct azoth_error *err)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/lock.mdb", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", path);
+    int e = posix_fallocate(fd, 0, (STORE_READERS_MAX + 128) * 64);
+    close(fd);
+    return e ? error_errno(err, e, "%s", path) : 0;
+}
+
+static int fill_store(MDB_env *env, uint8_t uuid[16], struct azoth_error *err)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(env, NULL, 0, &txn);
+    if (rc)
+        return lmdb_error(err, rc, "init");
+    MDB_dbi dbi[DB_COUNT];
+    for (int i = 0; i < DB_COUNT && !rc; i++)
+        rc = mdb_dbi_open(txn, store_db_name[i], MDB_CREATE, &dbi[i]);
+    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
+    store_format_encode(format, uuid, (uint64_t)clock_wall_ns());
+    struct batch_head h = {.id_first = 1, .id_next = 1};
+    batch_encode(head, &h, NULL);
+    MDB_val fk = {6, "format"}, fv = {sizeof format, format}, hk = {4, "head"},
+            hv = {sizeof head, head};
+    if (!rc)
+        rc = mdb_put(txn, dbi[DB_META], &fk, &fv, 0);
+    if (!rc)
+        rc = mdb_put(txn, dbi[DB_META], &hk, &hv, 0);
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = mdb_txn_commit(txn);
+    return rc ? lmdb_error(err, rc, "init") : 0;
+}
+
+static int sync_dir(const char *dir, struct azoth_error *err)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", dir);
+    int e = fsync(fd) ? errno : 0;
+    close(fd);
+    return e ? error_errno(err, e, "%s", dir) : 0;
+}
+
+int store_create(const char *dir, struct azoth_error *err)
+{
+    if (mkdir(dir, 0770) && errno != EEXIST)
+        return error_errno(err, errno, "%s", dir);
+    char path[4200];
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    if (access(path, F_OK) == 0)
+        return error_set(err, AZOTH_ERR_DATABASE_EXISTS, "%s: there is a database here already",
+                         dir);
+    uint8_t uuid[16];
+    if (getrandom(uuid, sizeof uuid, 0) != sizeof uuid)
+        return error_errno(err, errno, "random bytes");
+    char text[34] = {0};
+    for (int i = 0; i < 16; i++)
+        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
+    text[32] = '\n';
+    int rc = write_file(dir, "uuid", text, err);
+    if (!rc)
+        rc = allocate_lock_file(dir, err);
+    if (rc)
+        return rc;
+    MDB_env *env;
+    rc = lmdb_env_open(dir, 0, &env, err);
+    if (rc)
+        return rc;
+    rc = fill_store(env, uuid, err);
+    mdb_env_close(env);
+    if (rc) /* half a database must not look like one */
+        unlink(path);
+    return rc ? rc : sync_dir(dir, err);
+}

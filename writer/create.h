@@ -1,0 +1,14 @@
+/* create.h - making an empty database. */
+#ifndef WRITER_CREATE_H
+#define WRITER_CREATE_H
+
+#include "core/azoth_base.h"
+
+/*
+ * Makes a database in dir (made if missing, mode 0770): the store with its format, identity and an
+ * empty head, durably; lock.mdb allocated in full; DIR/uuid, the identity as 32 hex digits, for
+ * programs that have no access to the store. DATABASE_EXISTS, NOSPACE, PERMISSION, IO, NOMEM.
+ */
+int store_create(const char *dir, struct azoth_error *err);
+
+#endif
