@@ -15,7 +15,7 @@ PKGS := lmdb sqlite3 nanomsg libtpl jansson libxxhash libsystemd inih
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla
-OURS := -std=gnu11 -D_GNU_SOURCE -I. -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
+OURS := -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
         $(if $(FAULTS),-DAZOTH_FAULTS)
 LINK := -pthread $(if $(SAN),-fsanitize=$(SAN))

@@ -13,8 +13,8 @@
  *
  *   declare   before any lock: names every key that will be read or written, from the arguments.
  *   run       under the stripe locks of those keys, on a snapshot taken after them: reads, decides,
- *             and yields operations and events. It writes nothing itself; the writer applies what it
- *             yielded in one durable transaction, or not at all. What it read still holds then.
+ *             and yields operations and events. It writes nothing itself; the writer applies what
+ * it yielded in one durable transaction, or not at all. What it read still holds then.
  *
  * Both return 0 or a negative AZOTH_ERR_*. A function of the tables below that fails has kept a
  * sentence: returning its code hands both to the caller. A code of another origin gets the code's
@@ -25,12 +25,12 @@
  * returned. No waiting, no input or output: other transactions wait for these keys.
  *
  * Time. A command has worker.command_time (default 1 s) for declare and as much for run. One that
- * overruns ends its worker: the process logs the command and the request id and exits, its locks are
- * given back within a second, the supervisor starts it again and the caller's request is sent to
- * another worker or again. It cannot be milder: a thread cannot be stopped from outside at a known
- * point (it may hold the allocator's lock, or be half through a structure of its own), so the only
- * thing that ends it and leaves everything else whole is the end of its process. A command that
- * crashes does the same. Either takes down its own worker only, never the writer or the data.
+ * overruns ends its worker: the process logs the command and the request id and exits, its locks
+ * are given back within a second, the supervisor starts it again and the caller's request is sent
+ * to another worker or again. It cannot be milder: a thread cannot be stopped from outside at a
+ * known point (it may hold the allocator's lock, or be half through a structure of its own), so the
+ * only thing that ends it and leaves everything else whole is the end of its process. A command
+ * that crashes does the same. Either takes down its own worker only, never the writer or the data.
  */
 #ifndef AZOTH_COMMAND_H
 #define AZOTH_COMMAND_H
@@ -71,14 +71,15 @@ struct azoth_command_declare {
 struct azoth_command_run {
     void *host;
 
-    /* Reads see the snapshot, not what run has yielded. NOT_FOUND, UNDECLARED_KEY, CORRUPT; TYPE. The
-     * value borrows the snapshot. ret_version may be NULL. */
+    /* Reads see the snapshot, not what run has yielded. NOT_FOUND, UNDECLARED_KEY, CORRUPT; TYPE.
+     * The value borrows the snapshot. ret_version may be NULL. */
     int (*get)(struct azoth_command_run *r, struct azoth_bytes key, struct azoth_value *ret,
                uint64_t *ret_version);
     int (*get_i64)(struct azoth_command_run *r, struct azoth_bytes key, int64_t *ret);
 
-    /* Operations on keys declared for writing (else UNDECLARED_KEY), applied in this order. Values and
-     * keys are copied. What depends on the value at commit (OVERFLOW, TYPE) is told to the caller. */
+    /* Operations on keys declared for writing (else UNDECLARED_KEY), applied in this order. Values
+     * and keys are copied. What depends on the value at commit (OVERFLOW, TYPE) is told to the
+     * caller. */
     int (*set)(struct azoth_command_run *r, struct azoth_bytes key, struct azoth_value value);
     int (*set_i64)(struct azoth_command_run *r, struct azoth_bytes key, int64_t n);
     int (*set_string)(struct azoth_command_run *r, struct azoth_bytes key, struct azoth_bytes utf8);

@@ -2,8 +2,8 @@
  * record.h - what lies in LMDB under a key: state records and event records, each with a checksum.
  *
  * All integers little-endian, packed without alignment. The checksum is the low 32 bits of
- * XXH3_64bits (xxHash 0.8) over the LMDB key followed by the record without its first 4 bytes, so
- * that a record moved under another key fails too.
+ * XXH3_64bits (xxHash 0.8) over the record without its first 4 bytes, seeded with the event's id or
+ * with XXH3_64bits of the state key, so that a record moved under another key fails too.
  *
  *   state   u32 checksum | u8 format=1 | u8 type | u16 0 | u64 version | encoded value
  *   event   u32 checksum | u8 format=1 | u8 type_len | u16 key_len | u32 meta_len | u32 payload_len

@@ -77,7 +77,8 @@ struct wire_pull {
     uint8_t uuid[16];       /* of the database */
     uint64_t subscription;  /* chosen by the projector, new at each (re)subscription */
     uint64_t instance;      /* of the projector's process */
-    uint64_t cursor;        /* last applied event id; 0 = none */
+    uint64_t cursor;        /* newest event id received in order; 0 = none */
+    uint64_t applied;       /* newest event id applied durably: the measure of lag */
     uint32_t cursor_check;  /* checksum of the event at the cursor; 0 with cursor 0 */
     uint32_t credit_bytes;  /* it takes so many bytes of frames; 0: a report without a grant */
     uint32_t shard, shards; /* 0 of 1 when it is not split */

@@ -205,15 +205,17 @@ static int object_map(const char *name, int writable, uint64_t least, void **ret
     return 0;
 }
 
-/* Is this a segment of our layout, alive, and as large as it says? */
-static int segment_accept(const struct prefix_shm *p, uint64_t bytes, struct azoth_error *err)
+/* Is this a segment of our layout, alive (or a retired one may do), and as large as it says? */
+static int segment_accept(const struct prefix_shm *p, uint64_t bytes, int retired_too,
+                          struct azoth_error *err)
 {
     uint64_t magic = atomic_load_explicit((A64 *)&p->magic, memory_order_acquire);
     if (magic == 0)
         return error_set(err, AZOTH_ERR_NO_WRITER, "the shared segment is being made");
     if (magic != SHM_MAGIC)
         return error_set(err, AZOTH_ERR_CORRUPT, "the shared segment has a wrong magic number");
-    if (atomic_load_explicit((A32 *)&p->state, memory_order_acquire) != SEGMENT_LIVE)
+    if (!retired_too &&
+        atomic_load_explicit((A32 *)&p->state, memory_order_acquire) != SEGMENT_LIVE)
         return error_set(err, AZOTH_ERR_RETIRED, "the shared segment was retired");
     if (p->layout_version != SHM_LAYOUT_VERSION || p->fingerprint != segment_fingerprint())
         return error_set(err, AZOTH_ERR_LAYOUT,
@@ -229,15 +231,16 @@ static int segment_accept(const struct prefix_shm *p, uint64_t bytes, struct azo
     return 0;
 }
 
-int segment_attach(const struct segment_name *name, struct segment **ret, struct azoth_error *err)
+static int attach(const struct segment_name *name, int writable, struct segment **ret,
+                  struct azoth_error *err)
 {
     void *base;
     uint64_t bytes;
-    int rc = object_map(name->segment, 1, sizeof(struct prefix_shm) + sizeof(struct header_shm),
+    int rc = object_map(name->segment, writable, sizeof(struct prefix_shm) + sizeof(struct header_shm),
                         &base, &bytes, err);
     if (rc)
         return rc;
-    rc = segment_accept(base, bytes, err);
+    rc = segment_accept(base, bytes, !writable, err);
     struct segment *s = rc ? NULL : calloc(1, sizeof *s);
     if (!s) {
         munmap(base, bytes);
@@ -252,6 +255,16 @@ int segment_attach(const struct segment_name *name, struct segment **ret, struct
     segment_point(s, base);
     *ret = s;
     return 0;
+}
+
+int segment_attach(const struct segment_name *name, struct segment **ret, struct azoth_error *err)
+{
+    return attach(name, 1, ret, err);
+}
+
+int segment_inspect(const struct segment_name *name, struct segment **ret, struct azoth_error *err)
+{
+    return attach(name, 0, ret, err);
 }
 
 void segment_detach(struct segment *s)

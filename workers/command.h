@@ -1,6 +1,6 @@
 /*
  * command.h - named commands of shared objects (client/azoth_command.h): loading, declaring,
- * running, and the limit on their time.
+ * running.
  *
  *   command_call_begin (declare) ─► preflight_begin with command_call_hook ─► command_call_end
  */
@@ -9,29 +9,23 @@
 
 #include "client/azoth_command.h"
 #include "core/txn.h"
+#include "workers/command_timer.h"
 #include "workers/preflight.h"
 
 #include <jansson.h>
 
 struct command_set;
-struct command_timer;
 
 /* Commands of this process. Load at start; from then on any thread may look them up. */
 int command_set_open(struct command_set **ret, struct azoth_error *err); /* NOMEM */
 void command_set_close(struct command_set *set); /* NULL is accepted; libraries stay loaded */
 
-/* CONFIG (not loadable, no table, another ABI: err says which), DUPLICATE (a name is taken), NOMEM. */
+/* CONFIG (not loadable, no table, another ABI: err says which), DUPLICATE (a name is taken), NOMEM.
+ */
 int command_load(struct command_set *set, const char *path, struct azoth_error *err);
 /* NULL when no library has it. */
 const struct azoth_command *command_find(const struct command_set *set, struct azoth_bytes name);
 uint32_t command_count(const struct command_set *set);
-
-/*
- * Ends the process, after one line in the log, when an armed command overruns limit_ns: see
- * azoth_command.h why. A thread of its own watches; arming costs a lock. IO, NOMEM.
- */
-int command_timer_open(uint64_t limit_ns, struct command_timer **ret, struct azoth_error *err);
-void command_timer_close(struct command_timer *t); /* NULL is accepted; nothing may be armed */
 
 /* One call in flight; its memory is kept and used again. Zero-initialise. */
 struct command_call {
@@ -54,9 +48,10 @@ struct command_call {
  * what the command answered. Runs the command's declare.
  */
 int command_call_begin(struct command_call *c, const struct command_set *set,
-                       struct command_timer *timer, struct azoth_bytes name, struct azoth_bytes sent,
-                       struct azoth_bytes args, struct azoth_bytes id, struct azoth_bytes *ret_image,
-                       uint64_t *ret_content, struct azoth_error *err);
+                       struct command_timer *timer, struct azoth_bytes name,
+                       struct azoth_bytes sent, struct azoth_bytes args, struct azoth_bytes id,
+                       struct azoth_bytes *ret_image, uint64_t *ret_content,
+                       struct azoth_error *err);
 /* The hook for preflight: runs the command. c must stay until the transaction is done. */
 struct preflight_hooks command_call_hook(struct command_call *c);
 void command_call_end(struct command_call *c);  /* keeps memory for the next one */

@@ -46,7 +46,8 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err);
 /* Sleeps until something is queued, at most timeout_ns. */
 void writer_wait(struct writer *w, uint64_t timeout_ns);
 
-/* Helper work that may block: reaping, readers of dead processes. Own thread; never the commit's. */
+/* Clears reader slots of dead processes. May block behind a process that is stopped inside LMDB: a
+ * thread of its own, never the one that commits. (Dead participants are reaped by the step itself.) */
 void writer_help(struct writer *w);
 
 /* Finishes what is submitted, detaches in order, unlinks the segment when nobody else is attached.

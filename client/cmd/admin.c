@@ -1,0 +1,177 @@
+/* admin.c - init, config, pause, resume. */
+#include "client/cmd/cmd.h"
+
+#include "core/dbdir.h"
+
+#include <string.h>
+
+/* ---- init ---- */
+
+static void read_uuid(const char *dir, char out[33])
+{
+    char path[4200];
+    out[0] = 0;
+    FILE *f = dbdir_path(path, sizeof path, dir, "uuid") == 0 ? fopen(path, "re") : NULL;
+    if (!f)
+        return;
+    size_t n = fread(out, 1, 32, f);
+    out[n] = 0;
+    fclose(f);
+}
+
+static int run_init(struct cmd_line *l)
+{
+    char dir[4096], projections[4200], uuid[33];
+    struct azoth_error err;
+    int rc = cmd_flags(l, NULL, 0, 1);
+    if (!rc)
+        rc = cmd_dir(l, l->words ? l->word[0] : NULL, 0, dir, sizeof dir);
+    if (rc)
+        return rc;
+    if (azoth_init(dir, &err))
+        return cmd_fail(&err);
+    if (dbdir_path(projections, sizeof projections, dir, "projections") == 0 &&
+        dbdir_make(projections, 0770, &err))
+        return cmd_fail(&err);
+    read_uuid(dir, uuid);
+    if (l->json) {
+        struct json_text j = {0};
+        out_open(&j, NULL, '{');
+        out_bool(&j, "ok", 1);
+        out_str(&j, "dir", dir);
+        out_str(&j, "uuid", uuid);
+        out_close(&j, '}');
+        return out_print(&j);
+    }
+    printf("made an empty database in %s\n"
+           "  identity     %s\n"
+           "  projections  %s (put NAME.sql there)\n"
+           "azoth run %s starts it.\n",
+           dir, uuid, projections, dir);
+    return 0;
+}
+
+const struct cmd cmd_init = {
+    .name = "init",
+    .synopsis = "[DIR] [--json]",
+    .summary = "Make an empty database",
+    .help = "DIR is made when it is not there; --dir and AZOTH_DIR name it too. What is to stay set,\n"
+            "as the sync mode, goes into DIR/azoth.conf (azoth.conf(5)).\n\n"
+            "  azoth init /var/lib/azoth/main\n",
+    .run = run_init,
+};
+
+/* ---- config ---- */
+
+static int run_config(struct cmd_line *l)
+{
+    static const char *const sources[] = {"default", "file", "environment", "flag"};
+    static struct config flagged, c;
+    struct azoth_error err;
+    char dir[4096];
+    config_defaults(&flagged);
+    l->config = &flagged;
+    int rc = cmd_flags(l, NULL, 0, 0);
+    if (!rc)
+        rc = cmd_dir(l, NULL, 0, dir, sizeof dir);
+    if (rc)
+        return rc;
+    if (cmd_config(dir, &flagged, &c, &err))
+        return cmd_fail(&err);
+    struct json_text j = {0};
+    if (l->json)
+        out_open(&j, NULL, '[');
+    for (int k = 0; k < CONFIG_KEYS; k++) {
+        const char *name = config_key_name((enum config_key)k);
+        const char *source = sources[c.source[k] & 3];
+        if (!l->json) {
+            printf("%-27s %-12s %-12s %s\n", name, *c.text[k] ? c.text[k] : "-", source,
+                   config_key_help((enum config_key)k));
+            continue;
+        }
+        out_open(&j, NULL, '{');
+        out_str(&j, "key", name);
+        out_str(&j, "value", c.text[k]);
+        out_str(&j, "source", source);
+        out_str(&j, "help", config_key_help((enum config_key)k));
+        out_close(&j, '}');
+    }
+    if (!l->json)
+        return 0;
+    out_close(&j, ']');
+    return out_print(&j);
+}
+
+const struct cmd cmd_config_show = {
+    .name = "config",
+    .synopsis = "[--json]",
+    .summary = "Settings, their values and where each comes from",
+    .help = "A flag (--writer-sync none) wins over the environment (AZOTH_WRITER_SYNC), that over\n"
+            "DIR/azoth.conf, that over the default. azoth.conf(5) lists them.\n\n"
+            "  azoth config --dir /var/lib/azoth/main\n"
+            "  azoth config --json | jq -r '.[] | select(.source != \"default\") | .key'\n",
+    .run = run_config,
+};
+
+/* ---- pause and resume ---- */
+
+static int run_pause(struct cmd_line *l)
+{
+    struct cmd_number timeout = {.n = 60000};
+    const struct cmd_flag flags[] = {{"--timeout", FLAG_SECONDS, &timeout}, {NULL, 0, NULL}};
+    struct azoth_error err;
+    struct azoth *db;
+    int rc = cmd_flags(l, flags, 0, 0);
+    if (rc)
+        return rc;
+    if (timeout.n < 1 || timeout.n > 3600000)
+        return cmd_usage(l, "--timeout is 1 ms to 1 h");
+    rc = cmd_open(l, NULL, 0, &db);
+    if (rc)
+        return rc;
+    if (azoth_pause(db, (uint32_t)timeout.n, &err))
+        rc = cmd_fail(&err);
+    else if (l->json)
+        printf("{\"ok\":true,\"timeout_ms\":%llu}\n", (unsigned long long)timeout.n);
+    else
+        printf("paused for %.3g s; azoth resume ends it\n", (double)timeout.n / 1e3);
+    azoth_close(db);
+    return rc;
+}
+
+const struct cmd cmd_pause = {
+    .name = "pause",
+    .synopsis = "[--timeout TIME] [--json]",
+    .summary = "Pause writes, after what is submitted is finished",
+    .help = "  --timeout TIME  the pause ends by itself after so long: 10, 1.5s, 5min; at most 1h,\n"
+            "                  default 60 s\n\n"
+            "New transactions get AZOTH_ERR_PAUSED, or wait if they asked to. Reads go on.\n\n"
+            "  azoth pause --timeout 5min && cp ... ; azoth resume\n",
+    .run = run_pause,
+};
+
+static int run_resume(struct cmd_line *l)
+{
+    struct azoth_error err;
+    struct azoth *db;
+    int rc = cmd_flags(l, NULL, 0, 0);
+    if (!rc)
+        rc = cmd_open(l, NULL, 0, &db);
+    if (rc)
+        return rc;
+    if (azoth_resume(db, &err))
+        rc = cmd_fail(&err);
+    else
+        puts(l->json ? "{\"ok\":true}" : "resumed");
+    azoth_close(db);
+    return rc;
+}
+
+const struct cmd cmd_resume = {
+    .name = "resume",
+    .synopsis = "[--json]",
+    .summary = "End a pause of writes",
+    .help = "Writes that are not paused stay so: that is no error.\n\n"
+            "  azoth resume\n",
+    .run = run_resume,
+};

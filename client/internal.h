@@ -1,0 +1,138 @@
+/*
+ * internal.h - what the files of libazoth share.
+ *
+ *   struct azoth        a handle; several may be open on one directory
+ *   struct local        one per directory and process: store, embedded writer, the attachment
+ *   struct attachment   a segment and our row in it; replaced when the segment is retired, kept until
+ *                       its last transaction has ended
+ */
+#ifndef CLIENT_INTERNAL_H
+#define CLIENT_INTERNAL_H
+
+#include "client/azoth.h"
+#include "core/error.h"
+#include "core/store.h"
+#include "core/txn.h"
+#include "core/wire.h"
+#include "workers/preflight.h"
+#include "writer/writer.h"
+
+#include <pthread.h>
+
+#define CLIENT_POOL 1024u /* preflights kept, and asynchronous transactions in flight */
+
+struct attachment {
+    struct segment *segment;
+    struct participant *participant;
+    struct store *store; /* borrowed from local */
+    unsigned users;      /* under local.lock */
+    struct preflight *pool[CLIENT_POOL];
+    uint32_t pool_len;
+};
+
+struct local {
+    dev_t device;
+    ino_t inode;
+    char dir[4096];
+    unsigned users;
+    struct local *next;
+    pthread_mutex_t lock; /* attachment and its users, pools */
+    struct store *store;
+    struct attachment *attachment;
+    uint32_t attach_wait_ms;
+    char name[32];
+
+    struct writer *writer; /* embedded */
+    pthread_mutex_t step;  /* whoever runs writer_step() */
+    pthread_t writer_thread, helper_thread;
+    pthread_mutex_t helper_lock;
+    pthread_cond_t helper_wake;
+    _Atomic int stopping, failed;
+};
+
+struct remote;
+
+/* An asynchronous transaction. */
+struct operation {
+    struct azoth_txn *txn;
+    azoth_done done;
+    void *arg;
+    struct attachment *attachment;
+    struct preflight *preflight;
+    uint64_t deadline_ns;
+};
+
+struct azoth {
+    struct local *local; /* or */
+    struct remote *remote;
+    uint32_t deadline_ms;
+    int wait_paused, read_only;
+    pthread_mutex_t lock; /* operations */
+    struct operation *operation[CLIENT_POOL];
+    uint32_t operations;
+    uint32_t done_seen;
+    unsigned char id_prefix[10];
+    _Atomic uint64_t id_next;
+};
+
+struct callback {
+    azoth_callback fn;
+    void *arg;
+    int execute;
+};
+
+struct azoth_txn {
+    struct azoth *db;
+    struct txn_builder builder;
+    uint8_t id[AZOTH_ID_BYTES];
+    uint32_t deadline_ms;
+    struct azoth_error error; /* of the first append that failed */
+    struct buf scratch;
+    struct callback callback[8];
+    uint32_t callbacks;
+    /* while a callback runs */
+    struct preflight_view *view;
+    int emitting;
+};
+
+/* 1 while this thread is inside a transaction's callback. */
+extern __thread int client_in_callback;
+
+int local_open(const char *dir, const struct azoth_options *opt, struct local **ret,
+               struct azoth_error *err);
+void local_close(struct local *l);
+/* A living attachment, waiting for a writer at most until deadline_ns. NO_WRITER, RETIRED, ... */
+int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
+                 struct azoth_error *err);
+void local_hold(struct local *l, struct attachment *a); /* one more user */
+void local_release(struct local *l, struct attachment *a);
+struct preflight *local_preflight(struct local *l, struct attachment *a);
+void local_preflight_put(struct local *l, struct attachment *a, struct preflight *f);
+/* Embedded: runs a step if nobody else does; 1 when it did. */
+int local_step(struct local *l);
+
+/* The request that preflight gets for this transaction. */
+void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_request *ret);
+void commit_info_of(const struct txn_result *r, struct azoth_commit_info *ret);
+
+/*
+ * Executes any request, attached or remote, and yields its answer, whose bytes lie in *store. Errors
+ * of the request are in the answer (code, message); the return value is for what could not be asked.
+ */
+int client_request(struct azoth *db, const struct wire_request *req, struct buf *store,
+                   struct wire_answer *ret, struct azoth_error *err);
+
+/* Remote handles (remote.c). */
+int remote_open(const char *endpoints, struct remote **ret, struct azoth_error *err);
+void remote_close(struct remote *r);
+int remote_call(struct remote *r, const struct wire_request *req, uint64_t deadline_ns,
+                struct buf *store, struct wire_answer *ret, struct azoth_error *err);
+/* done is called from remote_poll. */
+typedef void (*remote_done)(void *arg, int code, const struct wire_answer *answer,
+                            const struct azoth_error *err);
+int remote_submit(struct remote *r, const struct wire_request *req, uint64_t deadline_ns,
+                  remote_done done, void *arg, struct azoth_error *err);
+int remote_poll(struct remote *r, uint64_t timeout_ns);
+uint32_t remote_in_flight(struct remote *r);
+
+#endif

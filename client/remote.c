@@ -1,0 +1,407 @@
+/*
+ * remote.c - requests to workers over raw REQ sockets, many in flight, one thread per endpoint.
+ *
+ * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it by
+ * that number. Failure modes:
+ *   a worker dies with the request       nothing tells us: after a second of silence it is sent again,
+ *                                        to the next endpoint. The request id makes that harmless
+ *   an answer comes twice, or too late   its number is not in the table any more: dropped
+ *   a peer died in the middle of a message  nanomsg would parse rubbish from then on: a socket on
+ *                                        which calls stay silent is closed and made anew
+ *   the deadline passes                  UNREACHABLE if no worker ever took it, else OUTCOME_UNKNOWN
+ *
+ * One lock for table and calls; sockets have their own, so that a slow send holds up no answer.
+ */
+#include "client/internal.h"
+
+#include "core/clock.h"
+#include "core/reqrep.h"
+
+#include <string.h>
+
+#define ENDPOINTS_MAX 16u
+#define CALLS_MAX     4096u /* a power of two: the low bits of a number are the place in the table */
+#define RESEND_NS     (1000 * NS_PER_MS)
+#define TICK_MS       50
+
+struct call {
+    uint32_t number;
+    int transaction;
+    struct buf message;
+    uint64_t deadline_ns, sent_ns, resend_ns;
+    uint32_t endpoint;
+    int taken;   /* a transport took it at least once */
+    int sending; /* its message is being read without the lock: not to be collected yet */
+    int ended, code;
+    struct azoth_error error;
+    struct buf image; /* the answer as it came */
+    pthread_cond_t wake;
+    remote_done done; /* asynchronous ones */
+    void *arg;
+    struct call *next; /* among the ended */
+};
+
+struct endpoint {
+    struct remote *remote;
+    char url[128];
+    pthread_mutex_t lock;
+    struct reqrep *socket;
+    pthread_t thread;
+    uint32_t index;
+    uint64_t silent_since_ns; /* a resend found it silent */
+};
+
+struct remote {
+    struct endpoint endpoint[ENDPOINTS_MAX];
+    uint32_t endpoints, started;
+    pthread_mutex_t lock;
+    pthread_cond_t ended_wake;
+    struct call *table[CALLS_MAX];
+    struct call *ended, **ended_tail;
+    uint32_t next_place, generation, in_flight, turn;
+    _Atomic int stopping;
+};
+
+/* ---- sockets ---- */
+
+static int endpoint_send(struct endpoint *e, uint32_t number, struct azoth_bytes message)
+{
+    pthread_mutex_lock(&e->lock);
+    int rc = e->socket ? reqrep_request(e->socket, number, message, TICK_MS, NULL)
+                       : AZOTH_ERR_UNREACHABLE;
+    pthread_mutex_unlock(&e->lock);
+    return rc;
+}
+
+static void endpoint_renew(struct endpoint *e)
+{
+    struct reqrep *fresh = NULL;
+    if (reqrep_connect(e->url, &fresh, NULL))
+        return;
+    pthread_mutex_lock(&e->lock);
+    struct reqrep *old = e->socket;
+    e->socket = fresh;
+    pthread_mutex_unlock(&e->lock);
+    reqrep_close(old);
+}
+
+/* Sends a call to the next endpoint that takes it. */
+static int call_send(struct remote *r, struct call *c, uint32_t number, struct azoth_bytes message,
+                     uint32_t first)
+{
+    for (uint32_t i = 0; i < r->endpoints; i++) {
+        uint32_t at = (first + i) % r->endpoints;
+        if (endpoint_send(&r->endpoint[at], number, message) == 0) {
+            c->endpoint = at;
+            return 0;
+        }
+    }
+    return AZOTH_ERR_UNREACHABLE;
+}
+
+/* ---- the table; r->lock is held ---- */
+
+/* To remote_poll, which frees it. */
+static void hand_over(struct remote *r, struct call *c)
+{
+    c->next = NULL;
+    *r->ended_tail = c;
+    r->ended_tail = &c->next;
+    pthread_cond_signal(&r->ended_wake);
+}
+
+static void end_call(struct remote *r, struct call *c, int code)
+{
+    r->table[c->number & (CALLS_MAX - 1)] = NULL;
+    c->ended = 1;
+    c->code = code;
+    if (!c->done)
+        pthread_cond_signal(&c->wake);
+    else if (!c->sending)
+        hand_over(r, c);
+}
+
+static void expire(struct remote *r, struct call *c)
+{
+    int code = !c->taken        ? AZOTH_ERR_UNREACHABLE
+               : c->transaction ? AZOTH_ERR_OUTCOME_UNKNOWN
+                                : AZOTH_ERR_TIMEOUT;
+    error_set(&c->error, code, "%s", azoth_code_sentence(code));
+    end_call(r, c, code);
+}
+
+static void arrived(struct remote *r, uint32_t number, struct azoth_bytes message)
+{
+    pthread_mutex_lock(&r->lock);
+    struct call *c = r->table[number & (CALLS_MAX - 1)];
+    if (c && c->number == number) {
+        buf_clear(&c->image);
+        int rc = buf_add(&c->image, message.ptr, message.len);
+        if (rc)
+            error_set(&c->error, rc, "an answer of %zu bytes", message.len);
+        end_call(r, c, rc);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Expires and resends what this endpoint was last given. Returns 1 when it was silent. */
+static int tick(struct endpoint *e)
+{
+    struct remote *r = e->remote;
+    uint64_t now = clock_mono_ns();
+    int silent = 0;
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < CALLS_MAX && r->in_flight; i++) {
+        struct call *c = r->table[i];
+        if (!c || c->endpoint != e->index)
+            continue;
+        if (now >= c->deadline_ns) {
+            expire(r, c);
+        } else if (now - c->sent_ns >= c->resend_ns) {
+            /* Under the lock: the call cannot end and go away meanwhile. Rare and bounded. */
+            silent |= c->taken;
+            if (call_send(r, c, c->number, buf_bytes(&c->message), e->index + 1) == 0)
+                c->taken = 1;
+            c->sent_ns = now;
+            c->resend_ns *= 2;
+        }
+    }
+    pthread_mutex_unlock(&r->lock);
+    return silent;
+}
+
+static void *receiver_main(void *arg)
+{
+    struct endpoint *e = arg;
+    struct remote *r = e->remote;
+    uint64_t ticked = 0;
+    while (!atomic_load(&r->stopping)) {
+        uint32_t number;
+        struct azoth_bytes message;
+        /* Only this thread replaces the socket, so it may read it without the lock. */
+        int rc = reqrep_collect(e->socket, TICK_MS, &number, &message, NULL);
+        if (rc == 1) {
+            arrived(r, number, message);
+            reqrep_release(message);
+        }
+        uint64_t now = clock_mono_ns();
+        if (rc < 0 || now - ticked >= TICK_MS * NS_PER_MS) {
+            ticked = now;
+            if (tick(e) || rc < 0)
+                endpoint_renew(e);
+        }
+    }
+    return NULL;
+}
+
+/* ---- opening ---- */
+
+int remote_open(const char *endpoints, struct remote **ret, struct azoth_error *err)
+{
+    struct remote *r = calloc(1, sizeof *r);
+    if (!r)
+        return error_set(err, AZOTH_ERR_NOMEM, "a remote handle");
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->ended_wake, NULL);
+    r->ended_tail = &r->ended;
+    int rc = 0;
+    for (const char *p = endpoints; *p && !rc;) {
+        size_t n = strcspn(p, ",");
+        struct endpoint *e = &r->endpoint[r->endpoints];
+        if (r->endpoints == ENDPOINTS_MAX || n == 0 || n >= sizeof e->url) {
+            rc = error_set(err, AZOTH_ERR_USAGE, "1 to %u endpoints, separated by commas, are wanted",
+                           ENDPOINTS_MAX);
+            break;
+        }
+        memcpy(e->url, p, n);
+        e->remote = r;
+        e->index = r->endpoints;
+        pthread_mutex_init(&e->lock, NULL);
+        rc = reqrep_connect(e->url, &e->socket, err);
+        if (!rc)
+            r->endpoints++;
+        p += n + (p[n] == ',');
+    }
+    if (!rc && r->endpoints == 0)
+        rc = error_set(err, AZOTH_ERR_USAGE, "no endpoint was given");
+    for (; !rc && r->started < r->endpoints; r->started++)
+        if (pthread_create(&r->endpoint[r->started].thread, NULL, receiver_main,
+                           &r->endpoint[r->started])) {
+            rc = error_set(err, AZOTH_ERR_NOMEM, "an endpoint's thread");
+            break;
+        }
+    if (rc)
+        remote_close(r);
+    else
+        *ret = r;
+    return rc;
+}
+
+static void call_free(struct call *c)
+{
+    buf_fini(&c->message);
+    buf_fini(&c->image);
+    pthread_cond_destroy(&c->wake);
+    free(c);
+}
+
+void remote_close(struct remote *r)
+{
+    if (!r)
+        return;
+    atomic_store(&r->stopping, 1);
+    for (uint32_t i = 0; i < r->started; i++)
+        pthread_join(r->endpoint[i].thread, NULL);
+    for (uint32_t i = 0; i < r->endpoints; i++) {
+        reqrep_close(r->endpoint[i].socket);
+        pthread_mutex_destroy(&r->endpoint[i].lock);
+    }
+    for (uint32_t i = 0; i < CALLS_MAX; i++)
+        if (r->table[i])
+            call_free(r->table[i]);
+    pthread_mutex_destroy(&r->lock);
+    pthread_cond_destroy(&r->ended_wake);
+    free(r);
+}
+
+/* ---- calling ---- */
+
+static int start(struct remote *r, const struct wire_request *req, uint64_t deadline_ns,
+                 remote_done done, void *arg, struct call **ret, struct azoth_error *err)
+{
+    struct call *c = calloc(1, sizeof *c);
+    if (!c)
+        return error_set(err, AZOTH_ERR_NOMEM, "a request");
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    c->transaction = req->kind == WIRE_TX || req->kind == WIRE_CALL;
+    c->deadline_ns = deadline_ns;
+    c->resend_ns = RESEND_NS;
+    c->done = done;
+    c->arg = arg;
+    int rc = wire_request_encode(&c->message, req);
+    if (rc) {
+        call_free(c);
+        return error_set(err, rc, "a request");
+    }
+    pthread_mutex_lock(&r->lock);
+    uint32_t tries = 0;
+    while (tries < CALLS_MAX && r->table[r->next_place & (CALLS_MAX - 1)]) {
+        r->next_place++;
+        tries++;
+    }
+    if (tries == CALLS_MAX) {
+        pthread_mutex_unlock(&r->lock);
+        call_free(c);
+        return error_set(err, AZOTH_ERR_BUSY, "%u requests are in flight", CALLS_MAX);
+    }
+    uint32_t place = r->next_place++ & (CALLS_MAX - 1);
+    c->number = (r->generation++ % 0x7ffffu) * CALLS_MAX + place;
+    c->sent_ns = clock_mono_ns();
+    c->endpoint = r->turn++ % r->endpoints;
+    uint32_t number = c->number, first = c->endpoint;
+    r->table[place] = c;
+    r->in_flight++;
+    c->taken = 1; /* until we know better: an answer may be faster than we are */
+    c->sending = 1;
+    pthread_mutex_unlock(&r->lock);
+    struct call probe = {.endpoint = first};
+    rc = call_send(r, &probe, number, buf_bytes(&c->message), first);
+    pthread_mutex_lock(&r->lock);
+    c->sending = 0;
+    if (c->ended && c->done) {
+        hand_over(r, c);
+    } else if (!c->ended) {
+        c->taken = rc == 0;
+        c->endpoint = probe.endpoint;
+        if (rc)
+            c->resend_ns = 20 * NS_PER_MS; /* nobody was there: try again soon */
+    }
+    pthread_mutex_unlock(&r->lock);
+    *ret = c;
+    return 0;
+}
+
+/* The decoded answer of an ended call; its bytes go to *store. */
+static int answer_of(struct call *c, struct buf *store, struct wire_answer *ret,
+                     struct azoth_error *err)
+{
+    if (c->code) {
+        if (err)
+            *err = c->error;
+        return c->code;
+    }
+    buf_fini(store);
+    *store = c->image;
+    c->image = (struct buf){0};
+    return wire_answer_decode(buf_bytes(store), ret, err);
+}
+
+int remote_call(struct remote *r, const struct wire_request *req, uint64_t deadline_ns,
+                struct buf *store, struct wire_answer *ret, struct azoth_error *err)
+{
+    struct call *c;
+    int rc = start(r, req, deadline_ns, NULL, NULL, &c, err);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&r->lock);
+    while (!c->ended)
+        pthread_cond_wait(&c->wake, &r->lock); /* the endpoint's tick ends it at the deadline */
+    r->in_flight--;
+    pthread_mutex_unlock(&r->lock);
+    rc = answer_of(c, store, ret, err);
+    call_free(c);
+    return rc;
+}
+
+int remote_submit(struct remote *r, const struct wire_request *req, uint64_t deadline_ns,
+                  remote_done done, void *arg, struct azoth_error *err)
+{
+    struct call *c;
+    return start(r, req, deadline_ns, done, arg, &c, err);
+}
+
+int remote_poll(struct remote *r, uint64_t timeout_ns)
+{
+    pthread_mutex_lock(&r->lock);
+    if (!r->ended && r->in_flight && timeout_ns) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        uint64_t ns = (uint64_t)until.tv_nsec + timeout_ns;
+        until.tv_sec += (time_t)(ns / NS_PER_S);
+        until.tv_nsec = (long)(ns % NS_PER_S);
+        pthread_cond_timedwait(&r->ended_wake, &r->lock, &until);
+    }
+    struct call *list = r->ended;
+    r->ended = NULL;
+    r->ended_tail = &r->ended;
+    pthread_mutex_unlock(&r->lock);
+    int n = 0;
+    while (list) {
+        struct call *c = list;
+        list = c->next;
+        struct buf store = {0};
+        struct wire_answer a = {0};
+        struct azoth_error err = {0};
+        int code = answer_of(c, &store, &a, &err);
+        c->done(c->arg, code, &a, &err);
+        buf_fini(&store);
+        call_free(c);
+        pthread_mutex_lock(&r->lock);
+        r->in_flight--;
+        pthread_mutex_unlock(&r->lock);
+        n++;
+    }
+    return n;
+}
+
+uint32_t remote_in_flight(struct remote *r)
+{
+    pthread_mutex_lock(&r->lock);
+    uint32_t n = r->in_flight;
+    pthread_mutex_unlock(&r->lock);
+    return n;
+}

@@ -1,0 +1,50 @@
+#include "core/crash.h"
+
+#ifdef AZOTH_FAULTS
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const names[] = {
+#define X(name) #name,
+    CRASH_POINTS(X)
+#undef X
+};
+
+static int chosen = -1, action = SIGKILL;
+static atomic_long left;
+
+static void read_choice(void)
+{
+    const char *want = getenv("AZOTH_CRASH"), *what = getenv("AZOTH_CRASH_ACTION");
+    if (!want)
+        return;
+    const char *colon = strchr(want, ':');
+    size_t len = colon ? (size_t)(colon - want) : strlen(want);
+    for (int i = 0; i < CRASH_POINT_COUNT; i++)
+        if (strlen(names[i]) == len && strncmp(names[i], want, len) == 0)
+            chosen = i;
+    if (chosen < 0) {
+        fprintf(stderr, "AZOTH_CRASH=%s names no crash point\n", want);
+        abort();
+    }
+    atomic_store(&left, colon ? strtol(colon + 1, NULL, 10) : 1);
+    if (what && strcmp(what, "stop") == 0)
+        action = SIGSTOP;
+}
+
+void crash_point(enum crash_point at)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_choice);
+    if (chosen == (int)at && atomic_fetch_sub(&left, 1) == 1)
+        kill(getpid(), action);
+}
+#else
+/* A translation unit must not be empty. */
+typedef int crash_points_are_off;
+#endif

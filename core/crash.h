@@ -1,0 +1,39 @@
+/*
+ * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set at
+ * build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
+ * SIGKILL at the N-th passing (default 1), or stop itself with AZOTH_CRASH_ACTION=stop.
+ */
+#ifndef CORE_CRASH_H
+#define CORE_CRASH_H
+
+#define CRASH_POINTS(X)                                                                            \
+    X(preflight_claimed)                                                                           \
+    X(preflight_one_stripe)                                                                        \
+    X(preflight_locked)                                                                            \
+    X(preflight_submitted)                                                                         \
+    X(writer_taken)                                                                                \
+    X(writer_applied)                                                                              \
+    X(writer_committed)                                                                            \
+    X(writer_one_completed)                                                                        \
+    X(writer_completed)                                                                            \
+    X(reaper_marked)                                                                               \
+    X(reaper_stripes_released)                                                                     \
+    X(feed_sent)                                                                                   \
+    X(projector_applied)                                                                           \
+    X(projector_committed)
+
+enum crash_point {
+#define CRASH_X(name) CRASH_##name,
+    CRASH_POINTS(CRASH_X)
+#undef CRASH_X
+    CRASH_POINT_COUNT
+};
+
+#ifdef AZOTH_FAULTS
+void crash_point(enum crash_point at); /* any thread; does not return when it is the one */
+#define CRASH_POINT(name) crash_point(CRASH_##name)
+#else
+#define CRASH_POINT(name) ((void)0)
+#endif
+
+#endif

@@ -1,0 +1,112 @@
+#include "core/dbdir.h"
+
+#include "core/error.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int dbdir_resolve(const char *flag, char *out, size_t size, struct azoth_error *err)
+{
+    const char *dir = flag ? flag : getenv("AZOTH_DIR");
+    if (!dir || !*dir)
+        return error_set(err, AZOTH_ERR_USAGE, "which database? give --dir DIR or set AZOTH_DIR");
+    char full[PATH_MAX];
+    if (realpath(dir, full)) {
+        dir = full;
+    } else if (errno != ENOENT) {
+        return error_errno(err, errno, "%s", dir);
+    } else if (*dir != '/') {
+        /* Not there yet (init makes it): absolute all the same. */
+        char cwd[PATH_MAX];
+        if (!getcwd(cwd, sizeof cwd))
+            return error_errno(err, errno, "the working directory");
+        if ((size_t)snprintf(out, size, "%s/%s", cwd, dir) >= size)
+            return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir);
+        return 0;
+    }
+    if ((size_t)snprintf(out, size, "%s", dir) >= size)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir);
+    return 0;
+}
+
+int dbdir_path(char *out, size_t size, const char *dir, const char *fmt, ...)
+{
+    int at = snprintf(out, size, "%s/", dir);
+    if (at < 0 || (size_t)at >= size)
+        return AZOTH_ERR_USAGE;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(out + at, size - (size_t)at, fmt, ap);
+    va_end(ap);
+    return n < 0 || (size_t)n >= size - (size_t)at ? AZOTH_ERR_USAGE : 0;
+}
+
+int dbdir_endpoint(char *out, size_t size, const char *run_dir, struct azoth_error *err,
+                   const char *fmt, ...)
+{
+    char name[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    if (strlen(run_dir) + 1 + strlen(name) >= DBDIR_SOCKET_PATH_MAX)
+        return error_set(err, AZOTH_ERR_CONFIG,
+                         "the path of a socket has at most %u bytes: choose a shorter run.dir than %s",
+                         DBDIR_SOCKET_PATH_MAX - 1, run_dir);
+    if ((size_t)snprintf(out, size, "ipc://%s/%s", run_dir, name) >= size)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", run_dir);
+    return 0;
+}
+
+int dbdir_name_valid(const char *name)
+{
+    size_t n = strlen(name);
+    if (n < 1 || n > AZOTH_NAME_MAX || !isalpha((unsigned char)name[0]))
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)name[i]) && name[i] != '_' && name[i] != '-')
+            return 0;
+    return 1;
+}
+
+int dbdir_make(const char *path, unsigned mode, struct azoth_error *err)
+{
+    char part[PATH_MAX];
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", path);
+    for (char *p = part + 1; *p; p++)
+        if (*p == '/') {
+            *p = 0;
+            if (mkdir(part, 0755) && errno != EEXIST)
+                return error_errno(err, errno, "%s", part);
+            *p = '/';
+        }
+    if (mkdir(part, mode) && errno != EEXIST)
+        return error_errno(err, errno, "%s", part);
+    return 0;
+}
+
+int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir,
+                   size_t run_size, char *name, size_t name_size, struct azoth_error *err)
+{
+    const char *colon = strchr(instance, ':');
+    char db[AZOTH_NAME_MAX + 1];
+    size_t len = colon ? (size_t)(colon - instance) : strlen(instance);
+    if (len < 1 || len >= sizeof db)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: an instance is DATABASE or DATABASE:NAME",
+                         instance);
+    memcpy(db, instance, len);
+    db[len] = 0;
+    if (!dbdir_name_valid(db))
+        return error_set(err, AZOTH_ERR_USAGE, "%s: a database's name has letters, digits, _ and -",
+                         db);
+    snprintf(dir, dir_size, "/var/lib/azoth/%s", db);
+    snprintf(run_dir, run_size, "/run/azoth/%s", db);
+    snprintf(name, name_size, "%s", colon ? colon + 1 : "");
+    return 0;
+}

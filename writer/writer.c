@@ -1,0 +1,652 @@
+/*
+ * writer.c - take, decide, append, commit, complete, announce.
+ *
+ * Happy path of a step: take what is queued, in the order of submission; apply it in one LMDB write
+ * transaction, and take again until nothing new has come or the batch is full; commit; publish the
+ * head; for each transaction release its stripes, then publish its result; wake.
+ *
+ * Death of the writer, by the place where it happens:
+ *   before the commit         nothing of the batch is on the disk; its slots are still SUBMITTED and
+ *                             the next writer finds them by its scan
+ *   in the commit             LMDB's meta page decides: as above, or as below
+ *   after the commit          the batch record names (slot, ticket, outcome): the next writer answers
+ *                             those that are still SUBMITTED and executes nothing twice
+ *   while completing          as above; releasing stripes again changes nothing (shm/stripe.c, S2)
+ *   after publishing          owners have their answers; who was not woken looks again within a slice
+ *
+ * Invariants
+ *   W1  all results of a batch are published before the next batch commits, since the next commit
+ *       overwrites the record that would repair them.
+ *   W2  a rejection is published only after the batch whose effects it may have seen is durable.
+ *   W3  for one submitter, transactions are applied in the order of submission: an item is applied
+ *       only after a take that began after it was seen, so whatever its submitter queued before it
+ *       has been seen too.
+ *   W4  after an error of unknown effect nothing is published any more.
+ */
+#include "writer/writer.h"
+
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/error.h"
+#include "shm/reaper.h"
+#include "writer/append.h"
+#include "writer/create.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define REAP_INTERVAL_NS (250 * NS_PER_MS)
+
+struct writer {
+    struct writer_options options;
+    char dir[4096];
+    int place_fd;
+    struct store *store;
+    struct append *append;
+    struct segment *segment;
+    struct gauges *gauges;
+    struct participant *participant;
+    struct writer_recovery recovery;
+    struct append_limits limits;
+    uint64_t reaped_ns;
+    int failed; /* W4 */
+
+    /* Seen and not yet decided, sorted by seq. */
+    struct slot_taken pending[SHM_SLOTS_MAX];
+    uint32_t pending_len;
+    uint64_t closed; /* pending with seq < closed may be applied (W3) */
+    uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
+
+    /* The batch that is being made. */
+    struct slot_taken batch[SHM_SLOTS_MAX];
+    struct batch_entry entry[SHM_SLOTS_MAX];
+    struct slot_outcome outcome[SHM_SLOTS_MAX];
+    uint32_t batch_len;
+    uint64_t batch_bytes;
+    struct buf image;
+};
+
+void writer_options_from(const struct config *c, struct writer_options *ret)
+{
+    ret->sync = (enum config_sync)c->number[CONFIG_writer_sync];
+    ret->slots = (uint32_t)c->number[CONFIG_segment_slots];
+    ret->stripes = (uint32_t)c->number[CONFIG_segment_stripes];
+    ret->blocks = (uint32_t)c->number[CONFIG_segment_blocks];
+    ret->batch_bytes = c->number[CONFIG_writer_batch_bytes];
+    ret->batch_transactions = (uint32_t)c->number[CONFIG_writer_batch_transactions];
+    ret->id_count = c->number[CONFIG_writer_id_count];
+    ret->id_time_ms = c->number[CONFIG_writer_id_time];
+}
+
+/* ---- opening ---- */
+
+/* Does the living segment belong to this data file as it is now? */
+static int segment_fits(const struct writer *w, const struct segment *s)
+{
+    const struct store_identity *id = store_identity(w->store);
+    const struct batch_head *head = append_head(w->append);
+    const struct header_shm *h = s->header;
+    return h->device == id->device && h->inode == id->inode &&
+           memcmp(h->uuid, id->uuid, sizeof h->uuid) == 0 && h->incarnation == head->incarnation &&
+           atomic_load(&h->head_event) <= head->event && atomic_load(&h->head_txn) <= head->txn &&
+           atomic_load(&h->epoch) < head->epoch;
+}
+
+static int segment_make(struct writer *w, const struct segment_name *name, uint64_t least,
+                        struct azoth_error *err)
+{
+    const struct store_identity *id = store_identity(w->store);
+    struct segment_plan plan = {
+        .device = id->device,
+        .inode = id->inode,
+        .incarnation = append_head(w->append)->incarnation,
+        .slots = w->options.slots,
+        .stripes = w->options.stripes,
+        .blocks = w->options.blocks,
+        .sync_mode = (uint32_t)w->options.sync,
+        .mode = 0660,
+    };
+    memcpy(plan.uuid, id->uuid, sizeof plan.uuid);
+    if (plan.incarnation < least)
+        plan.incarnation = least;
+    plan.incarnation++;
+    /* In LMDB first: the record of the last batch must not be taken for one of the new segment. */
+    int rc = append_incarnation(w->append, plan.incarnation, err);
+    if (!rc)
+        rc = segment_create(name, &plan, &w->segment, err);
+    return rc;
+}
+
+static int segment_enter(struct writer *w, struct azoth_error *err)
+{
+    struct segment_name name;
+    struct azoth_error why;
+    int rc = segment_name_of(w->dir, &name, err);
+    if (rc)
+        return rc;
+    rc = gauges_create(&name, &w->gauges, err);
+    if (rc)
+        return rc;
+    rc = segment_attach(&name, &w->segment, &why);
+    if (rc == 0 && segment_fits(w, w->segment))
+        return 0;
+    uint64_t incarnation = 0;
+    if (rc == 0) {
+        incarnation = w->segment->incarnation;
+        segment_detach(w->segment);
+        w->segment = NULL;
+    }
+    if (rc != AZOTH_ERR_NO_WRITER)
+        w->recovery.retired = 1;
+    rc = segment_retire_name(&name, err);
+    if (rc)
+        return rc;
+    return segment_make(w, &name, incarnation, err);
+}
+
+/* Answers what the last writer decided and did not publish, and queues what it did not decide. */
+static int recover(struct writer *w, const struct buf *record, struct azoth_error *err)
+{
+    struct batch_head h;
+    int rc = batch_decode(buf_bytes(record), &h);
+    if (rc)
+        return error_set(err, rc, "meta/head fails its check");
+    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    for (uint32_t i = 0; h.incarnation == w->segment->incarnation && i < h.count; i++) {
+        struct batch_entry e;
+        batch_entry_decode(buf_bytes(record), i, &e);
+        if (e.slot >= w->segment->slots)
+            return error_set(err, AZOTH_ERR_CORRUPT, "the batch record names slot %u", e.slot);
+        uint64_t word = atomic_load(&w->segment->slot[e.slot].word);
+        if (slot_word_state(word) != SLOT_SUBMITTED || slot_word_ticket(word) != e.ticket)
+            continue;
+        struct slot_taken t = {.index = e.slot, .ticket = e.ticket};
+        struct slot_outcome o = {.code = e.code, .result = e.result};
+        snprintf(o.detail, sizeof o.detail, "%s", azoth_code_sentence(e.code));
+        slot_complete(w->segment, &t, &o, wakes);
+        w->recovery.answered++;
+    }
+    slot_wake_owners(w->segment, wakes);
+    slot_free_given_up(w->segment);
+    w->pending_len = slot_take(w->segment, 1, w->pending);
+    for (uint32_t i = 0; i < w->pending_len; i++)
+        w->known[w->pending[i].index] = 1;
+    w->recovery.requeued = w->pending_len;
+    return 0;
+}
+
+static void publish_head(struct writer *w)
+{
+    const struct batch_head *h = append_head(w->append);
+    struct header_shm *s = w->segment->header;
+    atomic_store_explicit(&s->head_txn, h->txn, memory_order_release);
+    atomic_store_explicit(&s->head_event, h->event, memory_order_release);
+    struct gauges_shm *g = w->gauges->g;
+    gauge_set(&g->head_event, h->event);
+    gauge_set(&g->head_txn, h->txn);
+    gauge_set(&g->head_time_ns, (uint64_t)h->time_ns);
+    atomic_fetch_add(&s->head_seq, 1);
+    if (atomic_load(&s->head_waiters) && atomic_exchange(&s->head_waiters, 0))
+        shm_wake(&s->head_seq, 1 << 30);
+}
+
+static int open_parts(struct writer *w, struct azoth_error *err)
+{
+    int rc = writer_place_take(w->dir, w->options.program, &w->place_fd, err);
+    if (rc)
+        return rc;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/data.mdb", w->dir);
+    if (w->options.create && access(path, F_OK) != 0 && (rc = store_create(w->dir, err)) != 0)
+        return rc;
+    rc = store_open(w->dir, STORE_WRITE, &w->store, err);
+    if (rc)
+        return rc;
+    struct buf record = {0};
+    rc = append_open(w->store, (uint32_t)w->options.sync, &w->append, &record, err);
+    if (!rc)
+        rc = segment_enter(w, err);
+    if (!rc)
+        rc = participant_join(w->segment, w->dir, PARTICIPANT_WRITER, w->options.program,
+                              &w->participant, err);
+    if (!rc) {
+        struct header_shm *h = w->segment->header;
+        atomic_store(&h->writer_state, WRITER_RECOVERING);
+        atomic_store(&h->writer_pid, (uint32_t)getpid());
+        atomic_store(&h->epoch, append_head(w->append)->epoch);
+        h->sync_mode = (uint32_t)w->options.sync;
+        rc = recover(w, &record, err);
+    }
+    buf_fini(&record);
+    return rc;
+}
+
+int writer_open(const struct writer_options *o, struct writer **ret, struct azoth_error *err)
+{
+    struct writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return error_set(err, AZOTH_ERR_NOMEM, "the writer");
+    w->options = *o;
+    w->place_fd = -1;
+    w->limits = (struct append_limits){o->id_count, o->id_time_ms};
+    snprintf(w->dir, sizeof w->dir, "%s", o->dir);
+    int rc = open_parts(w, err);
+    if (rc) {
+        w->failed = 1;
+        writer_close(w);
+        return rc;
+    }
+    const struct batch_head *h = append_head(w->append);
+    w->recovery.epoch = h->epoch;
+    w->recovery.incarnation = w->segment->incarnation;
+    w->recovery.head_event = h->event;
+    gauge_set(&w->gauges->g->sync_mode, (uint64_t)w->options.sync);
+    gauge_set(&w->gauges->g->writer_started_ns, (uint64_t)clock_wall_ns());
+    gauge_add(&w->gauges->g->recovered, w->recovery.answered + w->recovery.requeued);
+    publish_head(w);
+    atomic_store(&w->segment->header->writer_state, WRITER_RUNNING);
+    *ret = w;
+    return 0;
+}
+
+/* ---- taking ---- */
+
+static int by_seq(const void *a, const void *b)
+{
+    const struct slot_taken *x = a, *y = b;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* One more look at the queue; returns how many were new. What was pending before may be applied now. */
+static uint32_t take(struct writer *w)
+{
+    w->closed = w->pending_len ? w->pending[w->pending_len - 1].seq + 1 : 0;
+    struct slot_taken *end = &w->pending[w->pending_len], fresh[SHM_SLOTS_MAX];
+    uint32_t n = slot_take(w->segment, 0, fresh), added = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        /* A reaper may have set the bit of one that is known. */
+        if (w->known[fresh[i].index])
+            continue;
+        w->known[fresh[i].index] = 1;
+        end[added++] = fresh[i];
+    }
+    w->pending_len += added;
+    if (added)
+        qsort(w->pending, w->pending_len, sizeof *w->pending, by_seq);
+    return added;
+}
+
+static void drop_first_pending(struct writer *w, uint32_t n)
+{
+    memmove(w->pending, w->pending + n, (w->pending_len - n) * sizeof *w->pending);
+    w->pending_len -= n;
+}
+
+/* ---- deciding and appending ---- */
+
+static void outcome_set(struct slot_outcome *o, int code, const struct txn_result *r,
+                        const struct azoth_error *detail)
+{
+    o->code = code;
+    o->result = *r;
+    o->detail[0] = 0;
+    if (code)
+        snprintf(o->detail, sizeof o->detail, "%.*s", (int)sizeof o->detail - 1, detail->message);
+}
+
+/* Applies one; 0, or what LMDB said. Adds it to the batch either way that it was decided. */
+static int decide(struct writer *w, const struct slot_taken *t, struct azoth_error *err)
+{
+    uint8_t id[16];
+    uint64_t content;
+    struct txn_result result = {0};
+    struct azoth_error detail = {0};
+    int code = slot_copy(w->segment, t, &w->image, id, &content);
+    if (code == AZOTH_ERR_NOMEM)
+        return error_set(err, code, "a payload");
+    if (code)
+        error_set(&detail, code, "the payload in slot %u does not match its checksum", t->index);
+    else
+        code = txn_check(buf_bytes(&w->image), &detail);
+    if (!code) {
+        int rc = append_apply(w->append, buf_bytes(&w->image), t->flags & SLOT_HAS_ID ? id : NULL,
+                              content, &code, &result, &detail);
+        if (rc) {
+            if (err)
+                *err = detail;
+            return rc;
+        }
+    }
+    uint32_t i = w->batch_len++;
+    w->batch[i] = *t;
+    outcome_set(&w->outcome[i], code, &result, &detail);
+    w->entry[i] =
+        (struct batch_entry){.slot = t->index, .code = code, .ticket = t->ticket, .result = result};
+    w->batch_bytes += w->image.len;
+    return 0;
+}
+
+/* ---- completing ---- */
+
+static void complete(struct writer *w, uint64_t now_ns)
+{
+    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    struct gauges_shm *g = w->gauges->g;
+    publish_head(w);
+    for (uint32_t i = 0; i < w->batch_len; i++) {
+        const struct slot_outcome *o = &w->outcome[i];
+        w->known[w->batch[i].index] = 0;
+        slot_complete(w->segment, &w->batch[i], o, wakes);
+        if (i == 0)
+            CRASH_POINT(writer_one_completed);
+        if (o->code)
+            gauge_add(&g->rejected, 1);
+        else if (o->result.duplicate)
+            gauge_add(&g->duplicates, 1);
+        else
+            gauge_add(&g->transactions, 1);
+        if (!o->code && !o->result.duplicate && o->result.first_event)
+            gauge_add(&g->events, o->result.last_event - o->result.first_event + 1);
+        if (now_ns > w->batch[i].submitted_ns)
+            histogram_add(&g->queue_ns, now_ns - w->batch[i].submitted_ns);
+    }
+    CRASH_POINT(writer_completed);
+    slot_wake_owners(w->segment, wakes);
+    gauge_add(&g->bytes, w->batch_bytes);
+    histogram_add(&g->batch_size, w->batch_len);
+    w->batch_len = 0;
+    w->batch_bytes = 0;
+}
+
+/* Commits what was applied (nothing to commit when it changed nothing), completes it. */
+static int commit(struct writer *w, struct azoth_error *err)
+{
+    uint64_t before = clock_mono_ns(), after = before;
+    CRASH_POINT(writer_applied);
+    if (append_changes(w->append) == 0) {
+        append_abort(w->append);
+    } else {
+        int rc = append_expire_ids(w->append, &w->limits, err);
+        if (rc) {
+            append_abort(w->append);
+            return rc;
+        }
+        rc = append_commit(w->append, w->entry, w->batch_len, err);
+        if (rc)
+            return rc;
+        after = clock_mono_ns();
+        gauge_add(&w->gauges->g->commits, 1);
+        histogram_add(&w->gauges->g->commit_ns, after - before);
+    }
+    CRASH_POINT(writer_committed);
+    complete(w, after);
+    return 0;
+}
+
+/* What a batch that did not fit leaves: the same transactions, in two halves, down to single ones,
+ * which are refused. Each part is a batch of its own (W1). */
+static int by_halves(struct writer *w, const struct slot_taken *list, uint32_t n,
+                     struct azoth_error *err)
+{
+    gauge_add(&w->gauges->g->commit_failures, 1);
+    if (n == 1) {
+        struct txn_result none = {0};
+        struct azoth_error full;
+        error_set(&full, AZOTH_ERR_NOSPACE, "%s", azoth_code_sentence(AZOTH_ERR_NOSPACE));
+        w->batch[0] = list[0];
+        outcome_set(&w->outcome[0], AZOTH_ERR_NOSPACE, &none, &full);
+        w->batch_len = 1;
+        w->batch_bytes = 0;
+        complete(w, clock_mono_ns());
+        return 0;
+    }
+    for (uint32_t half = 0; half < 2; half++) {
+        const struct slot_taken *part = half ? list + n / 2 : list;
+        uint32_t len = half ? n - n / 2 : n / 2;
+        w->batch_len = 0;
+        w->batch_bytes = 0;
+        int rc = append_begin(w->append, clock_wall_ns(), clock_mono_ns(), err);
+        for (uint32_t i = 0; i < len && !rc; i++)
+            rc = decide(w, &part[i], err);
+        if (rc)
+            append_abort(w->append);
+        else
+            rc = commit(w, err);
+        if (rc == AZOTH_ERR_NOSPACE)
+            rc = by_halves(w, part, len, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int retry_smaller(struct writer *w, struct azoth_error *err)
+{
+    uint32_t n = w->batch_len;
+    struct slot_taken *list = malloc((n + 1) * sizeof *list);
+    if (!list)
+        return error_set(err, AZOTH_ERR_NOMEM, "a batch that did not fit");
+    memcpy(list, w->batch, n * sizeof *list);
+    int rc = by_halves(w, list, n, err);
+    free(list);
+    return rc;
+}
+
+static int batch_full(const struct writer *w)
+{
+    return w->batch_len >= w->options.batch_transactions || w->batch_len >= SHM_SLOTS_MAX ||
+           w->batch_bytes >= w->options.batch_bytes;
+}
+
+/* Applies pending ones and takes again, until nothing new has come or the batch is full. */
+static int gather(struct writer *w, struct azoth_error *err)
+{
+    for (;;) {
+        uint32_t fresh = take(w), i = 0;
+        for (; i < w->pending_len && w->pending[i].seq < w->closed && !batch_full(w); i++) {
+            int rc = decide(w, &w->pending[i], err);
+            if (rc) {
+                /* Undecided: it goes into the retry with the others. */
+                w->batch[w->batch_len++] = w->pending[i];
+                drop_first_pending(w, i + 1);
+                return rc;
+            }
+        }
+        drop_first_pending(w, i);
+        if ((fresh == 0 && w->pending_len == 0) || batch_full(w))
+            return 0;
+    }
+}
+
+/* ---- pausing ---- */
+
+/* While paused: refuses the pending that do not want to wait. Returns 1 when the step ends here. */
+static int paused(struct writer *w, uint64_t now_ns)
+{
+    struct header_shm *h = w->segment->header;
+    uint64_t until = atomic_load(&h->pause_until_ns);
+    if (until <= now_ns) {
+        if (atomic_exchange(&h->paused, 0)) {
+            atomic_fetch_add(&h->pause_wake, 1);
+            shm_wake(&h->pause_wake, 1 << 30);
+        }
+        return 0;
+    }
+    if (!atomic_load(&h->paused))
+        return 0; /* what is submitted is finished first */
+    take(w);
+    uint32_t kept = 0;
+    struct txn_result none = {0};
+    struct azoth_error why;
+    error_set(&why, AZOTH_ERR_PAUSED, "%s", azoth_code_sentence(AZOTH_ERR_PAUSED));
+    for (uint32_t i = 0; i < w->pending_len; i++) {
+        if (w->pending[i].flags & SLOT_WAITS_PAUSE) {
+            w->pending[kept++] = w->pending[i];
+            continue;
+        }
+        w->batch[w->batch_len] = w->pending[i];
+        outcome_set(&w->outcome[w->batch_len++], AZOTH_ERR_PAUSED, &none, &why);
+    }
+    w->pending_len = kept;
+    if (w->batch_len)
+        complete(w, now_ns);
+    return 1;
+}
+
+/* After a step that left nothing undecided: the pause takes effect. */
+static void pause_if_asked(struct writer *w, uint64_t now_ns)
+{
+    struct header_shm *h = w->segment->header;
+    if (atomic_load(&h->pause_until_ns) > now_ns && !atomic_load(&h->paused)) {
+        atomic_store(&h->paused, 1);
+        atomic_fetch_add(&h->pause_wake, 1);
+        shm_wake(&h->pause_wake, 1 << 30);
+    }
+}
+
+/* ---- the step ---- */
+
+static void beat(struct writer *w, uint64_t now_ns)
+{
+    atomic_store_explicit(&w->segment->header->heartbeat_ns, now_ns, memory_order_relaxed);
+    gauge_set(&w->gauges->g->writer_heartbeat_ns, now_ns);
+    if (now_ns - w->reaped_ns >= REAP_INTERVAL_NS) {
+        w->reaped_ns = now_ns;
+        gauge_add(&w->gauges->g->participants_reaped, reap_step(w->participant));
+    }
+}
+
+int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
+{
+    if (w->failed)
+        return error_set(err, AZOTH_ERR_IO, "an earlier step failed: this writer must end");
+    beat(w, now_ns);
+    if (paused(w, now_ns))
+        return 0;
+    if (w->pending_len == 0 && take(w) == 0) {
+        pause_if_asked(w, now_ns);
+        return 0;
+    }
+    CRASH_POINT(writer_taken);
+    w->batch_len = 0;
+    w->batch_bytes = 0;
+    int64_t wall = clock_wall_ns();
+    gauge_set(&w->gauges->g->clock_held, wall < append_head(w->append)->time_ns);
+    int rc = append_begin(w->append, wall, now_ns, err);
+    if (!rc)
+        rc = gather(w, err);
+    uint32_t n = w->batch_len;
+    if (rc)
+        append_abort(w->append);
+    else
+        rc = commit(w, err);
+    if (rc == AZOTH_ERR_NOSPACE)
+        rc = retry_smaller(w, err);
+    if (rc) {
+        w->failed = 1;
+        return rc;
+    }
+    return (int)n;
+}
+
+void writer_wait(struct writer *w, uint64_t timeout_ns)
+{
+    struct header_shm *h = w->segment->header;
+    uint32_t seen = atomic_load(&h->writer_wake);
+    atomic_store(&h->writer_sleeps, 1);
+    int held = atomic_load(&h->paused) != 0;
+    if (!slot_queued(w->segment) && (w->pending_len == 0 || held))
+        shm_wait(&h->writer_wake, seen, timeout_ns);
+    atomic_store(&h->writer_sleeps, 0);
+}
+
+void writer_help(struct writer *w)
+{
+    int cleared = 0;
+    if (store_clear_dead_readers(w->store, &cleared) == 0 && cleared > 0)
+        gauge_add(&w->gauges->g->readers_cleared, (uint64_t)cleared);
+}
+
+/* ---- closing ---- */
+
+static int others_attached(struct writer *w)
+{
+    for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++)
+        if (i != w->participant->index &&
+            (atomic_load(&w->segment->participant[i].word) & 0xff) == PARTICIPANT_LIVE &&
+            !participant_dead(w->participant, i))
+            return 1;
+    return 0;
+}
+
+/* Finishes what was submitted before now; what comes later waits for the next writer. */
+static void drain(struct writer *w)
+{
+    atomic_store(&w->segment->header->writer_state, WRITER_DRAINING);
+    uint64_t last = atomic_load(&w->segment->header->queue_seq);
+    for (;;) {
+        int n = writer_step(w, clock_mono_ns(), NULL);
+        if (n < 0 || (n == 0 && (w->pending_len == 0 || w->pending[0].seq >= last)) ||
+            atomic_load(&w->segment->header->paused))
+            return;
+        if (n > 0 && w->pending_len && w->pending[0].seq >= last)
+            return;
+    }
+}
+
+static void leave_segment(struct writer *w)
+{
+    struct header_shm *h = w->segment->header;
+    atomic_store(&h->writer_state, WRITER_ABSENT);
+    atomic_store(&h->writer_pid, 0);
+    if (w->failed || others_attached(w))
+        return;
+    /* Nobody is left to use it. One that attaches this moment sees RETIRED and starts over. */
+    segment_retire(w->segment);
+    segment_unlink(&w->segment->name);
+}
+
+void writer_close(struct writer *w)
+{
+    if (!w)
+        return;
+    if (w->participant) {
+        if (!w->failed)
+            drain(w);
+        leave_segment(w);
+        participant_leave(w->participant);
+    }
+    append_close(w->append);
+    segment_detach(w->segment);
+    gauges_detach(w->gauges);
+    store_close(w->store);
+    if (w->place_fd >= 0)
+        close(w->place_fd);
+    buf_fini(&w->image);
+    free(w);
+}
+
+struct segment *writer_segment(struct writer *w)
+{
+    return w->segment;
+}
+
+struct gauges *writer_gauges(struct writer *w)
+{
+    return w->gauges;
+}
+
+struct store *writer_store(struct writer *w)
+{
+    return w->store;
+}
+
+struct participant *writer_participant(struct writer *w)
+{
+    return w->participant;
+}
+
+struct writer_recovery writer_recovered(const struct writer *w)
+{
+    return w->recovery;
+}
