@@ -1,6 +1,8 @@
 # Azoth: event sourcing on one machine. `make help` lists the targets.
 
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 CFLAGS  ?= -O2 -g
 PREFIX  ?= /usr/local
 SAN     ?=
@@ -12,10 +14,11 @@ variant := $(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULTS),-faults)$(if $
 BUILD ?= build$(if $(variant),/v$(variant))
 
 PKGS := lmdb sqlite3 nanomsg libtpl jansson libxxhash libsystemd inih
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+# Looked up when it is used: on a new machine pkg-config comes with the first target.
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
-WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla
-OURS := -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
+WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla $(if $(filter clang%,$(CC)),,-Wno-format-truncation)
+OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
         $(if $(FAULTS),-DAZOTH_FAULTS)
 LINK := -pthread $(if $(SAN),-fsanitize=$(SAN))
@@ -31,43 +34,151 @@ LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL)
 # --- sources, in the order in which data flows --------------------------------------------------
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
-        core/valuejson.c core/record.c core/txn.c core/txnjson.c core/store.c core/scan.c \
-        core/wire.c core/pipe.c core/log.c core/config.c core/dbdir.c core/service.c core/crash.c
+        core/valuejson.c core/record.c core/txn.c core/batchrec.c core/store.c core/scan.c \
+        core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
+        core/config.c core/dbdir.c core/service.c core/crash.c core/program.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
        shm/projection_row.c
-WRITER := writer/append.c writer/recover.c writer/writer.c
-FEED := writer/feed.c
+WRITER := writer/append.c writer/writer.c
+FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
-SERVER := workers/server.c workers/answer.c workers/command.c
-PROJECTOR := projector/sqlfile.c projector/table.c projector/pull.c
+SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c
+PROJECTOR := $(filter-out projector/main.c,$(wildcard projector/*.c))
 CLIENT := client/db.c client/transaction.c client/read.c client/remote.c
-CMD := client/cmd/main.c
+CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) $(WORKERS) $(CLIENT)
-OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR)
+OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(CMD)
 
 PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector
+MAIN_azoth := client/cmd/main.c
+MAIN_azoth-writer := writer/main.c
+MAIN_azoth-feed := writer/feed_main.c
+MAIN_azoth-worker := workers/main.c
+MAIN_azoth-projector := projector/main.c
 
-UNIT_TESTS :=
+# Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
+UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+HARNESS := tests/system/harness.c tests/system/bank.c
+SYSTEM := $(patsubst tests/system/%.c,%,$(wildcard tests/system/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH := $(patsubst tests/bench/%.c,%,$(wildcard tests/bench/bench_*.c))
+EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*/*.c))
 
-# --- rules ---------------------------------------------------------------------------------------
+# --- building -------------------------------------------------------------------------------------
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 .PHONY: all
-all: $(addprefix $(BUILD)/,$(PROGRAMS)) $(BUILD)/libazoth.so.0
+all: packages $(addprefix $(BUILD)/,$(PROGRAMS)) $(BUILD)/libazoth.so.0
 
-# Objects are rebuilt when the flags change.
+# `make V=1` shows the commands. Objects are rebuilt when the flags change.
+Q := $(if $(V),,@)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
 	@echo '$(CC) $(CFLAGS) $(OURS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(OURS)' > $@
 .PHONY: FORCE
 
-$(BUILD)/%.o: %.c $(BUILD)/flags
+$(BUILD)/%.o: %.c $(BUILD)/flags | packages
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(OURS) -MMD -MP -c $< -o $@
+	@echo '  CC $<'
+	$(Q)$(CC) $(CFLAGS) $(OURS) -MMD -MP -c $< -o $@
 
 $(BUILD)/libazoth.a: $(call obj,$(LIB_SRC))
-	rm -f $@; ar rcs $@ $^
+	@rm -f $@
+	$(Q)ar rcs $@ $^
 $(BUILD)/libother.a: $(call obj,$(OTHER_SRC))
-	rm -f $@; ar rcs $@ $^
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(BUILD)/libazoth.so.0: $(call obj,$(LIB_SRC))
+	$(Q)$(CC) $(LINK) -shared -Wl,-soname,libazoth.so.0 $^ $(LIBS_ALL) -o $@
+	ln -sf libazoth.so.0 $(BUILD)/libazoth.so
+
+define program_rule
+$(BUILD)/$(1): $(call obj,$(MAIN_$(1))) $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$$(Q)$$(CC) $$(LINK) -rdynamic $$^ $$(LIBS_ALL) -o $$@
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+
+$(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+
+# Examples see only what is installed: the public headers and the library.
+$(BUILD)/examples/%: examples/%.c $(BUILD)/libazoth.a $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LINK) -std=gnu11 -Wall -Wextra -Werror -Iclient -Icore $< $(BUILD)/libazoth.a $(LIBS_ALL) -o $@
+$(BUILD)/examples/commands/%.so: examples/commands/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -Iclient -Icore $< -o $@
+
+.PRECIOUS: $(BUILD)/%.o
+
+# --- what people call -----------------------------------------------------------------------------
+
+.PHONY: packages run test bench lint fuzz install uninstall clean help
+packages: $(BUILD)/packages.ok
+$(BUILD)/packages.ok: packages.list tools/install-packages
+	@mkdir -p $(BUILD)
+	tools/install-packages packages.list
+	@touch $@
+
+help:
+	@echo 'make            build everything below $(BUILD)/'
+	@echo 'make run        the whole system for ten seconds on a new database, then an audit'
+	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
+	@echo 'make bench      the product beside its floor, with ratios'
+	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
+	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
+	@echo 'make install DESTDIR= PREFIX=/usr/local'
+	@echo 'make uninstall, make clean'
+
+EXAMPLE_PROGRAMS := $(patsubst %,$(BUILD)/examples/%,$(filter-out commands/%,$(EXAMPLES)))
+COMMANDS := $(patsubst examples/commands/%.c,$(BUILD)/examples/commands/%.so,$(wildcard examples/commands/*.c))
+
+run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
+	AZOTH_BUILD=$(BUILD) examples/bank/run.sh
+
+TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM))
+REPLAYS := $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ))
+test: all $(TESTS) $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+	AZOTH_BUILD=$(BUILD) AZOTH_SAN='$(SAN)' tests/run $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+
+bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
+	AZOTH_BUILD=$(BUILD) tests/bench/run
+
+SECONDS ?= 60
+fuzz:
+	tests/fuzz/run $(SECONDS) $(FUZZ)
+
+C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] \
+             client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] examples/*/*.c)
+lint: packages
+	tools/lint $(C_FILES)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/azoth \
+	  $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
+	install $(addprefix $(BUILD)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 client/azoth.h client/azoth_command.h core/azoth_base.h $(DESTDIR)$(PREFIX)/include/azoth
+	install -m 644 $(BUILD)/libazoth.a $(BUILD)/libazoth.so.0 $(DESTDIR)$(PREFIX)/lib
+	ln -sf libazoth.so.0 $(DESTDIR)$(PREFIX)/lib/libazoth.so
+	install -m 644 $(wildcard systemd/*.service systemd/*.target) $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for m in $(wildcard client/man/*.[15]); do install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}; done
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/lib/libazoth.*
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,$(notdir $(wildcard systemd/*.service systemd/*.target)))
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/azoth*.1 $(DESTDIR)$(PREFIX)/share/man/man5/azoth*.5
+	rm -rf $(DESTDIR)$(PREFIX)/include/azoth
+
+clean:
+	rm -rf build
+
+-include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(OTHER_SRC) $(foreach p,$(PROGRAMS),$(MAIN_$(p)))))
+-include $(wildcard $(BUILD)/tests/*/*.d)

@@ -13,6 +13,7 @@
 #include "client/internal.h"
 
 #include "core/clock.h"
+#include "writer/create.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -371,6 +372,11 @@ static void handle_free(struct azoth *db)
 {
     pthread_mutex_destroy(&db->lock);
     free(db);
+}
+
+int azoth_init(const char *dir, struct azoth_error *err)
+{
+    return store_create(dir, err);
 }
 
 int azoth_open(const char *dir, const struct azoth_options *opt, struct azoth **ret,

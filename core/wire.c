@@ -22,7 +22,7 @@ extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent 
 #define REQUEST_FORMAT "uuuuUUBBBBB"
 #define ANSWER_FORMAT  "uiuUUUuuuBBB"
 #define PULL_FORMAT    "UUUUuuuuuUBBBBBB"
-#define BATCH_FORMAT   "UUUUiBB"
+#define BATCH_FORMAT   "UUUUuiBB"
 
 /* ---- encoding ---- */
 
@@ -109,7 +109,8 @@ int wire_batch_encode(struct buf *out, const struct wire_batch *m)
     hooks_once();
     struct wire_batch c = *m;
     tpl_bin message = bin_of(m->message), frames = bin_of(m->frames);
-    return dump(out, tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head, &c.code,
+    return dump(out, tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head,
+                             &c.last_check, &c.code,
                              &message, &frames));
 }
 
@@ -291,6 +292,7 @@ int wire_batch_decode(struct azoth_bytes image, struct wire_batch *ret, struct a
     m.first = take_u64(&r);
     m.last = take_u64(&r);
     m.head = take_u64(&r);
+    m.last_check = take_u32(&r);
     m.code = (int32_t)take_u32(&r);
     m.message = take_bytes(&r, 1024);
     m.frames = take_bytes(&r, WIRE_MESSAGE_MAX);

@@ -95,6 +95,7 @@ struct wire_batch {
     uint64_t subscription;
     uint64_t first, last; /* the batch covers these ids: first = cursor + 1; last >= first - 1 */
     uint64_t head;        /* newest event id when it was made */
+    uint32_t last_check;  /* checksum of event `last`; 0 when last is 0 */
     int32_t code;         /* 0, or why the feed refuses: AZOTH_ERR_DIVERGED, ... */
     struct azoth_bytes message;
     struct azoth_bytes frames; /* record.h; those of first..last that pass the filter */

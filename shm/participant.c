@@ -207,6 +207,8 @@ static int place_take(const char *dir, off_t place, const char *what, const char
         close(fd);
         if (got < 0)
             return error_errno(err, e, "%s/participants.lock", dir);
+        for (size_t at = strcspn(note, "\n"); at > 0 && note[at - 1] == ' '; at--)
+            note[at - 1] = 0;
         note[strcspn(note, "\n")] = 0;
         return error_set(err, AZOTH_ERR_WRITER_RUNNING, "%s: another %s holds this database: %s",
                          dir, what, n > 0 && note[0] ? note : "unknown process");

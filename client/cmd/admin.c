@@ -55,9 +55,10 @@ const struct cmd cmd_init = {
     .name = "init",
     .synopsis = "[DIR] [--json]",
     .summary = "Make an empty database",
-    .help = "DIR is made when it is not there; --dir and AZOTH_DIR name it too. What is to stay set,\n"
-            "as the sync mode, goes into DIR/azoth.conf (azoth.conf(5)).\n\n"
-            "  azoth init /var/lib/azoth/main\n",
+    .help =
+        "DIR is made when it is not there; --dir and AZOTH_DIR name it too. What is to stay set,\n"
+        "as the sync mode, goes into DIR/azoth.conf (azoth.conf(5)).\n\n"
+        "  azoth init /var/lib/azoth/main\n",
     .run = run_init,
 };
 
@@ -143,10 +144,11 @@ const struct cmd cmd_pause = {
     .name = "pause",
     .synopsis = "[--timeout TIME] [--json]",
     .summary = "Pause writes, after what is submitted is finished",
-    .help = "  --timeout TIME  the pause ends by itself after so long: 10, 1.5s, 5min; at most 1h,\n"
-            "                  default 60 s\n\n"
-            "New transactions get AZOTH_ERR_PAUSED, or wait if they asked to. Reads go on.\n\n"
-            "  azoth pause --timeout 5min && cp ... ; azoth resume\n",
+    .help =
+        "  --timeout TIME  the pause ends by itself after so long: 10, 1.5s, 5min; at most 1h,\n"
+        "                  default 60 s\n\n"
+        "New transactions get AZOTH_ERR_PAUSED, or wait if they asked to. Reads go on.\n\n"
+        "  azoth pause --timeout 5min && cp ... ; azoth resume\n",
     .run = run_pause,
 };
 

@@ -2,8 +2,8 @@
  * cmd.h - what the files of the azoth command share: the dispatch table, flags, output.
  *
  * A command takes its line, prints to standard output, tells failures on standard error as
- * `azoth: SENTENCE (AZOTH_ERR_X)` and returns the exit code: 0 done, 1 refused, 2 usage, 3 no database
- * or writer, 4 input or output, 5 outcome unknown.
+ * `azoth: SENTENCE (AZOTH_ERR_X)` and returns the exit code: 0 done, 1 refused, 2 usage, 3 no
+ * database or writer, 4 input or output, 5 outcome unknown.
  */
 #ifndef CLIENT_CMD_CMD_H
 #define CLIENT_CMD_CMD_H
@@ -35,7 +35,7 @@ struct cmd_line {
     char **argv;
     const char *dir; /* --dir, or NULL */
     int json;
-    struct config *config; /* when set, settings (--writer-sync ...) are taken into it */
+    struct config *config;     /* when set, settings (--writer-sync ...) are taken into it */
     char *word[CMD_WORDS_MAX]; /* what is no flag */
     int words;
 };
@@ -78,11 +78,11 @@ int cmd_fail(const struct azoth_error *err);
 int cmd_fail_code(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int cmd_usage(const struct cmd_line *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The database's directory: word (may be NULL), --dir, AZOTH_DIR. NO_DATABASE when there is none and
- * must_exist is set. 0, or the exit code after the failure was told. */
+/* The database's directory: word (may be NULL), --dir, AZOTH_DIR. NO_DATABASE when there is none
+ * and must_exist is set. 0, or the exit code after the failure was told. */
 int cmd_dir(const struct cmd_line *l, const char *word, int must_exist, char *out, size_t size);
-/* Opens the database with enum azoth_open_flags, or connects to the workers at `to` (may be NULL; flags
- * do not count then). 0, or the exit code after the failure was told. */
+/* Opens the database with enum azoth_open_flags, or connects to the workers at `to` (may be NULL;
+ * flags do not count then). 0, or the exit code after the failure was told. */
 int cmd_open(const struct cmd_line *l, const char *to, unsigned flags, struct azoth **ret);
 /* Attached when a writer runs (so that commits wake us and its queue is seen), else read-only. */
 int cmd_open_attached(const struct cmd_line *l, struct azoth **ret);
@@ -91,10 +91,10 @@ int cmd_run_dir(const char *dir, const struct config *c, char *out, size_t size,
                 struct azoth_error *err);
 
 /*
- * Asks the store in a thread of its own and waits at most timeout_ms: a process that is stopped inside
- * LMDB's reader table must not stop `status`. arg is malloc'd; it belongs to the thread, which frees
- * it, when the answer is TIMEOUT, and to the caller otherwise. The process must not open the store
- * any other way afterwards.
+ * Asks the store in a thread of its own and waits at most timeout_ms: a process that is stopped
+ * inside LMDB's reader table must not stop `status`. arg is malloc'd; it belongs to the thread,
+ * which frees it, when the answer is TIMEOUT, and to the caller otherwise. The process must not
+ * open the store any other way afterwards.
  */
 int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct azoth_error *err),
                   void *arg, uint32_t timeout_ms, struct azoth_error *err);
@@ -113,7 +113,7 @@ const char *cmd_time(int64_t wall_ns, char out[CMD_TIME_TEXT]);
 const char *cmd_duration(uint64_t ns, char out[CMD_TIME_TEXT]);
 /* "512 B", "1.5 MiB". */
 const char *cmd_size(uint64_t bytes, char out[CMD_TIME_TEXT]);
-void cmd_hex(const void *p, size_t n, char *out); /* 2 n + 1 bytes */
+void cmd_hex(const void *p, size_t n, char *out);        /* 2 n + 1 bytes */
 int cmd_unhex(const char *text, uint8_t *out, size_t n); /* 1 when text is 2 n hex digits */
 
 /* A JSON text in the making. key is NULL inside an array. */
@@ -137,13 +137,13 @@ int out_print(struct json_text *j);
 extern const struct cmd *const cmd_table[]; /* NULL ends it */
 const struct cmd *cmd_find(const char *name);
 
-extern const struct cmd cmd_init, cmd_config_show, cmd_pause, cmd_resume;     /* admin.c */
-extern const struct cmd cmd_tx, cmd_call;                                     /* request.c */
-extern const struct cmd cmd_get, cmd_scan, cmd_events;                        /* read.c */
-extern const struct cmd cmd_status;                                           /* status.c */
-extern const struct cmd cmd_lag;                                              /* lag.c */
-extern const struct cmd cmd_query, cmd_projection;                            /* query.c */
-extern const struct cmd cmd_run;                                              /* run.c */
-extern const struct cmd cmd_help, cmd_version;                                /* main.c */
+extern const struct cmd cmd_init, cmd_config_show, cmd_pause, cmd_resume; /* admin.c */
+extern const struct cmd cmd_tx, cmd_call;                                 /* request.c */
+extern const struct cmd cmd_get, cmd_scan, cmd_events;                    /* read.c */
+extern const struct cmd cmd_status;                                       /* status.c */
+extern const struct cmd cmd_lag;                                          /* lag.c */
+extern const struct cmd cmd_query, cmd_projection;                        /* query.c */
+extern const struct cmd cmd_run;                                          /* run.c */
+extern const struct cmd cmd_help, cmd_version;                            /* main.c */
 
 #endif

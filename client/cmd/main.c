@@ -10,9 +10,10 @@
 #include <string.h>
 
 const struct cmd *const cmd_table[] = {
-    &cmd_init, &cmd_run,    &cmd_tx,    &cmd_call,       &cmd_get,         &cmd_scan,
-    &cmd_events, &cmd_status, &cmd_lag, &cmd_query,      &cmd_projection,  &cmd_pause,
-    &cmd_resume, &cmd_config_show, &cmd_help, &cmd_version, NULL,
+    &cmd_init,       &cmd_run,    &cmd_tx,     &cmd_call,        &cmd_get,
+    &cmd_scan,       &cmd_events, &cmd_status, &cmd_lag,         &cmd_query,
+    &cmd_projection, &cmd_pause,  &cmd_resume, &cmd_config_show, &cmd_help,
+    &cmd_version,    NULL,
 };
 
 const struct cmd *cmd_find(const char *name)
@@ -109,8 +110,8 @@ static int dispatch(int argc, char **argv)
             line.dir = argv[i + 1];
             i += 2;
         } else {
-            return cmd_fail_code(AZOTH_ERR_USAGE, "%s: this flag comes after a command; see azoth help",
-                                 argv[i]);
+            return cmd_fail_code(AZOTH_ERR_USAGE,
+                                 "%s: this flag comes after a command; see azoth help", argv[i]);
         }
     }
     if (i == argc) {

@@ -204,7 +204,8 @@ static int add_payload(struct buf *out, struct azoth_bytes b)
 {
     int plain = utf8_valid(b);
     for (size_t i = 0; plain && i < b.len; i++)
-        plain = ((const unsigned char *)b.ptr)[i] >= 0x20 && ((const unsigned char *)b.ptr)[i] != 0x7f;
+        plain =
+            ((const unsigned char *)b.ptr)[i] >= 0x20 && ((const unsigned char *)b.ptr)[i] != 0x7f;
     if (plain)
         return buf_add(out, b.ptr, b.len);
     int rc = buf_add_str(out, "base64:");
@@ -213,7 +214,8 @@ static int add_payload(struct buf *out, struct azoth_bytes b)
 
 static int add_event(struct buf *out, const struct event_record *ev, int json)
 {
-    char time[CMD_TIME_TEXT], type[4 * AZOTH_EVENT_TYPE_MAX + 1], stream[4 * AZOTH_STREAM_KEY_MAX + 1];
+    char time[CMD_TIME_TEXT], type[4 * AZOTH_EVENT_TYPE_MAX + 1],
+        stream[4 * AZOTH_STREAM_KEY_MAX + 1];
     if (json) {
         int rc = txnjson_event(out, ev);
         return rc ? rc : buf_add_str(out, "\n");

@@ -5,6 +5,7 @@
  */
 #include "client/cmd/cmd.h"
 
+#include "client/cmd/view.h"
 #include "client/internal.h"
 #include "core/clock.h"
 #include "core/dbdir.h"
@@ -27,6 +28,7 @@ struct asking {
     const char *id;     /* --id */
     uint32_t deadline_ms;
     int wait_paused;
+    int undecided; /* of outcome: it lies in the queue of a writer that is gone */
     struct buf parsed, answered, text; /* kept between requests */
 };
 
@@ -77,7 +79,8 @@ static void print_commit(const struct wire_answer *a)
 
 static int tell(struct asking *a, const struct wire_answer *answer)
 {
-    int commit = answer->kind == WIRE_TX || answer->kind == WIRE_CALL || answer->kind == WIRE_OUTCOME;
+    int commit =
+        answer->kind == WIRE_TX || answer->kind == WIRE_CALL || answer->kind == WIRE_OUTCOME;
     if (a->json || (answer->code == 0 && !commit)) {
         buf_clear(&a->text);
         int rc = txnjson_answer(&a->text, answer);
@@ -116,12 +119,15 @@ static int execute(struct asking *a, struct wire_request *req)
     buf_clear(&a->answered);
     int rc = client_request(a->db, req, &a->answered, &answer, &err);
     if (rc)
-        answer = (struct wire_answer){.kind = req->kind,
-                                      .code = rc,
-                                      .id = req->id,
-                                      .message = bytes_str(err.message)};
+        answer = (struct wire_answer){
+            .kind = req->kind, .code = rc, .id = req->id, .message = bytes_str(err.message)};
     else if (answer.id.len == 0)
         answer.id = req->id;
+    if (a->undecided && answer.code == AZOTH_ERR_NOT_FOUND) {
+        answer.code = AZOTH_ERR_BUSY;
+        answer.message =
+            bytes_str("it lies in the queue, and no writer runs: it is decided when one does");
+    }
     return tell(a, &answer);
 }
 
@@ -137,7 +143,8 @@ static int one(struct asking *a, struct azoth_bytes text)
     return tell(a, &answer);
 }
 
-/* One line into out, without its end: 1, 0 at the end, -1 when it is over the limit (and skipped). */
+/* One line into out, without its end: 1, 0 at the end, -1 when it is over the limit (and skipped).
+ */
 static int read_line(struct buf *out)
 {
     buf_clear(out);
@@ -189,6 +196,19 @@ static int lines(struct asking *a)
 
 /* ---- tx ---- */
 
+/* Nobody writes: a request that the last writer left undecided is decided by the next one. */
+static int left_undecided(const struct cmd_line *l, const uint8_t id[AZOTH_ID_BYTES])
+{
+    char dir[4096];
+    struct view v;
+    if (cmd_dir(l, NULL, 1, dir, sizeof dir))
+        return 0;
+    view_open(&v, dir);
+    int found = v.writer_alive == 0 && v.segment && slot_find_id(v.segment, id);
+    view_close(&v);
+    return found;
+}
+
 static int run_outcome(struct cmd_line *l, struct asking *a, const char *to)
 {
     uint8_t id[AZOTH_ID_BYTES];
@@ -197,10 +217,10 @@ static int run_outcome(struct cmd_line *l, struct asking *a, const char *to)
     int rc = to ? cmd_open(l, to, 0, &a->db) : cmd_open_attached(l, &a->db);
     if (rc)
         return rc;
-    struct wire_request req = {.kind = WIRE_OUTCOME,
-                               .deadline_ms = 5000,
-                               .limit = 1,
-                               .id = bytes_of(id, sizeof id)};
+    struct wire_request req = {
+        .kind = WIRE_OUTCOME, .deadline_ms = 5000, .limit = 1, .id = bytes_of(id, sizeof id)};
+    /* The queue first, then the store: what leaves one is in the other by then. */
+    a->undecided = !to && left_undecided(l, id);
     return execute(a, &req);
 }
 
@@ -258,11 +278,14 @@ const struct cmd cmd_tx = {
         "  --deadline TIME  instead of the request's deadline_ms: 2, 500ms, 1min\n"
         "  --wait-paused    wait while the database is paused\n"
         "  --json           answers as JSON\n\n"
-        "  azoth tx '{\"set\":{\"acct/1\":100},\"events\":[{\"type\":\"opened\",\"data\":{\"account\":1}}]}'\n"
-        "  azoth tx '{\"require\":[{\"key\":\"acct/1\",\"min\":30}],\"add\":{\"acct/1\":-30,\"acct/2\":30}}'\n"
+        "  azoth tx "
+        "'{\"set\":{\"acct/1\":100},\"events\":[{\"type\":\"opened\",\"data\":{\"account\":1}}]}'\n"
+        "  azoth tx "
+        "'{\"require\":[{\"key\":\"acct/1\",\"min\":30}],\"add\":{\"acct/1\":-30,\"acct/2\":30}}'\n"
         "  azoth tx --json - < requests.ndjson > answers.ndjson\n"
         "  azoth tx outcome 00112233445566778899aabbccddeeff\n\n"
-        "Members of a request: require, set, delete, add, set_add, set_remove, array_push, events,\n"
+        "Members of a request: require, set, delete, add, set_add, set_remove, array_push, "
+        "events,\n"
         "read, write, id, deadline_ms, wait_paused.\n",
     .run = run_tx,
 };
@@ -298,7 +321,8 @@ static int local_workers(const struct cmd_line *l, struct buf *out)
     DIR *d = opendir(run_dir);
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t n = strlen(e->d_name);
-        if (strncmp(e->d_name, "worker-", 7) != 0 || n < 5 || strcmp(e->d_name + n - 5, ".sock") != 0)
+        if (strncmp(e->d_name, "worker-", 7) != 0 || n < 5 ||
+            strcmp(e->d_name + n - 5, ".sock") != 0)
             continue;
         snprintf(path, sizeof path, "%s/%s", run_dir, e->d_name);
         if (listens(path) && buf_addf(out, "%sipc://%s", out->len ? "," : "", path))
@@ -370,13 +394,14 @@ const struct cmd cmd_call = {
     .name = "call",
     .synopsis = "NAME [ARGS] [--to ENDPOINT] [--json]",
     .summary = "Call a named command of a worker",
-    .help = "ARGS is JSON. NAME is a command of a library that workers were started with (--load).\n\n"
-            "  --to ENDPOINT    ipc://PATH, tcp://HOST:PORT, several with commas; default: the\n"
-            "                   workers that listen in the database's run directory\n"
-            "  --id HEX         32 hex digits: the request's id, to repeat one safely\n"
-            "  --deadline TIME  default 5 s\n"
-            "  --at-least-once  send no id: the command may then be executed twice\n"
-            "  --wait-paused    wait while the database is paused\n\n"
-            "  azoth call transfer '{\"from\":1,\"to\":2,\"amount\":30}'\n",
+    .help =
+        "ARGS is JSON. NAME is a command of a library that workers were started with (--load).\n\n"
+        "  --to ENDPOINT    ipc://PATH, tcp://HOST:PORT, several with commas; default: the\n"
+        "                   workers that listen in the database's run directory\n"
+        "  --id HEX         32 hex digits: the request's id, to repeat one safely\n"
+        "  --deadline TIME  default 5 s\n"
+        "  --at-least-once  send no id: the command may then be executed twice\n"
+        "  --wait-paused    wait while the database is paused\n\n"
+        "  azoth call transfer '{\"from\":1,\"to\":2,\"amount\":30}'\n",
     .run = run_call,
 };

@@ -48,8 +48,8 @@ static int transfer_read(const struct azoth_command_args *args, struct transfer 
     snprintf(ret->from, sizeof ret->from, "acct/%.*s", (int)from.len, (const char *)from.ptr);
     snprintf(ret->to, sizeof ret->to, "acct/%.*s", (int)to.len, (const char *)to.ptr);
     snprintf(ret->event, sizeof ret->event,
-             "{\"amount\":%" PRId64 ",\"from\":\"%.*s\",\"to\":\"%.*s\"}", ret->amount, (int)from.len,
-             (const char *)from.ptr, (int)to.len, (const char *)to.ptr);
+             "{\"amount\":%" PRId64 ",\"from\":\"%.*s\",\"to\":\"%.*s\"}", ret->amount,
+             (int)from.len, (const char *)from.ptr, (int)to.len, (const char *)to.ptr);
     return 0;
 }
 

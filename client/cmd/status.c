@@ -1,0 +1,520 @@
+/*
+ * status.c - azoth status: who runs, how far, how busy. From shared memory alone; only the numbers
+ * of the store are read from it, last, and within a bounded time.
+ */
+#include "client/cmd/view.h"
+
+#include "core/clock.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define STORE_ANSWER_MS 1000u
+
+struct rates {
+    uint64_t at_ns, commits, transactions, events;
+    double commits_s, transactions_s, events_s; /* since the look before; -1: there was none */
+};
+
+struct look {
+    struct view v;
+    struct view_counts counts;
+    struct rates rates;
+    uint64_t now_ns;
+    int64_t wall_ns;
+    enum view_pause pause;
+    uint64_t pause_left_ns;
+    struct store_usage usage;
+    struct azoth_error usage_err; /* code 0: usage is there */
+};
+
+static int ask_usage(struct store *s, void *arg, struct azoth_error *err)
+{
+    return store_usage(s, arg, err);
+}
+
+static void look_at_store(struct look *k)
+{
+    struct store_usage *u = calloc(1, sizeof *u);
+    k->usage_err.code = 0;
+    if (!u) {
+        error_set(&k->usage_err, AZOTH_ERR_NOMEM, "out of memory");
+        return;
+    }
+    int rc = cmd_ask_store(k->v.dir, ask_usage, u, STORE_ANSWER_MS, &k->usage_err);
+    if (!rc)
+        k->usage = *u;
+    if (rc != AZOTH_ERR_TIMEOUT)
+        free(u);
+}
+
+static void rate(struct look *k)
+{
+    struct rates now = {.at_ns = k->now_ns, .commits_s = -1};
+    const struct rates *was = &k->rates;
+    if (k->v.gauges) {
+        const struct gauges_shm *g = k->v.gauges->g;
+        now.commits = gauge_get(&g->commits);
+        now.transactions = gauge_get(&g->transactions);
+        now.events = gauge_get(&g->events);
+    }
+    double s = (double)(now.at_ns - was->at_ns) / 1e9;
+    if (was->at_ns && s > 0 && now.commits >= was->commits) {
+        now.commits_s = (double)(now.commits - was->commits) / s;
+        now.transactions_s = (double)(now.transactions - was->transactions) / s;
+        now.events_s = (double)(now.events - was->events) / s;
+    }
+    k->rates = now;
+}
+
+static void look(struct look *k, const char *dir)
+{
+    view_open(&k->v, dir);
+    k->now_ns = clock_mono_ns();
+    k->wall_ns = clock_wall_ns();
+    k->pause = view_pause(&k->v, k->now_ns, &k->pause_left_ns);
+    memset(&k->counts, 0, sizeof k->counts);
+    if (k->v.segment)
+        view_count(k->v.segment, &k->counts);
+    rate(k);
+}
+
+/* ---- JSON ---- */
+
+static void json_alive(struct json_text *j, const char *key, int alive)
+{
+    if (alive < 0)
+        out_null(j, key);
+    else
+        out_bool(j, key, alive);
+}
+
+static void json_histogram(struct json_text *j, const char *key, const struct histogram_shm *h)
+{
+    out_open(j, key, '{');
+    out_u64(j, "count", gauge_get(&h->count));
+    out_u64(j, "p50", histogram_at(h, 0.5));
+    out_u64(j, "p99", histogram_at(h, 0.99));
+    out_u64(j, "max", gauge_get(&h->max));
+    out_close(j, '}');
+}
+
+static void json_writer(struct json_text *j, const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    out_open(j, "writer", '{');
+    json_alive(j, "alive", k->v.writer_alive);
+    if (s) {
+        const struct header_shm *h = s->header;
+        uint64_t beat = atomic_load((A64 *)&h->heartbeat_ns);
+        out_u64(j, "pid", atomic_load((A32 *)&h->writer_pid));
+        out_str(j, "state", writer_state_name(atomic_load((A32 *)&h->writer_state)));
+        out_str(j, "sync", sync_mode_name(h->sync_mode));
+        out_u64(j, "epoch", atomic_load((A64 *)&h->epoch));
+        out_u64(j, "incarnation", h->incarnation);
+        out_real(j, "heartbeat_age_s", beat < k->now_ns ? (double)(k->now_ns - beat) / 1e9 : 0);
+        out_bool(j, "segment_retired", segment_retired(s));
+    }
+    if (k->v.gauges)
+        out_u64(j, "started_ns", gauge_get(&k->v.gauges->g->writer_started_ns));
+    out_close(j, '}');
+    out_str(j, "writes",
+            k->pause == PAUSED        ? "paused"
+            : k->pause == PAUSE_ASKED ? "pausing"
+                                      : "open");
+    if (k->pause != PAUSE_NONE)
+        out_real(j, "pause_left_s", (double)k->pause_left_ns / 1e9);
+}
+
+static void json_gauges(struct json_text *j, const struct look *k)
+{
+    if (!k->v.gauges) {
+        out_null(j, "gauges");
+        return;
+    }
+    const struct gauges_shm *g = k->v.gauges->g;
+    out_open(j, "head", '{');
+    out_u64(j, "event", gauge_get(&g->head_event));
+    out_u64(j, "txn", gauge_get(&g->head_txn));
+    out_u64(j, "time_ns", gauge_get(&g->head_time_ns));
+    out_bool(j, "clock_held", gauge_get(&g->clock_held) != 0);
+    out_close(j, '}');
+    out_open(j, "gauges", '{');
+    out_u64(j, "commits", gauge_get(&g->commits));
+    out_u64(j, "transactions", gauge_get(&g->transactions));
+    out_u64(j, "events", gauge_get(&g->events));
+    out_u64(j, "rejected", gauge_get(&g->rejected));
+    out_u64(j, "duplicates", gauge_get(&g->duplicates));
+    out_u64(j, "commit_failures", gauge_get(&g->commit_failures));
+    out_u64(j, "recovered", gauge_get(&g->recovered));
+    out_u64(j, "bytes", gauge_get(&g->bytes));
+    out_u64(j, "readers_cleared", gauge_get(&g->readers_cleared));
+    out_u64(j, "participants_reaped", gauge_get(&g->participants_reaped));
+    json_histogram(j, "commit_ns", &g->commit_ns);
+    json_histogram(j, "batch_size", &g->batch_size);
+    json_histogram(j, "queue_ns", &g->queue_ns);
+    out_close(j, '}');
+    out_open(j, "feed", '{');
+    json_alive(j, "alive", k->v.feed_alive);
+    out_u64(j, "batches", gauge_get(&g->feed_batches));
+    out_u64(j, "events", gauge_get(&g->feed_events));
+    out_u64(j, "bytes", gauge_get(&g->feed_bytes));
+    out_u64(j, "broken_connections", gauge_get(&g->feed_broken_connections));
+    out_close(j, '}');
+    if (k->rates.commits_s >= 0) {
+        out_open(j, "rates", '{');
+        out_real(j, "commits_s", k->rates.commits_s);
+        out_real(j, "transactions_s", k->rates.transactions_s);
+        out_real(j, "events_s", k->rates.events_s);
+        out_close(j, '}');
+    }
+}
+
+static void json_segment(struct json_text *j, const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    if (!s) {
+        out_null(j, "segment");
+        out_str(j, "segment_error", azoth_code_name(k->v.segment_err.code));
+        return;
+    }
+    out_open(j, "segment", '{');
+    out_u64(j, "queue_depth", k->counts.slot[SLOT_SUBMITTED]);
+    out_open(j, "slots", '{');
+    out_u64(j, "total", s->slots);
+    for (uint32_t i = 0; i <= SLOT_REAPING; i++)
+        out_u64(j, slot_state_name(i), k->counts.slot[i]);
+    out_close(j, '}');
+    out_open(j, "stripes", '{');
+    out_u64(j, "total", s->stripes);
+    out_u64(j, "exclusive", k->counts.exclusive);
+    out_u64(j, "shared", k->counts.shared);
+    out_close(j, '}');
+    out_open(j, "blocks", '{');
+    out_u64(j, "total", s->blocks);
+    out_u64(j, "used", k->counts.blocks_used);
+    out_close(j, '}');
+    out_close(j, '}');
+}
+
+static void json_participants(struct json_text *j, const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    out_open(j, "participants", '[');
+    for (uint32_t i = 0; s && i < SHM_PARTICIPANTS; i++) {
+        const struct participant_shm *p = &s->participant[i];
+        char name[sizeof p->name + 1] = {0};
+        if ((atomic_load((A64 *)&p->word) & 0xff) != PARTICIPANT_LIVE)
+            continue;
+        memcpy(name, p->name, sizeof p->name);
+        out_open(j, NULL, '{');
+        out_u64(j, "row", i);
+        out_u64(j, "pid", atomic_load((A32 *)&p->pid));
+        out_str(j, "kind", participant_kind_name(atomic_load((A32 *)&p->kind)));
+        out_str(j, "name", name);
+        json_alive(j, "alive", view_participant_alive(&k->v, i));
+        out_u64(j, "joined_ns", p->joined_ns);
+        out_u64(j, "submitted", gauge_get(&p->submitted));
+        out_u64(j, "refused", gauge_get(&p->refused));
+        out_u64(j, "lock_timeouts", gauge_get(&p->lock_timeouts));
+        out_u64(j, "stripe_waits", gauge_get(&p->stripe_waits));
+        out_u64(j, "reaped", gauge_get(&p->reaped));
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+}
+
+static void json_projections(struct json_text *j, const struct look *k)
+{
+    uint64_t head = k->v.gauges ? gauge_get(&k->v.gauges->g->head_event) : 0;
+    struct projection_row r;
+    out_open(j, "projections", '[');
+    for (uint32_t i = 0; k->v.gauges && i < SHM_PROJECTIONS; i++) {
+        if (!projection_row_read(k->v.gauges, i, &r))
+            continue;
+        out_open(j, NULL, '{');
+        out_str(j, "name", r.name);
+        out_u64(j, "shard", r.shard);
+        out_u64(j, "shards", r.shards);
+        out_str(j, "state", projection_state_name(r.state));
+        out_u64(j, "cursor", r.cursor);
+        out_u64(j, "events_behind", head > r.cursor ? head - r.cursor : 0);
+        out_u64(j, "errors", r.errors);
+        out_u64(j, "events_sent", r.events_sent);
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+}
+
+static void json_store(struct json_text *j, const struct look *k)
+{
+    const struct store_usage *u = &k->usage;
+    if (k->usage_err.code) {
+        out_null(j, "store");
+        out_str(j, "store_error", k->usage_err.message);
+        return;
+    }
+    out_open(j, "store", '{');
+    out_u64(j, "file_bytes", u->file_bytes);
+    out_u64(j, "map_bytes", u->map_bytes);
+    out_u64(j, "state_keys", u->state_keys);
+    out_u64(j, "events", u->events);
+    out_u64(j, "ids", u->ids);
+    out_u64(j, "readers", u->readers);
+    out_u64(j, "readers_max", u->readers_max);
+    out_close(j, '}');
+}
+
+static int print_json(const struct look *k)
+{
+    struct json_text j = {0};
+    out_open(&j, NULL, '{');
+    out_str(&j, "dir", k->v.dir);
+    out_str(&j, "shm", k->v.name.segment);
+    out_str(&j, "shm_gauges", k->v.name.gauges);
+    if (k->v.segment) {
+        char uuid[33];
+        cmd_hex(k->v.segment->header->uuid, 16, uuid);
+        out_str(&j, "uuid", uuid);
+    }
+    json_writer(&j, k);
+    json_gauges(&j, k);
+    json_segment(&j, k);
+    json_participants(&j, k);
+    json_projections(&j, k);
+    json_store(&j, k);
+    out_close(&j, '}');
+    return out_print(&j);
+}
+
+/* ---- text ---- */
+
+static void print_writer(const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    char text[CMD_TIME_TEXT];
+    printf("writer        ");
+    if (k->v.writer_alive == 0)
+        printf("not running%s\n", s ? "; what follows is what the last one left" : "");
+    else if (!s)
+        printf("%s; segment: %s (%s)\n", k->v.writer_alive > 0 ? "alive" : "unknown",
+               k->v.segment_err.message, azoth_code_name(k->v.segment_err.code));
+    if (!s)
+        return;
+    const struct header_shm *h = s->header;
+    if (k->v.writer_alive != 0) {
+        uint64_t beat = atomic_load((A64 *)&h->heartbeat_ns);
+        printf("%s, pid %u, heartbeat %s ago\n",
+               writer_state_name(atomic_load((A32 *)&h->writer_state)),
+               atomic_load((A32 *)&h->writer_pid),
+               cmd_duration(beat < k->now_ns ? k->now_ns - beat : 0, text));
+    }
+    printf("sync          %s; epoch %llu, incarnation %llu%s\n", sync_mode_name(h->sync_mode),
+           (unsigned long long)atomic_load((A64 *)&h->epoch), (unsigned long long)h->incarnation,
+           segment_retired(s) ? "; segment RETIRED" : "");
+    if (k->pause == PAUSE_NONE)
+        printf("writes        open\n");
+    else
+        printf("writes        %s, for %s more\n", k->pause == PAUSED ? "PAUSED" : "pausing",
+               cmd_duration(k->pause_left_ns, text));
+}
+
+static void print_gauges(const struct look *k)
+{
+    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT], c[CMD_TIME_TEXT];
+    if (!k->v.gauges)
+        return;
+    const struct gauges_shm *g = k->v.gauges->g;
+    printf("head          event %llu, transaction %llu, %s%s\n",
+           (unsigned long long)gauge_get(&g->head_event),
+           (unsigned long long)gauge_get(&g->head_txn),
+           cmd_time((int64_t)gauge_get(&g->head_time_ns), a),
+           gauge_get(&g->clock_held) ? "; the clock is behind, event times stand still" : "");
+    printf("done          %llu transactions in %llu commits, %llu events; %llu rejected, "
+           "%llu repeated, %llu commits failed\n",
+           (unsigned long long)gauge_get(&g->transactions),
+           (unsigned long long)gauge_get(&g->commits), (unsigned long long)gauge_get(&g->events),
+           (unsigned long long)gauge_get(&g->rejected),
+           (unsigned long long)gauge_get(&g->duplicates),
+           (unsigned long long)gauge_get(&g->commit_failures));
+    printf("commit        p50 %s, p99 %s, max %s; p50 %llu transactions\n",
+           cmd_duration(histogram_at(&g->commit_ns, 0.5), a),
+           cmd_duration(histogram_at(&g->commit_ns, 0.99), b),
+           cmd_duration(gauge_get(&g->commit_ns.max), c),
+           (unsigned long long)histogram_at(&g->batch_size, 0.5));
+    if (k->rates.commits_s >= 0)
+        printf("rates         %.0f transactions/s, %.0f events/s, %.0f commits/s\n",
+               k->rates.transactions_s, k->rates.events_s, k->rates.commits_s);
+    printf("feed          %s; %llu events in %llu batches sent\n",
+           k->v.feed_alive < 0 ? "unknown"
+           : k->v.feed_alive   ? "running"
+                               : "not running",
+           (unsigned long long)gauge_get(&g->feed_events),
+           (unsigned long long)gauge_get(&g->feed_batches));
+}
+
+static void print_segment(const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    if (!s)
+        return;
+    printf("queue         %u submitted; %u of %u slots free", k->counts.slot[SLOT_SUBMITTED],
+           k->counts.slot[SLOT_FREE], s->slots);
+    for (uint32_t i = SLOT_CLAIMED; i <= SLOT_REAPING; i++)
+        if (k->counts.slot[i])
+            printf(", %u %s", k->counts.slot[i], slot_state_name(i));
+    printf("\nstripes       %u held exclusively, %u shared, of %u; %u of %u blocks in use\n",
+           k->counts.exclusive, k->counts.shared, s->stripes, k->counts.blocks_used, s->blocks);
+}
+
+static void print_participants(const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    int any = 0;
+    for (uint32_t i = 0; s && i < SHM_PARTICIPANTS; i++) {
+        const struct participant_shm *p = &s->participant[i];
+        if ((atomic_load((A64 *)&p->word) & 0xff) != PARTICIPANT_LIVE)
+            continue;
+        if (!any++)
+            printf("\n%-8s %-9s %-24s %-7s %10s %9s %9s %9s\n", "PID", "KIND", "NAME", "ALIVE",
+                   "SUBMITTED", "REFUSED", "TIMEOUTS", "WAITS");
+        char shown[sizeof p->name * 4 + 1];
+        printf(
+            "%-8u %-9s %-24s %-7s %10llu %9llu %9llu %9llu\n", atomic_load((A32 *)&p->pid),
+            participant_kind_name(atomic_load((A32 *)&p->kind)),
+            bytes_print(bytes_of(p->name, strnlen(p->name, sizeof p->name)), shown, sizeof shown),
+            alive_name(view_participant_alive(&k->v, i)),
+            (unsigned long long)gauge_get(&p->submitted),
+            (unsigned long long)gauge_get(&p->refused),
+            (unsigned long long)gauge_get(&p->lock_timeouts),
+            (unsigned long long)gauge_get(&p->stripe_waits));
+    }
+}
+
+static void print_projections(const struct look *k)
+{
+    struct projection_row r;
+    int any = 0;
+    for (uint32_t i = 0; k->v.gauges && i < SHM_PROJECTIONS; i++) {
+        if (!projection_row_read(k->v.gauges, i, &r))
+            continue;
+        uint64_t head = gauge_get(&k->v.gauges->g->head_event);
+        if (!any++)
+            printf("\n%-28s %-9s %12s %12s %8s\n", "PROJECTION", "STATE", "CURSOR", "BEHIND",
+                   "ERRORS");
+        char name[96];
+        if (r.shards > 1)
+            snprintf(name, sizeof name, "%s %u/%u", r.name, r.shard, r.shards);
+        else
+            snprintf(name, sizeof name, "%s", r.name);
+        printf("%-28s %-9s %12llu %12llu %8llu\n", name, projection_state_name(r.state),
+               (unsigned long long)r.cursor,
+               (unsigned long long)(head > r.cursor ? head - r.cursor : 0),
+               (unsigned long long)r.errors);
+    }
+}
+
+static void print_store(const struct look *k)
+{
+    char size[CMD_TIME_TEXT];
+    const struct store_usage *u = &k->usage;
+    if (k->usage_err.code)
+        printf("\nstore         %s\n", k->usage_err.message);
+    else
+        printf("\nstore         %llu keys, %llu events, %llu request ids, %s; %u of %u readers\n",
+               (unsigned long long)u->state_keys, (unsigned long long)u->events,
+               (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers,
+               u->readers_max);
+}
+
+static void print_text(struct look *k)
+{
+    printf("database      %s\n", k->v.dir);
+    print_writer(k);
+    print_gauges(k);
+    print_segment(k);
+    print_participants(k);
+    print_projections(k);
+    fflush(stdout); /* the store may let us wait */
+    look_at_store(k);
+    print_store(k);
+}
+
+/* ---- the command ---- */
+
+static int show(struct look *k, const char *dir, int json)
+{
+    int rc = 0;
+    look(k, dir);
+    if (json) {
+        look_at_store(k);
+        rc = print_json(k);
+    } else {
+        print_text(k);
+    }
+    int alive = k->v.writer_alive;
+    view_close(&k->v);
+    return rc ? rc : alive == 0 ? azoth_code_exit(AZOTH_ERR_NO_WRITER) : 0;
+}
+
+static int watch(struct look *k, const char *dir, int json)
+{
+    int rc = 0;
+    cmd_catch_signals();
+    while (!cmd_interrupted() && (rc == 0 || rc == azoth_code_exit(AZOTH_ERR_NO_WRITER))) {
+        if (!json && isatty(STDOUT_FILENO))
+            printf("\033[H\033[2J");
+        rc = show(k, dir, json);
+        if (!json)
+            putchar('\n');
+        if (fflush(stdout))
+            break;
+        cmd_sleep_ms(1000);
+    }
+    return rc;
+}
+
+static int dump(const char *dir, int all, int json)
+{
+    struct view v;
+    view_open(&v, dir);
+    int rc = v.segment ? segment_dump(v.segment, all, json) : cmd_fail(&v.segment_err);
+    view_close(&v);
+    return rc;
+}
+
+static int run_status(struct cmd_line *l)
+{
+    static struct look k;
+    char dir[4096];
+    int watches = 0, segment = 0, all = 0;
+    const struct cmd_flag flags[] = {{"--watch", FLAG_SWITCH, &watches},
+                                     {"--segment", FLAG_SWITCH, &segment},
+                                     {"--all", FLAG_SWITCH, &all},
+                                     {NULL, 0, NULL}};
+    int rc = cmd_flags(l, flags, 0, 0);
+    if (!rc)
+        rc = cmd_dir(l, NULL, 1, dir, sizeof dir);
+    if (rc)
+        return rc;
+    if (segment)
+        return dump(dir, all, l->json);
+    return watches ? watch(&k, dir, l->json) : show(&k, dir, l->json);
+}
+
+const struct cmd cmd_status = {
+    .name = "status",
+    .synopsis = "[--watch] [--segment [--all]] [--json]",
+    .summary = "Who runs, how far, how busy",
+    .help =
+        "  --watch    once a second, with rates, until Ctrl-C\n"
+        "  --segment  every field of the shared segment instead: also of a dead or retired one\n"
+        "  --all      with --segment: free rows, slots and stripes too\n"
+        "  --json     one object (with --watch one a line)\n\n"
+        "Reads shared memory and asks nobody. Exit code 3 when no writer runs; what is known is\n"
+        "printed all the same.\n\n"
+        "  azoth status\n"
+        "  azoth status --json | jq .segment.queue_depth\n"
+        "  azoth status --segment > post-mortem.txt\n",
+    .run = run_status,
+};

@@ -1,0 +1,123 @@
+/* view.c - looking at a database from outside; see view.h. */
+#include "client/cmd/view.h"
+
+#include "core/clock.h"
+#include "core/dbdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* participants.lock tells who lives, to those who may write it. */
+static void look_who_lives(struct view *v)
+{
+    char path[4200];
+    v->lock_fd = -1;
+    v->writer_alive = v->feed_alive = -1;
+    if (dbdir_path(path, sizeof path, v->dir, "participants.lock"))
+        return;
+    v->lock_fd = open(path, O_RDWR | O_CLOEXEC);
+    if (v->lock_fd >= 0) {
+        v->writer_alive = writer_place_held(v->dir);
+        v->feed_alive = feed_place_held(v->dir);
+    } else if (errno == ENOENT) {
+        v->writer_alive = v->feed_alive = 0;
+    }
+}
+
+void view_open(struct view *v, const char *dir)
+{
+    memset(v, 0, sizeof *v);
+    snprintf(v->dir, sizeof v->dir, "%s", dir);
+    look_who_lives(v);
+    if (segment_name_of(dir, &v->name, &v->segment_err)) {
+        v->gauges_err = v->segment_err;
+        return;
+    }
+    if (segment_inspect(&v->name, &v->segment, &v->segment_err))
+        v->segment = NULL;
+    if (gauges_attach(&v->name, 0, &v->gauges, &v->gauges_err))
+        v->gauges = NULL;
+}
+
+void view_close(struct view *v)
+{
+    segment_detach(v->segment);
+    gauges_detach(v->gauges);
+    if (v->lock_fd >= 0)
+        close(v->lock_fd);
+    v->segment = NULL;
+    v->gauges = NULL;
+    v->lock_fd = -1;
+}
+
+int view_participant_alive(const struct view *v, uint32_t index)
+{
+    if (v->lock_fd < 0)
+        return -1;
+    /* Looks through our descriptor; the index is nobody's, as we are no participant. */
+    struct participant nobody = {
+        .segment = v->segment, .index = SHM_PARTICIPANTS, .lock_fd = v->lock_fd};
+    return !participant_dead(&nobody, index);
+}
+
+enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_left_ns)
+{
+    uint64_t until = v->segment ? atomic_load(&v->segment->header->pause_until_ns) : 0;
+    if (until <= now_ns)
+        return PAUSE_NONE;
+    *ret_left_ns = until - now_ns;
+    return atomic_load(&v->segment->header->paused) ? PAUSED : PAUSE_ASKED;
+}
+
+void view_count(const struct segment *s, struct view_counts *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    for (uint32_t i = 0; i < s->slots; i++) {
+        uint32_t state = slot_word_state(atomic_load(&s->slot[i].word));
+        if (state <= SLOT_REAPING)
+            ret->slot[state]++;
+    }
+    for (uint32_t i = 0; i < s->stripes; i++) {
+        const struct stripe_shm *t = &s->stripe[i];
+        uint64_t shared = 0;
+        for (uint32_t w = 0; w < SHM_SLOT_WORDS; w++)
+            shared |= atomic_load_explicit((A64 *)&t->shared[w], memory_order_relaxed);
+        ret->exclusive += atomic_load_explicit((A64 *)&t->exclusive, memory_order_relaxed) != 0;
+        ret->shared += shared != 0;
+    }
+    for (uint32_t i = 0; i < s->blocks; i++)
+        ret->blocks_used += atomic_load_explicit(&s->block_owner[i], memory_order_relaxed) != 0;
+}
+
+const char *slot_state_name(uint32_t state)
+{
+    static const char *const names[] = {"free",      "claimed",  "preflight", "submitted",
+                                        "committed", "rejected", "reaping"};
+    return state < sizeof names / sizeof *names ? names[state] : "?";
+}
+
+const char *participant_kind_name(uint32_t kind)
+{
+    static const char *const names[] = {"?",    "writer",   "worker", "client",
+                                        "feed", "embedded", "tool"};
+    return kind < sizeof names / sizeof *names ? names[kind] : "?";
+}
+
+const char *writer_state_name(uint32_t state)
+{
+    static const char *const names[] = {"absent", "recovering", "running", "draining"};
+    return state < sizeof names / sizeof *names ? names[state] : "?";
+}
+
+const char *sync_mode_name(uint64_t mode)
+{
+    static const char *const names[] = {"full", "meta-lazy", "none"};
+    return mode < sizeof names / sizeof *names ? names[mode] : "?";
+}
+
+const char *alive_name(int alive)
+{
+    return alive < 0 ? "unknown" : alive ? "yes" : "no";
+}

@@ -1,0 +1,104 @@
+#include "core/program.h"
+
+#include "core/dbdir.h"
+#include "core/error.h"
+#include "core/log.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+int program_help(int argc, char **argv, const char *name, const char *usage)
+{
+    for (int i = 1; i < argc; i++) {
+        int help = strcmp(argv[i], "--help") == 0;
+        if (help)
+            fputs(usage, stdout);
+        else if (strcmp(argv[i], "--version") == 0)
+            printf("%s %s\n", name, AZOTH_VERSION);
+        else
+            continue;
+        return 1;
+    }
+    return 0;
+}
+
+/* Value of --NAME VALUE or --NAME=VALUE: 1 and *ret, advancing *i. */
+static int text_flag(const char *name, int argc, char **argv, int *i, const char **ret)
+{
+    size_t n = strlen(name);
+    if (strncmp(argv[*i], name, n) != 0)
+        return 0;
+    if (argv[*i][n] == '=') {
+        *ret = argv[(*i)++] + n + 1;
+        return 1;
+    }
+    if (argv[*i][n] || *i + 1 >= argc)
+        return 0;
+    *ret = argv[*i + 1];
+    *i += 2;
+    return 1;
+}
+
+/* First pass: where the database is, since its file comes before the flags. */
+static int locate(struct program *p, int argc, char **argv, struct azoth_error *err)
+{
+    const char *dir = NULL, *instance = NULL;
+    for (int i = 1; i < argc;)
+        if (!text_flag("--dir", argc, argv, &i, &dir) &&
+            !text_flag("--instance", argc, argv, &i, &instance))
+            i++;
+    if (instance)
+        return dbdir_instance(instance, p->dir, sizeof p->dir, p->run_dir, sizeof p->run_dir,
+                              p->instance_name, sizeof p->instance_name, err);
+    return dbdir_resolve(dir, p->dir, sizeof p->dir, err);
+}
+
+static int take_name(struct program *p, int argc, char **argv, int *i, struct azoth_error *err)
+{
+    const char *name = NULL;
+    if (!text_flag("--name", argc, argv, i, &name)) {
+        if (argv[*i][0] == '-')
+            return error_set(err, AZOTH_ERR_USAGE, "%s: no such option (%s --help)", argv[*i], p->name);
+        name = argv[(*i)++];
+    }
+    if (strlen(name) > AZOTH_NAME_MAX)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the name is too long", name);
+    snprintf(p->instance_name, sizeof p->instance_name, "%s", name);
+    return 0;
+}
+
+int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err)
+{
+    umask(0007);
+    log_init(p->name, LOG_LEVEL_INFO);
+    int rc = locate(p, argc, argv, err), level;
+    if (!rc)
+        rc = config_load(&p->config, p->dir, err);
+    for (int i = 1; i < argc && !rc;) {
+        const char *text;
+        if (text_flag("--dir", argc, argv, &i, &text) || text_flag("--instance", argc, argv, &i, &text))
+            continue;
+        int got = p->flag ? p->flag(p->arg, argc, argv, &i, err) : 0;
+        if (got == 0)
+            got = config_flag(&p->config, argc, argv, &i, err);
+        if (got < 0)
+            rc = got;
+        else if (got == 0)
+            rc = take_name(p, argc, argv, &i, err);
+    }
+    if (rc)
+        return rc;
+    rc = log_level_parse(p->config.text[CONFIG_log_level], &level);
+    if (rc)
+        return error_set(err, rc, "log.level: %s is none of err, warning, notice, info, debug",
+                         p->config.text[CONFIG_log_level]);
+    log_init(p->name, level);
+    struct stat st;
+    if (stat(p->dir, &st))
+        return error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", p->dir);
+    if (p->config.text[CONFIG_run_dir][0])
+        snprintf(p->run_dir, sizeof p->run_dir, "%s", p->config.text[CONFIG_run_dir]);
+    else if (!p->run_dir[0])
+        snprintf(p->run_dir, sizeof p->run_dir, "%.4000s/run", p->dir);
+    return dbdir_make(p->run_dir, 0770, err);
+}

@@ -1,0 +1,28 @@
+/*
+ * program.h - what the mains of the services have in common: which database, which settings.
+ *
+ * Flags: --dir DIR, --instance DB[:NAME], --name NAME, one word, --SECTION-KEY VALUE, and what the
+ * caller's own function takes.
+ */
+#ifndef CORE_PROGRAM_H
+#define CORE_PROGRAM_H
+
+#include "core/config.h"
+
+struct program {
+    const char *name; /* of the program */
+    char dir[4096];
+    char run_dir[4096]; /* made if missing, mode 0770 */
+    char instance_name[128]; /* --name, the instance's part behind the colon, or the word */
+    struct config config;
+    /* Takes one of the program's own flags: 1 taken (*i advanced), 0 not its own, or an error. */
+    int (*flag)(void *arg, int argc, char **argv, int *i, struct azoth_error *err);
+    void *arg;
+};
+
+/* USAGE, CONFIG, NO_DATABASE (the directory is missing), IO. Sets umask 0007 and starts the log. */
+int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err);
+/* Handles --help and --version: 1 when done. */
+int program_help(int argc, char **argv, const char *name, const char *usage);
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * pull.c - subscribing, accepting batches in order, asking for the next one.
+ *
+ * Invariants
+ *   L1  a batch is handed out only if it carries the present subscription's number and begins at
+ *       `received` + 1: lost, repeated, reordered and late ones change nothing.
+ *   L2  the next batch is asked for before this one is applied, so the feed works meanwhile; what was
+ *       received and not applied is lost with the process only, and the cursor in SQLite is the truth.
+ */
+#include "projector/pull.h"
+
+#include "core/error.h"
+#include "core/pipe.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+struct pull {
+    struct pull_options o;
+    char name[AZOTH_NAME_MAX + 1], endpoint[128], shard_by[256], error[256];
+    struct pipe_end *in, *out;
+    uint64_t subscription, instance;
+    uint64_t received, applied;
+    uint32_t received_check;
+    uint64_t heard_ns;
+    int subscribed;
+    uint32_t state;
+    uint64_t errors;
+    struct azoth_bytes message;
+    struct buf buf;
+};
+
+int pull_open(const struct pull_options *o, struct pull **ret, struct azoth_error *err)
+{
+    struct pull *p = calloc(1, sizeof *p);
+    if (!p)
+        return error_set(err, AZOTH_ERR_NOMEM, "a subscription");
+    p->o = *o;
+    snprintf(p->name, sizeof p->name, "%s", o->name);
+    snprintf(p->endpoint, sizeof p->endpoint, "%s", o->endpoint);
+    snprintf(p->shard_by, sizeof p->shard_by, "%s", o->shard_by ? o->shard_by : "");
+    p->received = p->applied = o->cursor;
+    p->received_check = o->cursor_check;
+    if (getrandom(&p->instance, sizeof p->instance, 0) != sizeof p->instance ||
+        getrandom(&p->subscription, sizeof p->subscription, 0) != sizeof p->subscription) {
+        free(p);
+        return error_set(err, AZOTH_ERR_IO, "random bytes");
+    }
+    int rc = pipe_bind_pull(p->endpoint, &p->in, err);
+    if (!rc)
+        rc = pipe_connect_push(o->feed, &p->out, err);
+    if (rc)
+        pull_close(p);
+    else
+        *ret = p;
+    return rc;
+}
+
+void pull_close(struct pull *p)
+{
+    if (!p)
+        return;
+    pull_release(p);
+    pipe_close(p->in);
+    pipe_close(p->out);
+    buf_fini(&p->buf);
+    free(p);
+}
+
+int pull_poll_fd(const struct pull *p)
+{
+    return pipe_poll_fd(p->in);
+}
+
+static void send_pull(struct pull *p, uint32_t credit)
+{
+    struct wire_pull m = {
+        .subscription = p->subscription,
+        .instance = p->instance,
+        .cursor = p->received,
+        .applied = p->applied,
+        .cursor_check = p->received_check,
+        .credit_bytes = credit,
+        .shard = p->o.shard,
+        .shards = p->o.shards,
+        .state = p->state,
+        .errors = p->errors,
+        .name = bytes_str(p->name),
+        .endpoint = bytes_str(p->endpoint),
+        .types = p->o.types,
+        .shard_by = bytes_str(p->shard_by),
+        .error = bytes_str(p->error),
+    };
+    memcpy(m.uuid, p->o.uuid, sizeof m.uuid);
+    buf_clear(&p->buf);
+    /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
+    if (wire_pull_encode(&p->buf, &m) == 0)
+        (void)!pipe_send(p->out, buf_bytes(&p->buf), 0, NULL);
+}
+
+static void subscribe(struct pull *p, uint64_t now_ns)
+{
+    p->subscription++;
+    p->subscribed = 1;
+    p->heard_ns = now_ns;
+    /* From what is applied: batches in flight belong to the old number and are dropped. */
+    send_pull(p, p->o.credit_bytes);
+}
+
+uint64_t pull_deadline_ns(const struct pull *p)
+{
+    return p->subscribed ? p->heard_ns + p->o.timeout_ns : 0;
+}
+
+void pull_release(struct pull *p)
+{
+    if (p->message.ptr)
+        pipe_release(p->message);
+    p->message = (struct azoth_bytes){0};
+}
+
+/* 1 accepted, 0 not for us, or the error that the feed sent. */
+static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
+                        struct azoth_error *err)
+{
+    if (wire_batch_decode(p->message, b, NULL) || b->subscription != p->subscription ||
+        b->first != p->received + 1)
+        return 0;
+    p->heard_ns = now_ns;
+    if (b->code)
+        return error_set(err, b->code, "%.*s", (int)b->message.len, (const char *)b->message.ptr);
+    if (b->last < b->first)
+        return 1; /* the head, and nothing new: our grant stands */
+    p->received = b->last;
+    p->received_check = b->last_check;
+    send_pull(p, p->o.credit_bytes);
+    return 1;
+}
+
+int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct azoth_error *err)
+{
+    pull_release(p);
+    for (;;) {
+        int rc = pipe_receive(p->in, 0, &p->message, err);
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            break;
+        rc = accept_batch(p, now_ns, ret, err);
+        if (rc)
+            return rc;
+        pull_release(p);
+    }
+    if (!p->subscribed || now_ns - p->heard_ns >= p->o.timeout_ns)
+        subscribe(p, now_ns);
+    return 0;
+}
+
+void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
+                 const char *error)
+{
+    p->applied = applied;
+    p->state = state;
+    p->errors = errors;
+    snprintf(p->error, sizeof p->error, "%s", error ? error : "");
+    send_pull(p, 0);
+}

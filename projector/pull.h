@@ -1,0 +1,43 @@
+/*
+ * pull.h - the projector's side of the feed's protocol. Never sleeps; one thread.
+ */
+#ifndef PROJECTOR_PULL_H
+#define PROJECTOR_PULL_H
+
+#include "core/wire.h"
+
+struct pull;
+
+struct pull_options {
+    const char *name;
+    const char *feed;     /* where the feed listens */
+    const char *endpoint; /* where this projector listens; bound here */
+    uint8_t uuid[16];
+    uint32_t shard, shards;
+    const char *shard_by;
+    struct azoth_bytes types; /* borrowed */
+    uint32_t credit_bytes;
+    uint64_t timeout_ns; /* silence after which the subscription is made anew */
+    uint64_t cursor;
+    uint32_t cursor_check;
+};
+
+/* USAGE, DUPLICATE (address in use), IO, NOMEM. */
+int pull_open(const struct pull_options *o, struct pull **ret, struct azoth_error *err);
+void pull_close(struct pull *p);
+int pull_poll_fd(const struct pull *p);
+
+/*
+ * Looks for the next batch. 1 and *ret (borrows the message until pull_release): it begins behind what
+ * was received before; the next one has been asked for already. 0: none now. Errors: what the feed
+ * refused with (DIVERGED), IO. Asks again when the feed has been silent for too long.
+ */
+int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct azoth_error *err);
+void pull_release(struct pull *p);
+/* Tells the feed how far we are: state of shm/projection_row.h, error may be NULL. */
+void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
+                 const char *error);
+/* When pull_next wants to be called even without a message. */
+uint64_t pull_deadline_ns(const struct pull *p);
+
+#endif

@@ -1,0 +1,486 @@
+/*
+ * table.c - applying events to a projection's file.
+ *
+ * Happy path: BEGIN IMMEDIATE; for each event its handler's statements; the cursor; COMMIT. Exactly
+ * once in effect, because rows and cursor are one transaction, whatever is killed when.
+ *
+ * Failure modes
+ *   killed before COMMIT     SQLite rolls back; the cursor is the old one; the events come again
+ *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor + 1
+ *   a handler fails          the transaction is rolled back and done again up to the event before:
+ *                            rare, so that the usual batch pays no savepoint for each event
+ *   power cut                synchronous=NORMAL may lose the last transactions, cursor and all: the
+ *                            log still has the events
+ */
+#include "projector/table.h"
+
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/error.h"
+#include "core/record.h"
+#include "projector/tablefile.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+enum parameter_kind { P_FIELD, P_ID, P_TYPE, P_TIME, P_TXN, P_KEY, P_PAYLOAD };
+
+struct parameter {
+    enum parameter_kind kind;
+    char name[64]; /* of a field */
+};
+
+struct statement {
+    sqlite3_stmt *stmt;
+    struct parameter *parameter;
+    int parameters;
+    uint32_t line;
+};
+
+struct handler {
+    const struct sql_handler *def;
+    struct statement *statement;
+    uint32_t statements;
+    int wants_fields;
+};
+
+struct table {
+    struct tablefile file;
+    const struct sqlfile *def;
+    struct handler *handler;
+    sqlite3_stmt *begin, *commit, *rollback, *move;
+    uint64_t cursor;
+    uint32_t cursor_check;
+    uint64_t applied;
+    struct buf types;
+    int wal_used;
+};
+
+/* ---- preparing ---- */
+
+static int parameter_of(const char *name, struct parameter *ret)
+{
+    static const struct {
+        const char *name;
+        enum parameter_kind kind;
+    } known[] = {{"@id", P_ID},   {"@type", P_TYPE}, {"@time", P_TIME},
+                 {"@txn", P_TXN}, {"@key", P_KEY},   {"@payload", P_PAYLOAD}};
+    if (!name)
+        return 0;
+    if (name[0] == ':' && strlen(name) <= sizeof ret->name) {
+        ret->kind = P_FIELD;
+        snprintf(ret->name, sizeof ret->name, "%s", name + 1);
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(name, known[i].name) == 0) {
+            ret->kind = known[i].kind;
+            return 1;
+        }
+    return 0;
+}
+
+static int bind_names(struct table *t, struct handler *h, struct statement *s,
+                      struct azoth_error *err)
+{
+    s->parameters = sqlite3_bind_parameter_count(s->stmt);
+    s->parameter = calloc((size_t)s->parameters + 1, sizeof *s->parameter);
+    if (!s->parameter)
+        return error_set(err, AZOTH_ERR_NOMEM, "%s", t->def->path);
+    for (int i = 0; i < s->parameters; i++) {
+        const char *name = sqlite3_bind_parameter_name(s->stmt, i + 1);
+        if (!parameter_of(name, &s->parameter[i]))
+            return error_set(err, AZOTH_ERR_PROJECTION,
+                             "%s:%u:1: parameter %s is neither :field nor one of @id @type @time "
+                             "@txn @key @payload",
+                             t->def->path, s->line, name ? name : "?");
+        h->wants_fields |= s->parameter[i].kind == P_FIELD;
+    }
+    return 0;
+}
+
+static int prepare_handler(struct table *t, struct handler *h, struct azoth_error *err)
+{
+    struct sql_cursor c = {.path = t->def->path, .block = &h->def->sql};
+    sqlite3_stmt *stmt;
+    int rc;
+    while ((rc = tablefile_next(&t->file, &c, &stmt, err)) == 1) {
+        struct statement *all = realloc(h->statement, (h->statements + 1) * sizeof *all);
+        if (!all) {
+            sqlite3_finalize(stmt);
+            return error_set(err, AZOTH_ERR_NOMEM, "%s", t->def->path);
+        }
+        h->statement = all;
+        h->statement[h->statements] = (struct statement){.stmt = stmt, .line = c.line};
+        rc = bind_names(t, h, &h->statement[h->statements++], err);
+        if (rc)
+            return rc;
+    }
+    if (!rc && h->statements == 0)
+        rc = error_set(err, AZOTH_ERR_PROJECTION, "%s:%u:1: this handler has no SQL", t->def->path,
+                       h->def->mark_line);
+    return rc;
+}
+
+static int prepare_all(struct table *t, struct azoth_error *err)
+{
+    const struct sqlfile *d = t->def;
+    t->handler = calloc(d->handlers + 1, sizeof *t->handler);
+    if (!t->handler)
+        return error_set(err, AZOTH_ERR_NOMEM, "%s", d->path);
+    int rc = 0;
+    for (uint32_t i = 0; i < d->handlers && !rc; i++) {
+        t->handler[i].def = &d->handler[i];
+        rc = prepare_handler(t, &t->handler[i], err);
+        for (uint32_t k = 0; k < d->handler[i].types_len && !rc; k++) {
+            unsigned char len = (unsigned char)d->handler[i].types[k].len;
+            if (buf_add(&t->types, &len, 1) ||
+                buf_add(&t->types, d->handler[i].types[k].ptr, d->handler[i].types[k].len))
+                rc = error_set(err, AZOTH_ERR_NOMEM, "%s", d->path);
+        }
+    }
+    return rc;
+}
+
+static int prepare_own(struct table *t, struct azoth_error *err)
+{
+    static const char *const sql[] = {
+        "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK",
+        "UPDATE azoth_projection SET cursor = ?1, cursor_check = ?2 WHERE id = 1"};
+    sqlite3_stmt **to[] = {&t->begin, &t->commit, &t->rollback, &t->move};
+    for (size_t i = 0; i < sizeof sql / sizeof *sql; i++)
+        if (sqlite3_prepare_v3(t->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL))
+            return sqlite_error(t->file.db, err, t->file.path);
+    return 0;
+}
+
+int table_open(const struct sqlfile *def, const struct table_options *o, struct table **ret,
+               struct azoth_error *err)
+{
+    struct table *t = calloc(1, sizeof *t);
+    if (!t)
+        return error_set(err, AZOTH_ERR_NOMEM, "a projection");
+    t->def = def;
+    t->file.lock_fd = -1;
+    int rc = tablefile_open(&t->file, def, o, &t->cursor, &t->cursor_check, err);
+    if (!rc)
+        rc = prepare_own(t, err);
+    if (!rc) {
+        tablefile_guard(&t->file, 1);
+        rc = prepare_all(t, err);
+        tablefile_guard(&t->file, 0);
+    }
+    if (rc)
+        table_close(t);
+    else
+        *ret = t;
+    return rc;
+}
+
+void table_close(struct table *t)
+{
+    if (!t)
+        return;
+    for (uint32_t i = 0; t->handler && i < t->def->handlers; i++) {
+        struct handler *h = &t->handler[i];
+        for (uint32_t k = 0; k < h->statements; k++) {
+            sqlite3_finalize(h->statement[k].stmt);
+            free(h->statement[k].parameter);
+        }
+        free(h->statement);
+    }
+    free(t->handler);
+    sqlite3_finalize(t->begin);
+    sqlite3_finalize(t->commit);
+    sqlite3_finalize(t->rollback);
+    sqlite3_finalize(t->move);
+    if (t->file.db)
+        table_idle(t);
+    tablefile_close(&t->file);
+    buf_fini(&t->types);
+    free(t);
+}
+
+void table_cursor(const struct table *t, uint64_t *ret_cursor, uint32_t *ret_check)
+{
+    *ret_cursor = t->cursor;
+    *ret_check = t->cursor_check;
+}
+
+struct azoth_bytes table_types(const struct table *t)
+{
+    return buf_bytes(&t->types);
+}
+
+uint64_t table_applied_events(const struct table *t)
+{
+    return t->applied;
+}
+
+/* ---- applying ---- */
+
+static const struct handler *handler_of(const struct table *t, struct azoth_bytes type)
+{
+    for (uint32_t i = 0; i < t->def->handlers; i++)
+        for (uint32_t k = 0; k < t->def->handler[i].types_len; k++)
+            if (bytes_eq(t->def->handler[i].types[k], type))
+                return &t->handler[i];
+    return NULL;
+}
+
+static int handler_error(const struct table *t, const struct event_record *ev, uint32_t line,
+                         struct azoth_error *err, const char *why)
+{
+    char type[60];
+    return error_set(err, AZOTH_ERR_HANDLER, "event %" PRIu64 " (%s): %s:%u: %s", ev->id,
+                     bytes_print(ev->type, type, sizeof type), t->def->path, line, why);
+}
+
+static int bind_json(sqlite3_stmt *s, int i, const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_INTEGER:
+        return sqlite3_bind_int64(s, i, json_integer_value(v));
+    case JSON_REAL:
+        return sqlite3_bind_double(s, i, json_real_value(v));
+    case JSON_STRING:
+        return sqlite3_bind_text64(s, i, json_string_value(v), json_string_length(v), SQLITE_STATIC,
+                                   SQLITE_UTF8);
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return sqlite3_bind_int(s, i, json_is_true(v));
+    case JSON_NULL:
+        return sqlite3_bind_null(s, i);
+    default: {
+        char *text = json_dumps(v, JSON_COMPACT);
+        return text ? sqlite3_bind_text(s, i, text, -1, free) : SQLITE_NOMEM;
+    }
+    }
+}
+
+static int bind_text(sqlite3_stmt *s, int i, struct azoth_bytes b)
+{
+    return sqlite3_bind_text64(s, i, b.len ? b.ptr : "", b.len, SQLITE_STATIC, SQLITE_UTF8);
+}
+
+static int bind_one(const struct table *t, const struct statement *s, int i,
+                    const struct event_record *ev, const json_t *payload, struct azoth_error *err)
+{
+    const struct parameter *p = &s->parameter[i];
+    int rc = SQLITE_OK;
+    switch (p->kind) {
+    case P_FIELD: {
+        const json_t *v = json_object_get(payload, p->name);
+        if (!v) {
+            char why[120];
+            snprintf(why, sizeof why, "the payload has no field \"%s\"", p->name);
+            return handler_error(t, ev, s->line, err, why);
+        }
+        rc = bind_json(s->stmt, i + 1, v);
+        break;
+    }
+    case P_ID:
+        rc = sqlite3_bind_int64(s->stmt, i + 1, (int64_t)ev->id);
+        break;
+    case P_TXN:
+        rc = sqlite3_bind_int64(s->stmt, i + 1, (int64_t)ev->txn);
+        break;
+    case P_TIME:
+        rc = sqlite3_bind_int64(s->stmt, i + 1, ev->time_ns);
+        break;
+    case P_TYPE:
+        rc = bind_text(s->stmt, i + 1, ev->type);
+        break;
+    case P_KEY:
+        rc = bind_text(s->stmt, i + 1, ev->key);
+        break;
+    case P_PAYLOAD:
+        rc = utf8_valid(ev->payload)
+                 ? bind_text(s->stmt, i + 1, ev->payload)
+                 : sqlite3_bind_blob64(s->stmt, i + 1, ev->payload.ptr, ev->payload.len, SQLITE_STATIC);
+        break;
+    }
+    return rc ? handler_error(t, ev, s->line, err, sqlite3_errstr(rc)) : 0;
+}
+
+/* A failure that is the machine's and not the event's. */
+static int is_system(int rc)
+{
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+    case SQLITE_CORRUPT:
+    case SQLITE_BUSY:
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_NOTADB:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int run_statement(struct table *t, const struct statement *s, const struct event_record *ev,
+                         const json_t *payload, struct azoth_error *err)
+{
+    int rc = 0, step;
+    for (int i = 0; i < s->parameters && !rc; i++)
+        rc = bind_one(t, s, i, ev, payload, err);
+    if (rc)
+        return rc;
+    do {
+        step = sqlite3_step(s->stmt);
+    } while (step == SQLITE_ROW);
+    if (step != SQLITE_DONE)
+        rc = is_system(step) ? sqlite_error(t->file.db, err, t->file.path)
+                             : handler_error(t, ev, s->line, err, sqlite3_errmsg(t->file.db));
+    sqlite3_reset(s->stmt);
+    return rc;
+}
+
+static int apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
+{
+    const struct handler *h = handler_of(t, ev->type);
+    if (!h)
+        return 0;
+    json_t *payload = NULL;
+    if (h->wants_fields) {
+        json_error_t why;
+        payload = json_loadb(ev->payload.len ? ev->payload.ptr : "", ev->payload.len,
+                             JSON_ALLOW_NUL, &why);
+        if (!json_is_object(payload)) {
+            json_decref(payload);
+            return handler_error(t, ev, h->def->sql.line, err, "the payload is no JSON object");
+        }
+    }
+    int rc = 0;
+    for (uint32_t i = 0; i < h->statements && !rc; i++)
+        rc = run_statement(t, &h->statement[i], ev, payload, err);
+    json_decref(payload);
+    if (!rc)
+        t->applied++;
+    return rc;
+}
+
+static int run_own(struct table *t, sqlite3_stmt *s, struct azoth_error *err)
+{
+    int step = sqlite3_step(s);
+    int rc = step == SQLITE_DONE ? 0 : sqlite_error(t->file.db, err, t->file.path);
+    sqlite3_reset(s);
+    return rc;
+}
+
+struct progress {
+    uint64_t last_id; /* newest event looked at */
+    uint32_t last_check;
+    uint64_t failed_id; /* 0: none */
+};
+
+/* Applies the events with ids below `stop` (0: all). */
+static int apply_frames(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
+                        uint64_t stop, struct progress *pr, struct azoth_error *err)
+{
+    size_t at = 0;
+    struct event_record ev;
+    uint32_t check;
+    uint64_t least = first;
+    int rc;
+    while ((rc = record_frame_next(frames, &at, &ev, &check)) == 1) {
+        if (ev.id < least || ev.id > last)
+            return error_set(err, AZOTH_ERR_CORRUPT, "event %" PRIu64 " is out of its batch", ev.id);
+        if (stop && ev.id >= stop)
+            return 0;
+        least = ev.id + 1;
+        rc = apply_event(t, &ev, err);
+        if (rc == AZOTH_ERR_HANDLER)
+            pr->failed_id = ev.id;
+        if (rc)
+            return rc;
+        pr->last_id = ev.id;
+        pr->last_check = check;
+    }
+    return rc < 0 ? error_set(err, rc, "a batch's frames fail their check") : 0;
+}
+
+static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct azoth_error *err)
+{
+    sqlite3_bind_int64(t->move, 1, (int64_t)cursor);
+    sqlite3_bind_int64(t->move, 2, check);
+    int rc = run_own(t, t->move, err);
+    if (!rc)
+        CRASH_POINT(projector_applied);
+    if (!rc)
+        rc = run_own(t, t->commit, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(projector_committed);
+    t->cursor = cursor;
+    t->cursor_check = check;
+    t->wal_used = 1;
+    return 0;
+}
+
+int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
+                uint32_t last_check, struct azoth_error *err)
+{
+    if (first != t->cursor + 1 || last + 1 < first)
+        return error_set(err, AZOTH_ERR_GAP, "a batch from %" PRIu64 " does not follow cursor %" PRIu64,
+                         first, t->cursor);
+    if (last < first)
+        return 0;
+    struct progress pr = {.last_id = t->cursor, .last_check = t->cursor_check};
+    uint64_t applied = t->applied;
+    int rc = run_own(t, t->begin, err);
+    if (rc)
+        return rc;
+    rc = apply_frames(t, frames, first, last, 0, &pr, err);
+    if (!rc)
+        rc = move_cursor(t, last, last_check, err);
+    if (!rc)
+        return 0;
+    if (!sqlite3_get_autocommit(t->file.db))
+        run_own(t, t->rollback, NULL);
+    t->applied = applied;
+    if (rc != AZOTH_ERR_HANDLER || pr.last_id <= t->cursor)
+        return rc;
+    /* Once more, up to the event before the failing one. */
+    struct azoth_error again;
+    struct progress redo = {.last_id = t->cursor, .last_check = t->cursor_check};
+    int rc2 = run_own(t, t->begin, &again);
+    if (!rc2)
+        rc2 = apply_frames(t, frames, first, last, pr.failed_id, &redo, &again);
+    /* To the newest event whose checksum is known: those behind it were not for us. */
+    if (!rc2)
+        rc2 = move_cursor(t, redo.last_id, redo.last_check, &again);
+    if (rc2 && !sqlite3_get_autocommit(t->file.db))
+        run_own(t, t->rollback, NULL);
+    if (rc2 && err)
+        *err = again;
+    return rc2 ? rc2 : rc;
+}
+
+void table_idle(struct table *t)
+{
+    if (!t->wal_used)
+        return;
+    /* A long reader makes it busy: then the next idle moment tries again. */
+    if (sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) ==
+        SQLITE_OK)
+        t->wal_used = 0;
+}
+
+int projection_check(const char *path, struct azoth_error *err)
+{
+    struct sqlfile def;
+    int rc = sqlfile_read(path, &def, err);
+    if (rc)
+        return rc;
+    struct table *t;
+    rc = table_open(&def, &(struct table_options){.dir = NULL, .shards = 1}, &t, err);
+    if (!rc)
+        table_close(t);
+    sqlfile_fini(&def);
+    return rc;
+}

@@ -1,0 +1,519 @@
+#include "projector/tablefile.h"
+
+#include "core/clock.h"
+#include "core/dbdir.h"
+#include "core/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WAL_LIMIT_BYTES 67108864
+
+int sqlite_error(sqlite3 *db, struct azoth_error *err, const char *what)
+{
+    int code = AZOTH_ERR_IO, rc = sqlite3_errcode(db);
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+        code = AZOTH_ERR_NOSPACE;
+        break;
+    case SQLITE_NOMEM:
+        code = AZOTH_ERR_NOMEM;
+        break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        code = AZOTH_ERR_CORRUPT;
+        break;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        code = AZOTH_ERR_BUSY;
+        break;
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+        code = AZOTH_ERR_PERMISSION;
+        break;
+    default:
+        break;
+    }
+    if ((rc & 0xff) == SQLITE_IOERR && sqlite3_system_errno(db) == ENOSPC)
+        code = AZOTH_ERR_NOSPACE;
+    return error_foreign(err, code, sqlite3_extended_errcode(db), "%s: %s", what, sqlite3_errmsg(db));
+}
+
+static int run(struct tablefile *f, const char *sql, struct azoth_error *err)
+{
+    if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) == SQLITE_OK)
+        return 0;
+    return sqlite_error(f->db, err, f->path);
+}
+
+/* ---- what a definition may not do ---- */
+
+static int own_name(const char *name)
+{
+    return name && sqlite3_strnicmp(name, "azoth_", 6) == 0;
+}
+
+static int authorize(void *arg, int action, const char *a, const char *b, const char *c,
+                     const char *d)
+{
+    (void)arg;
+    (void)c;
+    (void)d;
+    switch (action) {
+    case SQLITE_TRANSACTION: /* the cursor must stay in the rows' transaction */
+    case SQLITE_SAVEPOINT:
+    case SQLITE_ATTACH:
+    case SQLITE_DETACH:
+    case SQLITE_PRAGMA:
+        return SQLITE_DENY;
+    case SQLITE_INSERT:
+    case SQLITE_UPDATE:
+    case SQLITE_DELETE:
+    case SQLITE_DROP_TABLE:
+    case SQLITE_CREATE_TABLE:
+        return own_name(a) ? SQLITE_DENY : SQLITE_OK;
+    case SQLITE_ALTER_TABLE:
+        return own_name(b) ? SQLITE_DENY : SQLITE_OK;
+    default:
+        return SQLITE_OK;
+    }
+}
+
+void tablefile_guard(struct tablefile *f, int on)
+{
+    sqlite3_set_authorizer(f->db, on ? authorize : NULL, NULL);
+}
+
+/* ---- statements of a block ---- */
+
+static void position(const struct sql_block *b, size_t at, uint32_t *ret_line, uint32_t *ret_column)
+{
+    const char *p = b->text.ptr;
+    *ret_line = b->line;
+    *ret_column = 1;
+    for (size_t i = 0; i < at && i < b->text.len; i++) {
+        ++*ret_column;
+        if (p[i] == '\n') {
+            ++*ret_line;
+            *ret_column = 1;
+        }
+    }
+}
+
+/* Over white space and comments, so that a statement's line is that of its first word. */
+static size_t skip_blank(struct azoth_bytes t, size_t at)
+{
+    const char *p = t.ptr;
+    for (;;) {
+        while (at < t.len && (p[at] == ' ' || p[at] == '\t' || p[at] == '\n' || p[at] == '\r' ||
+                              p[at] == ';'))
+            at++;
+        if (at + 1 < t.len && p[at] == '-' && p[at + 1] == '-') {
+            while (at < t.len && p[at] != '\n')
+                at++;
+        } else {
+            return at;
+        }
+    }
+}
+
+int tablefile_next(struct tablefile *f, struct sql_cursor *c, sqlite3_stmt **ret,
+                   struct azoth_error *err)
+{
+    const struct azoth_bytes t = c->block->text;
+    const char *start = t.ptr, *tail;
+    uint32_t column;
+    for (;;) {
+        c->at = skip_blank(t, c->at);
+        if (c->at >= t.len)
+            return 0;
+        position(c->block, c->at, &c->line, &column);
+        int rc = sqlite3_prepare_v3(f->db, start + c->at, (int)(t.len - c->at),
+                                    SQLITE_PREPARE_PERSISTENT, ret, &tail);
+        if (rc != SQLITE_OK) {
+            int offset = sqlite3_error_offset(f->db);
+            uint32_t line;
+            position(c->block, c->at + (offset > 0 ? (size_t)offset : 0), &line, &column);
+            return error_foreign(err, AZOTH_ERR_PROJECTION, rc, "%s:%u:%u: %s", c->path, line, column,
+                                 sqlite3_errmsg(f->db));
+        }
+        c->at = (size_t)(tail - start);
+        if (*ret)
+            return 1;
+    }
+}
+
+/* ---- migrations ---- */
+
+struct done {
+    uint32_t version;
+    uint64_t checksum;
+};
+
+static int history(struct tablefile *f, struct done **ret, uint32_t *ret_n, struct azoth_error *err)
+{
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v2(f->db, "SELECT version, checksum FROM azoth_migrations ORDER BY version", -1,
+                           &s, NULL))
+        return sqlite_error(f->db, err, f->path);
+    struct done *d = NULL;
+    uint32_t n = 0;
+    int step;
+    while ((step = sqlite3_step(s)) == SQLITE_ROW) {
+        struct done *more = realloc(d, (n + 1) * sizeof *d);
+        if (!more) {
+            step = SQLITE_NOMEM;
+            break;
+        }
+        d = more;
+        d[n++] = (struct done){(uint32_t)sqlite3_column_int64(s, 0),
+                               (uint64_t)sqlite3_column_int64(s, 1)};
+    }
+    int rc = step == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
+    sqlite3_finalize(s);
+    if (rc) {
+        free(d);
+        return rc;
+    }
+    *ret = d;
+    *ret_n = n;
+    return 0;
+}
+
+/* What was applied must still be there and the same; what is new must be higher. */
+static int compare_history(const struct sqlfile *def, const struct done *d, uint32_t n,
+                           struct azoth_error *err)
+{
+    uint32_t highest = n ? d[n - 1].version : 0, seen = 0;
+    for (uint32_t i = 0; i < def->migrations; i++) {
+        const struct sql_migration *m = &def->migration[i];
+        const struct done *was = NULL;
+        for (uint32_t k = 0; k < n; k++)
+            if (d[k].version == m->version)
+                was = &d[k];
+        seen += was != NULL;
+        if (was && was->checksum != m->checksum)
+            return error_set(err, AZOTH_ERR_PROJECTION,
+                             "%s:%u:1: migration %u was changed after it had been applied: write a new "
+                             "one, or rebuild",
+                             def->path, m->up.line, m->version);
+        if (!was && m->version < highest)
+            return error_set(err, AZOTH_ERR_PROJECTION,
+                             "%s:%u:1: migration %u comes late: %u has been applied", def->path,
+                             m->up.line, m->version, highest);
+    }
+    if (seen < n)
+        return error_set(err, AZOTH_ERR_PROJECTION,
+                         "%s: %u applied migrations are not in the definition any more", def->path,
+                         n - seen);
+    return 0;
+}
+
+static int record_migration(struct tablefile *f, const struct sql_migration *m,
+                            struct azoth_error *err)
+{
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_migrations VALUES (?, ?, ?, ?)", -1, &s, NULL))
+        return sqlite_error(f->db, err, f->path);
+    sqlite3_bind_int64(s, 1, m->version);
+    sqlite3_bind_text(s, 2, m->title, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 3, (int64_t)m->checksum);
+    sqlite3_bind_int64(s, 4, clock_wall_ns());
+    int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
+    sqlite3_finalize(s);
+    return rc;
+}
+
+static int apply_migration(struct tablefile *f, const struct sqlfile *def,
+                           const struct sql_migration *m, struct azoth_error *err)
+{
+    struct sql_cursor c = {.path = def->path, .block = &m->up};
+    sqlite3_stmt *s;
+    int rc = run(f, "BEGIN IMMEDIATE", err), got = 0;
+    if (rc)
+        return rc;
+    tablefile_guard(f, 1);
+    while (!rc && (got = tablefile_next(f, &c, &s, err)) == 1) {
+        int step;
+        while ((step = sqlite3_step(s)) == SQLITE_ROW)
+            ;
+        if (step != SQLITE_DONE)
+            rc = error_foreign(err, AZOTH_ERR_PROJECTION, step, "%s:%u:1: migration %u: %s", def->path,
+                               c.line, m->version, sqlite3_errmsg(f->db));
+        sqlite3_finalize(s);
+    }
+    tablefile_guard(f, 0);
+    if (!rc && got < 0)
+        rc = got;
+    if (!rc)
+        rc = record_migration(f, m, err);
+    if (!rc)
+        rc = run(f, "COMMIT", err);
+    if (rc)
+        sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
+}
+
+static int migrate(struct tablefile *f, const struct sqlfile *def, struct azoth_error *err)
+{
+    struct done *d = NULL;
+    uint32_t n = 0;
+    int rc = history(f, &d, &n, err);
+    if (rc)
+        return rc;
+    rc = compare_history(def, d, n, err);
+    for (uint32_t i = 0; i < def->migrations && !rc; i++)
+        if (n == 0 || def->migration[i].version > d[n - 1].version)
+            rc = apply_migration(f, def, &def->migration[i], err);
+    free(d);
+    return rc;
+}
+
+/* ---- identity ---- */
+
+static const char own_tables[] =
+    "CREATE TABLE IF NOT EXISTS azoth_projection (id INTEGER PRIMARY KEY CHECK (id = 1),"
+    " name TEXT NOT NULL, uuid BLOB NOT NULL, cursor INTEGER NOT NULL, cursor_check INTEGER NOT NULL,"
+    " handlers INTEGER NOT NULL, shard INTEGER NOT NULL, shards INTEGER NOT NULL, format INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS azoth_migrations (version INTEGER PRIMARY KEY, title TEXT NOT NULL,"
+    " checksum INTEGER NOT NULL, applied_at INTEGER NOT NULL)";
+
+static int insert_identity(struct tablefile *f, const struct sqlfile *def,
+                           const struct table_options *o, struct azoth_error *err)
+{
+    static const uint8_t none[16];
+    sqlite3_stmt *s;
+    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_projection VALUES (1, ?, ?, 0, 0, ?, ?, ?, 1)", -1,
+                           &s, NULL))
+        return sqlite_error(f->db, err, f->path);
+    sqlite3_bind_text(s, 1, def->name, -1, SQLITE_STATIC);
+    sqlite3_bind_blob(s, 2, o->uuid ? o->uuid : none, 16, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 3, (int64_t)def->checksum);
+    sqlite3_bind_int64(s, 4, o->shard);
+    sqlite3_bind_int64(s, 5, o->shards);
+    int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
+    sqlite3_finalize(s);
+    return rc;
+}
+
+static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sqlfile *def,
+                          const struct table_options *o, struct azoth_error *err)
+{
+    if (o->uuid && (sqlite3_column_bytes(s, 1) != 16 ||
+                    memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
+        return error_set(err, AZOTH_ERR_DIVERGED,
+                         "%s: it follows another database: move the file away to project this one",
+                         f->path);
+    if ((uint32_t)sqlite3_column_int64(s, 5) != o->shard ||
+        (uint32_t)sqlite3_column_int64(s, 6) != o->shards)
+        return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
+                         f->path, (long long)sqlite3_column_int64(s, 5),
+                         (long long)sqlite3_column_int64(s, 6));
+    if ((uint64_t)sqlite3_column_int64(s, 4) != def->checksum && !o->accept_changed &&
+        sqlite3_column_int64(s, 2) > 0)
+        return error_set(err, AZOTH_ERR_PROJECTION,
+                         "%s: the handlers differ from those that made the rows up to event %lld: "
+                         "rebuild it (move the file away), or give --accept-changed",
+                         def->path, (long long)sqlite3_column_int64(s, 2));
+    return 0;
+}
+
+static int identity(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
+                    uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err)
+{
+    sqlite3_stmt *s;
+    int rc = run(f, own_tables, err);
+    if (rc)
+        return rc;
+    if (sqlite3_prepare_v2(f->db,
+                           "SELECT name, uuid, cursor, cursor_check, handlers, shard, shards, format "
+                           "FROM azoth_projection",
+                           -1, &s, NULL))
+        return sqlite_error(f->db, err, f->path);
+    int step = sqlite3_step(s);
+    *ret_cursor = 0;
+    *ret_check = 0;
+    if (step == SQLITE_ROW) {
+        rc = check_identity(f, s, def, o, err);
+        *ret_cursor = (uint64_t)sqlite3_column_int64(s, 2);
+        *ret_check = (uint32_t)sqlite3_column_int64(s, 3);
+    } else if (step == SQLITE_DONE) {
+        rc = insert_identity(f, def, o, err);
+    } else {
+        rc = sqlite_error(f->db, err, f->path);
+    }
+    sqlite3_finalize(s);
+    if (!rc && o->accept_changed) {
+        char sql[120];
+        snprintf(sql, sizeof sql, "UPDATE azoth_projection SET handlers = %" PRId64,
+                 (int64_t)def->checksum);
+        rc = run(f, sql, err);
+    }
+    return rc;
+}
+
+/* ---- the file ---- */
+
+static int take_lock(struct tablefile *f, const char *dir, const char *name, struct azoth_error *err)
+{
+    char path[4400];
+    snprintf(path, sizeof path, "%s/%s.lock", dir, name);
+    f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+    if (f->lock_fd < 0)
+        return error_errno(err, errno, "%s", path);
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    if (fcntl(f->lock_fd, F_OFD_SETLK, &l) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES
+               ? error_set(err, AZOTH_ERR_DUPLICATE, "%s: another process projects into it", path)
+               : error_errno(err, errno, "%s", path);
+}
+
+/* The file that NAME.db links to; the first generation, and the link, when there is none. */
+static int find_file(struct tablefile *f, const char *dir, const char *name, struct azoth_error *err)
+{
+    char link[4400], target[300], fresh[4500];
+    snprintf(link, sizeof link, "%s/%s.db", dir, name);
+    ssize_t n = readlink(link, target, sizeof target - 1);
+    if (n < 0 && errno == EINVAL)
+        return error_set(err, AZOTH_ERR_DUPLICATE, "%s: a file lies where our symbolic link belongs", link);
+    if (n < 0 && errno != ENOENT)
+        return error_errno(err, errno, "%s", link);
+    if (n < 0) {
+        n = snprintf(target, sizeof target, "%s.g1.db", name);
+        snprintf(fresh, sizeof fresh, "%s.new", link);
+        unlink(fresh);
+        /* Made beside and renamed: there is a whole link or none. */
+        if (symlink(target, fresh) || rename(fresh, link))
+            return error_errno(err, errno, "%s", link);
+    }
+    target[n] = 0;
+    snprintf(f->path, sizeof f->path, "%s/%s", dir, target);
+    return 0;
+}
+
+static int open_file(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
+                     struct azoth_error *err)
+{
+    int rc = 0;
+    if (o->dir) {
+        rc = take_lock(f, o->dir, def->name, err);
+        if (!rc)
+            rc = find_file(f, o->dir, def->name, err);
+    } else {
+        snprintf(f->path, sizeof f->path, ":memory:");
+    }
+    if (rc)
+        return rc;
+    if (sqlite3_open_v2(f->path, &f->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
+        return f->db ? sqlite_error(f->db, err, f->path) : error_set(err, AZOTH_ERR_NOMEM, "SQLite");
+    sqlite3_busy_timeout(f->db, 2000);
+    sqlite3_extended_result_codes(f->db, 1);
+    int keep = 1; /* the WAL file stays: readers of another user could not make it again */
+    sqlite3_file_control(f->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep);
+    char pragmas[300];
+    snprintf(pragmas, sizeof pragmas,
+             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA mmap_size = 0;"
+             "PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = 4000;"
+             "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY",
+             WAL_LIMIT_BYTES);
+    return run(f, pragmas, err);
+}
+
+int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
+                   uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err)
+{
+    int rc = open_file(f, def, o, err);
+    if (!rc)
+        rc = identity(f, def, o, ret_cursor, ret_check, err);
+    if (!rc)
+        rc = migrate(f, def, err);
+    return rc;
+}
+
+void tablefile_close(struct tablefile *f)
+{
+    sqlite3_close(f->db);
+    f->db = NULL;
+    if (f->lock_fd >= 0)
+        close(f->lock_fd);
+    f->lock_fd = -1;
+}
+
+/* ---- reading ---- */
+
+static void value_of(sqlite3_stmt *s, int i, struct query_value *ret)
+{
+    static const enum query_type types[] = {[SQLITE_INTEGER] = QUERY_INTEGER,
+                                            [SQLITE_FLOAT] = QUERY_REAL,
+                                            [SQLITE_TEXT] = QUERY_TEXT,
+                                            [SQLITE_BLOB] = QUERY_BLOB,
+                                            [SQLITE_NULL] = QUERY_NULL};
+    ret->type = types[sqlite3_column_type(s, i)];
+    ret->integer = sqlite3_column_int64(s, i);
+    ret->real = sqlite3_column_double(s, i);
+    const void *p = ret->type == QUERY_TEXT ? (const void *)sqlite3_column_text(s, i)
+                                            : sqlite3_column_blob(s, i);
+    ret->bytes = bytes_of(p, (size_t)sqlite3_column_bytes(s, i));
+}
+
+static int query_rows(sqlite3_stmt *s, query_row row, void *arg)
+{
+    int n = sqlite3_column_count(s), step, rows = 0, stop = 0;
+    const char **names = calloc((size_t)n + 1, sizeof *names);
+    struct query_value *values = calloc((size_t)n + 1, sizeof *values);
+    if (!names || !values) {
+        free(names);
+        free(values);
+        return SQLITE_NOMEM;
+    }
+    for (int i = 0; i < n; i++)
+        names[i] = sqlite3_column_name(s, i);
+    while ((step = sqlite3_step(s)) == SQLITE_ROW && !stop) {
+        for (int i = 0; i < n; i++)
+            value_of(s, i, &values[i]);
+        stop = row(arg, n, names, values);
+        rows++;
+    }
+    if (step == SQLITE_DONE && rows == 0)
+        row(arg, n, names, NULL);
+    free(names);
+    free(values);
+    return stop ? SQLITE_DONE : step;
+}
+
+int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
+              struct azoth_error *err)
+{
+    char path[4400];
+    sqlite3 *db = NULL;
+    sqlite3_stmt *s = NULL;
+    snprintf(path, sizeof path, "%s/%s.db", dir, name);
+    if (!dbdir_name_valid(name) || access(path, F_OK))
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
+    int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc == SQLITE_OK) {
+        int no = 1;
+        sqlite3_busy_timeout(db, 2000);
+        sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, no, NULL);
+        rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+    }
+    if (rc == SQLITE_OK && !s)
+        rc = SQLITE_MISUSE;
+    if (rc == SQLITE_OK && (rc = query_rows(s, row, arg)) == SQLITE_DONE)
+        rc = SQLITE_OK;
+    if (rc == SQLITE_MISUSE)
+        rc = error_set(err, AZOTH_ERR_USAGE, "a SQL statement is wanted");
+    else if (rc != SQLITE_OK)
+        rc = (rc & 0xff) == SQLITE_ERROR || (rc & 0xff) == SQLITE_READONLY
+                 ? error_foreign(err, AZOTH_ERR_USAGE, rc, "%s", sqlite3_errmsg(db))
+                 : sqlite_error(db, err, path);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    return rc;
+}

@@ -1,0 +1,247 @@
+/*
+ * azoth-feed: sends events to projectors.
+ *
+ * Two things wake the loop: requests (a descriptor) and commits (a futex). A second thread sleeps on the
+ * futex and pokes an eventfd; it is armed only while a projector waits at the head, so an idle system
+ * has no traffic. The feed reads the store and runs without a writer too; then it looks for a segment
+ * once a second.
+ */
+#include "core/clock.h"
+#include "core/dbdir.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/program.h"
+#include "core/service.h"
+#include "shm/gauges.h"
+#include "shm/participant.h"
+#include "writer/feed.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define TICK_MS 1000
+
+static const char usage[] =
+    "usage: azoth-feed --dir DIR | --instance NAME  [--feed-listen ENDPOINT] [--SECTION-KEY VALUE ...]\n"
+    "\n"
+    "Sends the events of one database to its projectors. Run one.\n"
+    "  --feed-listen ENDPOINT   beside ipc://RUN/feed.sock, e.g. tcp://127.0.0.1:7101 (trusted\n"
+    "                           networks only)\n";
+
+struct waker {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct segment *segment; /* sleeps on its head_seq; NULL: not armed */
+    uint32_t seen;
+    int busy; /* between taking a segment and letting it go */
+    int stopping;
+    int event_fd;
+};
+
+static void *waker_main(void *arg)
+{
+    struct waker *w = arg;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stopping) {
+        if (!w->segment) {
+            pthread_cond_wait(&w->wake, &w->lock);
+            continue;
+        }
+        struct header_shm *h = w->segment->header;
+        uint32_t seen = w->seen;
+        w->busy = 1;
+        pthread_mutex_unlock(&w->lock);
+        atomic_store(&h->head_waiters, 1);
+        shm_wait(&h->head_seq, seen, SHM_WAIT_SLICE_NS);
+        int news = atomic_load(&h->head_seq) != seen;
+        pthread_mutex_lock(&w->lock);
+        w->busy = 0;
+        pthread_cond_broadcast(&w->wake);
+        if (news && w->segment) {
+            w->segment = NULL;
+            eventfd_write(w->event_fd, 1);
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+static void waker_arm(struct waker *w, struct segment *s, uint32_t seen)
+{
+    pthread_mutex_lock(&w->lock);
+    w->segment = s;
+    w->seen = seen;
+    pthread_cond_broadcast(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Returns when the thread does not look at the segment any more. */
+static void waker_disarm(struct waker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->segment = NULL;
+    while (w->busy)
+        pthread_cond_wait(&w->wake, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+}
+
+struct server {
+    struct program program;
+    struct service service;
+    struct store *store;
+    struct feed *feed;
+    struct segment *segment;
+    struct gauges *gauges;
+    struct participant *participant;
+    struct waker waker;
+    int place_fd;
+    uint64_t attached_ns;
+};
+
+static void detach(struct server *s)
+{
+    waker_disarm(&s->waker);
+    feed_set_gauges(s->feed, NULL);
+    participant_leave(s->participant);
+    gauges_detach(s->gauges);
+    segment_detach(s->segment);
+    s->participant = NULL;
+    s->gauges = NULL;
+    s->segment = NULL;
+}
+
+/* Once a second while there is none: a writer may come, or come back with a new segment. */
+static void attach(struct server *s, uint64_t now_ns)
+{
+    if (s->segment && segment_retired(s->segment))
+        detach(s);
+    if (s->segment || now_ns - s->attached_ns < TICK_MS * NS_PER_MS)
+        return;
+    s->attached_ns = now_ns;
+    struct segment_name name;
+    struct azoth_error err;
+    if (segment_name_of(s->program.dir, &name, &err) || segment_attach(&name, &s->segment, &err)) {
+        s->segment = NULL;
+        return;
+    }
+    const struct store_identity *id = store_identity(s->store);
+    int rc = gauges_attach(&name, 1, &s->gauges, &err);
+    if (!rc)
+        rc = participant_join(s->segment, s->program.dir, PARTICIPANT_FEED, "azoth-feed",
+                              &s->participant, &err);
+    if (rc) {
+        log_error(LOG_LEVEL_WARN, "cannot attach", &err);
+        detach(s);
+        return;
+    }
+    if (s->segment->header->device != id->device || s->segment->header->inode != id->inode) {
+        /* We read a file that is not the database any more: a new process reads the new one. */
+        log_line(LOG_LEVEL_WARN, "the data file was replaced: stopping to be started again");
+        s->service.stopping = 2;
+    }
+    feed_set_gauges(s->feed, s->gauges);
+}
+
+static void wait_for_work(struct server *s, uint32_t seen)
+{
+    if (s->segment && feed_waits(s->feed))
+        waker_arm(&s->waker, s->segment, seen);
+    struct pollfd fds[] = {{.fd = s->service.signal_fd, .events = POLLIN},
+                           {.fd = feed_poll_fd(s->feed), .events = POLLIN},
+                           {.fd = s->waker.event_fd, .events = POLLIN}};
+    /* Without a segment nobody announces commits. */
+    int timeout = !s->segment && feed_waits(s->feed) ? 100 : TICK_MS;
+    poll(fds, 3, timeout);
+    eventfd_t n;
+    if (fds[2].revents)
+        eventfd_read(s->waker.event_fd, &n);
+}
+
+static int loop(struct server *s, struct azoth_error *err)
+{
+    while (!service_poll(&s->service)) {
+        uint64_t now = clock_mono_ns();
+        attach(s, now);
+        uint32_t seen = s->segment ? atomic_load(&s->segment->header->head_seq) : 0;
+        int n = feed_step(s->feed, now, err);
+        if (n < 0)
+            return n;
+        service_heartbeat(&s->service, now);
+        if (n == 0)
+            wait_for_work(s, seen);
+    }
+    return 0;
+}
+
+static int open_parts(struct server *s, struct azoth_error *err)
+{
+    char endpoint[256];
+    int rc = feed_place_take(s->program.dir, "azoth-feed", &s->place_fd, err);
+    if (!rc)
+        rc = store_open(s->program.dir, 0, &s->store, err);
+    if (!rc)
+        rc = dbdir_endpoint(endpoint, sizeof endpoint, s->program.run_dir, err, "feed.sock");
+    if (rc)
+        return rc;
+    struct feed_options o = {.listen = {endpoint},
+                             .lapse_ns = s->program.config.number[CONFIG_feed_lapse] * NS_PER_MS};
+    if (s->program.config.text[CONFIG_feed_listen][0])
+        o.listen[1] = s->program.config.text[CONFIG_feed_listen];
+    rc = feed_open(&o, s->store, NULL, &s->feed, err);
+    if (rc)
+        return rc;
+    s->waker.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->waker.event_fd < 0 || pthread_create(&s->waker.thread, NULL, waker_main, &s->waker))
+        return error_set(err, AZOTH_ERR_NOMEM, "the waker's thread");
+    return 0;
+}
+
+static int serve(struct server *s, struct azoth_error *err)
+{
+    int rc = service_init(&s->service, err);
+    if (!rc)
+        rc = open_parts(s, err);
+    if (rc)
+        return rc;
+    log_line(LOG_LEVEL_NOTICE, "ready dir=%s", s->program.dir);
+    service_ready(&s->service, "serving");
+    rc = loop(s, err);
+    service_stopping(&s->service);
+    detach(s);
+    pthread_mutex_lock(&s->waker.lock);
+    s->waker.stopping = 1;
+    pthread_cond_broadcast(&s->waker.wake);
+    pthread_mutex_unlock(&s->waker.lock);
+    pthread_join(s->waker.thread, NULL);
+    feed_close(s->feed);
+    store_close(s->store);
+    close(s->waker.event_fd);
+    close(s->place_fd);
+    service_fini(&s->service);
+    if (!rc)
+        log_line(LOG_LEVEL_NOTICE, "stopped");
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    if (program_help(argc, argv, "azoth-feed", usage))
+        return 0;
+    static struct server s;
+    struct azoth_error err = {0};
+    s.program.name = "azoth-feed";
+    pthread_mutex_init(&s.waker.lock, NULL);
+    pthread_cond_init(&s.waker.wake, NULL);
+    int rc = program_parse(&s.program, argc, argv, &err);
+    if (!rc)
+        rc = serve(&s, &err);
+    if (rc) {
+        log_error(LOG_LEVEL_ERR, "stopping", &err);
+        return service_exit_code(rc);
+    }
+    return s.service.stopping == 2 ? SERVICE_EXIT_TEMPORARY : 0;
+}
