@@ -144,6 +144,12 @@ static int segment_enter(struct writer *w, struct azoth_error *err)
     return segment_make(w, &name, incarnation, err);
 }
 
+static int by_seq(const void *a, const void *b)
+{
+    const struct slot_taken *x = a, *y = b;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
 /* Answers what the last writer decided and did not publish, and queues what it did not decide. */
 static int recover(struct writer *w, const struct buf *record, struct azoth_error *err)
 {
@@ -169,6 +175,8 @@ static int recover(struct writer *w, const struct buf *record, struct azoth_erro
     slot_wake_owners(w->segment, wakes);
     slot_free_given_up(w->segment);
     w->pending_len = slot_take(w->segment, 1, w->pending);
+    if (w->pending_len)
+        qsort(w->pending, w->pending_len, sizeof *w->pending, by_seq);
     for (uint32_t i = 0; i < w->pending_len; i++)
         w->known[w->pending[i].index] = 1;
     w->recovery.requeued = w->pending_len;
@@ -250,12 +258,6 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
 }
 
 /* ---- taking ---- */
-
-static int by_seq(const void *a, const void *b)
-{
-    const struct slot_taken *x = a, *y = b;
-    return (x->seq > y->seq) - (x->seq < y->seq);
-}
 
 /* One more look at the queue; returns how many were new. What was pending before may be applied now. */
 static uint32_t take(struct writer *w)

@@ -46,9 +46,38 @@ uint64_t harness_seed(void)
     return seed;
 }
 
+static struct harness *begun[64];
+
+static void end_all(void)
+{
+    for (size_t i = 0; i < sizeof begun / sizeof *begun; i++)
+        if (begun[i])
+            harness_end(begun[i]);
+}
+
+static void remember(struct harness *h)
+{
+    static int registered;
+    if (!registered++)
+        atexit(end_all);
+    for (size_t i = 0; i < sizeof begun / sizeof *begun; i++)
+        if (!begun[i]) {
+            begun[i] = h;
+            return;
+        }
+}
+
+static void forget(const struct harness *h)
+{
+    for (size_t i = 0; i < sizeof begun / sizeof *begun; i++)
+        if (begun[i] == h)
+            begun[i] = NULL;
+}
+
 void harness_begin(struct harness *h)
 {
     memset(h, 0, sizeof *h);
+    remember(h);
     const char *build = getenv("AZOTH_BUILD");
     h->build = build ? build : "build";
     snprintf(h->dir, sizeof h->dir, "%s/azoth-test-XXXXXX",
@@ -90,6 +119,7 @@ static void remove_tree(const char *path)
 
 void harness_end(struct harness *h)
 {
+    forget(h);
     for (int i = 0; i < h->processes; i++) {
         struct process *p = &h->process[i];
         p->restart = 0;
