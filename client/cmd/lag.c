@@ -23,7 +23,8 @@
 
 struct lag_row {
     struct projection_row r;
-    int seen; /* 0: a definition that nobody has reported on */
+    int seen;    /* 0: a definition that nobody has reported on */
+    int in_file; /* its own file told the cursor */
     const char *state;
     uint64_t behind;
     double seconds_behind, since_progress, since_heard; /* -1: not known */
@@ -123,8 +124,10 @@ static int on_cursor(void *arg, int n, const char *const *names, const struct qu
 {
     struct lag_row *row = arg;
     (void)names;
-    if (n == 1 && values && values[0].type == QUERY_INTEGER && values[0].integer >= 0)
+    if (n == 1 && values && values[0].type == QUERY_INTEGER && values[0].integer >= 0) {
         row->r.cursor = (uint64_t)values[0].integer;
+        row->in_file = 1;
+    }
     return 0;
 }
 
@@ -213,7 +216,7 @@ static double age(int64_t now_ns, int64_t then_ns)
 static const char *state_of(const struct lag *g, const struct lag_row *row)
 {
     const struct projection_row *r = &row->r;
-    if (!row->seen)
+    if (!row->seen && !row->in_file)
         return "unseen";
     if (r->cursor > g->head)
         return "diverged";

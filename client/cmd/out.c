@@ -123,6 +123,12 @@ const char *cmd_size(uint64_t bytes, char out[CMD_TIME_TEXT])
     return out;
 }
 
+void cmd_write(const struct buf *b)
+{
+    if (b->len)
+        fwrite(b->ptr, 1, b->len, stdout);
+}
+
 void cmd_hex(const void *p, size_t n, char *out)
 {
     static const char digits[] = "0123456789abcdef";
@@ -224,7 +230,7 @@ int out_print(struct json_text *j)
 {
     int failed = j->failed;
     if (!failed) {
-        fwrite(j->b.ptr, 1, j->b.len, stdout);
+        cmd_write(&j->b);
         putchar('\n');
         fflush(stdout);
     }

@@ -23,7 +23,7 @@ struct result {
 
 static void flush_result(struct result *r)
 {
-    fwrite(r->out.ptr, 1, r->out.len, stdout);
+    cmd_write(&r->out);
     buf_clear(&r->out);
 }
 

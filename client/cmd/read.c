@@ -49,7 +49,7 @@ static int print_text(struct reading *r, int code, const char *what)
 {
     if (code)
         return cmd_fail_code(code, "%s: %s", what, azoth_code_sentence(code));
-    fwrite(r->text.ptr, 1, r->text.len, stdout);
+    cmd_write(&r->text);
     return 0;
 }
 

@@ -86,7 +86,7 @@ static int tell(struct asking *a, const struct wire_answer *answer)
         int rc = txnjson_answer(&a->text, answer);
         if (rc)
             return cmd_fail_code(rc, "the answer: %s", azoth_code_sentence(rc));
-        fwrite(a->text.ptr, 1, a->text.len, stdout);
+        cmd_write(&a->text);
         putchar('\n');
     } else if (answer->code == 0) {
         print_commit(answer);

@@ -40,7 +40,8 @@ struct run {
     struct config config;
     struct run_child child[CHILDREN_MAX];
     unsigned children;
-    char **env;
+    char **env;       /* of the children */
+    unsigned env_own; /* so many strings at its beginning are ours */
     int signal_fd, lock_fd;
     enum phase phase;
     int rank;    /* while starting: the greatest that may run; while stopping: that is stopped */
@@ -267,6 +268,7 @@ static int make_env(struct run *r, const struct config *flagged, struct azoth_er
         r->env[0] = strdup(text);
         if (!r->env[0])
             return error_set(err, AZOTH_ERR_NOMEM, "out of memory");
+        r->env_own++;
     }
     return r->env ? 0 : error_set(err, AZOTH_ERR_NOMEM, "out of memory");
 }
@@ -521,7 +523,9 @@ static int run_run(struct cmd_line *l)
         close(r.signal_fd);
     if (r.lock_fd >= 0)
         close(r.lock_fd);
-    free(r.env); /* its strings end with the process */
+    for (unsigned i = 0; i < r.env_own; i++)
+        free(r.env[i]);
+    free(r.env);
     return rc;
 }
 

@@ -147,7 +147,8 @@ static int spawn(struct run_child *c, char *const *env, int out)
     size_t n = 0;
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     snprintf(notify, sizeof notify, "NOTIFY_SOCKET=%s", c->notify_path);
-    snprintf(watchdog, sizeof watchdog, "WATCHDOG_USEC=%llu", (unsigned long long)(WATCHDOG_NS / 1000));
+    snprintf(watchdog, sizeof watchdog, "WATCHDOG_USEC=%llu",
+             (unsigned long long)(WATCHDOG_NS / 1000));
     memcpy(argv + 3, c->argv, (size_t)c->argc * sizeof *argv);
     for (; env[n] && n < sizeof full_env / sizeof *full_env - 3; n++)
         full_env[n] = env[n];
