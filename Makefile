@@ -106,7 +106,7 @@ $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUIL
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
-$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
+$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 
 # Examples see only what is installed: the public headers and the library.

@@ -231,6 +231,23 @@ static int group_end(void **state)
     return 0;
 }
 
+/* Of a test that leaves its processes otherwise than it found them. */
+static int own_begin(void **state)
+{
+    static struct world own;
+    world_begin(&own, NULL);
+    *state = &own;
+    return 0;
+}
+
+static int few_slots_begin(void **state)
+{
+    static struct world own;
+    world_begin(&own, "16");
+    *state = &own;
+    return 0;
+}
+
 /* ---- transactions ---- */
 
 /* Sends FLIGHT additions of 1, half on one key, and collects every answer exactly once. */
@@ -620,8 +637,10 @@ static void command_ends_its_worker(struct world *w, const char *command, int by
              command);
     send_bytes(w, 0, bytes_str(text));
     uint64_t until = clock_mono_ns() + 10 * NS_PER_S;
-    while (w->worker[0]->restarts == restarts && clock_mono_ns() < until)
-        expect_ok(ask(w, 1, "{\"id\":\"%s\",\"add\":{\"while\":1}}", new_id())); /* supervises */
+    while (w->worker[0]->restarts == restarts && clock_mono_ns() < until) {
+        harness_supervise(&w->h);
+        expect_ok(ask(w, 1, "{\"id\":\"%s\",\"add\":{\"while\":1}}", new_id()));
+    }
     assert_int_equal(w->worker[0]->restarts, restarts + 1);
     assert_int_equal(WIFSIGNALED(w->worker[0]->status) != 0, by_signal);
     if (!by_signal)
@@ -708,61 +727,52 @@ static void deadlines_hold_while_the_writer_is_stopped(void **state)
 
 static void sigterm_answers_what_is_in_flight_and_exits_0(void **state)
 {
-    (void)state;
-    struct world w;
-    world_begin(&w, NULL);
-    harness_kill(w.writer, SIGSTOP);
+    struct world *w = *state;
+    harness_kill(w->writer, SIGSTOP);
     char text[200];
     for (int i = 0; i < FLIGHT; i++) {
         snprintf(text, sizeof text, "{\"id\":\"%s\",\"deadline_ms\":9000,\"add\":{\"drain/%d\":1}}",
                  new_id(), i);
-        send_bytes(&w, 0, bytes_str(text));
+        send_bytes(w, 0, bytes_str(text));
     }
     /* A read is answered in order of receipt: all that was sent before it has been taken. */
-    uint32_t n = send_bytes(&w, 0, bytes_str("{\"op\":\"ping\"}"));
+    uint32_t n = send_bytes(w, 0, bytes_str("{\"op\":\"ping\"}"));
     uint32_t got;
-    expect_ok(collect_json(&w, 0, &got));
+    expect_ok(collect_json(w, 0, &got));
     assert_int_equal(got, n);
-    w.worker[0]->restart = 0;
-    harness_kill(w.worker[0], SIGTERM);
-    assert_int_equal(harness_wait(&w.h, w.worker[0], 300), -1); /* it waits for the writer */
-    harness_kill(w.writer, SIGCONT);
+    w->worker[0]->restart = 0;
+    harness_kill(w->worker[0], SIGTERM);
+    assert_int_equal(harness_wait(&w->h, w->worker[0], 300), -1); /* it waits for the writer */
+    harness_kill(w->writer, SIGCONT);
     for (int i = 0; i < FLIGHT; i++)
-        expect_ok(collect_json(&w, 0, NULL));
-    int status = harness_wait(&w.h, w.worker[0], 5000);
+        expect_ok(collect_json(w, 0, NULL));
+    int status = harness_wait(&w->h, w->worker[0], 5000);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
-    assert_true(harness_segment_clean(&w.h, 1000));
-    world_end(&w);
+    assert_true(harness_segment_clean(&w->h, 1000));
 }
 
 static void more_in_flight_than_the_segment_has_slots_is_answered_too(void **state)
 {
-    (void)state;
-    struct world w;
-    world_begin(&w, "16");
-    many_in_flight(&w, 0, "few");
-    assert_true(harness_segment_clean(&w.h, 1000));
-    world_end(&w);
+    struct world *w = *state;
+    many_in_flight(w, 0, "few");
+    assert_true(harness_segment_clean(&w->h, 1000));
 }
 
 static void a_retired_segment_is_left_with_the_temporary_code(void **state)
 {
-    (void)state;
-    struct world w;
-    world_begin(&w, NULL);
+    struct world *w = *state;
     struct segment_name name;
     struct segment *s;
     struct azoth_error err = {0};
-    w.worker[0]->restart = 0;
-    assert_int_equal(segment_name_of(w.h.dir, &name, &err), 0);
+    w->worker[0]->restart = 0;
+    assert_int_equal(segment_name_of(w->h.dir, &name, &err), 0);
     assert_int_equal(segment_attach(&name, &s, &err), 0);
     segment_retire(s);
     segment_detach(s);
-    int status = harness_wait(&w.h, w.worker[0], 5000);
+    int status = harness_wait(&w->h, w->worker[0], 5000);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 75);
-    world_end(&w);
 }
 
 static void what_cannot_be_configured_exits_100(void **state)
@@ -803,9 +813,12 @@ int main(void)
         cmocka_unit_test(a_killed_writer_costs_time_and_no_errors),
         cmocka_unit_test(deadlines_hold_while_the_writer_is_stopped),
         cmocka_unit_test(what_cannot_be_configured_exits_100),
-        cmocka_unit_test(sigterm_answers_what_is_in_flight_and_exits_0),
-        cmocka_unit_test(more_in_flight_than_the_segment_has_slots_is_answered_too),
-        cmocka_unit_test(a_retired_segment_is_left_with_the_temporary_code),
+        cmocka_unit_test_setup_teardown(sigterm_answers_what_is_in_flight_and_exits_0, own_begin,
+                                        group_end),
+        cmocka_unit_test_setup_teardown(more_in_flight_than_the_segment_has_slots_is_answered_too,
+                                        few_slots_begin, group_end),
+        cmocka_unit_test_setup_teardown(a_retired_segment_is_left_with_the_temporary_code,
+                                        own_begin, group_end),
     };
     return cmocka_run_group_tests(tests, group_begin, group_end);
 }
