@@ -104,6 +104,11 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/liba
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/fault/%: $(BUILD)/tests/fault/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/fault/shim.so: tests/fault/shim.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O1 -D_GNU_SOURCE -shared -fPIC $< -ldl -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
@@ -147,7 +152,13 @@ run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM))
 REPLAYS := $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ))
 test: all $(TESTS) $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
-	AZOTH_BUILD=$(BUILD) AZOTH_SAN='$(SAN)' tests/run $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
+	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+
+# The programs and tests with crash points.
+FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
+.PHONY: faults
+faults: all $(BUILD)/tests/fault/test_faults $(BUILD)/tests/fault/shim.so
 
 bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
 	AZOTH_BUILD=$(BUILD) tests/bench/run

@@ -13,17 +13,16 @@
  *   killed: its locks are given back by the others; what it had submitted is committed.
  */
 #include "core/clock.h"
-#include "core/config.h"
 #include "core/dbdir.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/program.h"
 #include "core/service.h"
 #include "workers/server.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define ATTACH_WAIT_NS   (30 * NS_PER_S)
 #define ATTACH_RETRY_MS  100
@@ -47,7 +46,8 @@ static const char usage[] =
     "Exit status: 0 stopped, 1 failed, 75 try again, 100 do not restart (configuration).\n";
 
 struct arguments {
-    char dir[4096], run_dir[4096], name[AZOTH_NAME_MAX + 1];
+    struct program program;
+    const char *name;
     const char *load[COMMAND_LIBS_MAX];
     uint32_t loads;
 };
@@ -67,8 +67,21 @@ struct worker {
 
 /* ---- flags ---- */
 
-/* Of a worker: like other names, but it may begin with a digit, since workers are often numbered.
- */
+static int load_flag(void *arg, int argc, char **argv, int *i, struct azoth_error *err)
+{
+    struct arguments *a = arg;
+    if (strcmp(argv[*i], "--load") != 0)
+        return 0;
+    if (*i + 1 >= argc)
+        return error_set(err, AZOTH_ERR_USAGE, "--load needs the path of a shared object");
+    if (a->loads == COMMAND_LIBS_MAX)
+        return error_set(err, AZOTH_ERR_USAGE, "--load: at most %u", COMMAND_LIBS_MAX);
+    a->load[a->loads++] = argv[*i + 1];
+    *i += 2;
+    return 1;
+}
+
+/* Like other names, but it may begin with a digit, since workers are often numbered. */
 static int name_valid(const char *name)
 {
     char lettered[AZOTH_NAME_MAX + 2];
@@ -79,99 +92,25 @@ static int name_valid(const char *name)
     return dbdir_name_valid(lettered);
 }
 
-/* Our own flags: 1 taken, 0 not ours, USAGE. */
-static int own_flag(struct arguments *a, const char **dir, const char **instance, int argc,
-                    char **argv, int *i, struct azoth_error *err)
+static int parse(struct arguments *a, int argc, char **argv, struct azoth_error *err)
 {
-    static const char *const names[] = {"--dir", "--name", "--instance", "--load"};
-    unsigned k = 0;
-    while (k < 4 && strcmp(argv[*i], names[k]) != 0)
-        k++;
-    if (k == 4)
-        return 0;
-    if (*i + 1 >= argc)
-        return error_set(err, AZOTH_ERR_USAGE, "%s needs a value", argv[*i]);
-    const char *value = argv[*i + 1];
-    *i += 2;
-    switch (k) {
-    case 0:
-        *dir = value;
-        break;
-    case 1:
-        snprintf(a->name, sizeof a->name, "%s", name_valid(value) ? value : "");
-        if (!a->name[0])
-            return error_set(err, AZOTH_ERR_USAGE,
-                             "--name %s: 1 to %u letters, digits, _ and - are a name", value,
-                             AZOTH_NAME_MAX - 1);
-        break;
-    case 2:
-        *instance = value;
-        break;
-    default:
-        if (a->loads == COMMAND_LIBS_MAX)
-            return error_set(err, AZOTH_ERR_USAGE, "--load: at most %u", COMMAND_LIBS_MAX);
-        a->load[a->loads++] = value;
-    }
-    return 1;
-}
-
-static int where(struct arguments *a, const char *dir, const char *instance,
-                 struct azoth_error *err)
-{
-    if (!instance)
-        return dbdir_resolve(dir, a->dir, sizeof a->dir, err);
-    char name[AZOTH_NAME_MAX + 64];
-    int rc = dbdir_instance(instance, a->dir, sizeof a->dir, a->run_dir, sizeof a->run_dir, name,
-                            sizeof name, err);
+    a->program.name = "azoth-worker";
+    a->program.flag = load_flag;
+    a->program.arg = a;
+    int rc = program_parse(&a->program, argc, argv, err);
     if (rc)
         return rc;
-    if (name[0] && !name_valid(name))
-        return error_set(err, AZOTH_ERR_USAGE, "--instance %s: not a worker's name", instance);
-    if (name[0])
-        snprintf(a->name, sizeof a->name, "%.*s", (int)sizeof a->name - 1, name);
-    return 0;
-}
-
-static int parse(int argc, char **argv, struct arguments *a, struct config *c,
-                 struct azoth_error *err)
-{
-    const char *dir = NULL, *instance = NULL;
-    int rc = 0;
-    /* Twice: the directory must be known before its azoth.conf is read, and flags win over that. */
-    config_defaults(c);
-    for (int i = 1; i < argc;) {
-        rc = own_flag(a, &dir, &instance, argc, argv, &i, err);
-        if (rc == 0)
-            rc = config_flag(c, argc, argv, &i, err);
-        if (rc == 0)
-            rc = error_set(err, AZOTH_ERR_USAGE, "%s: no such option (azoth-worker --help)",
-                           argv[i]);
-        if (rc < 0)
-            return rc;
-    }
-    rc = where(a, dir, instance, err);
-    if (!rc)
-        rc = config_load(c, a->dir, err);
-    for (int i = 1; i < argc && !rc;) {
-        int got = config_flag(c, argc, argv, &i, err);
-        if (got < 0)
-            return got;
-        if (got == 0)
-            i += 2; /* one of ours, with its value */
-    }
-    if (rc)
-        return rc;
-    if (c->text[CONFIG_run_dir][0])
-        snprintf(a->run_dir, sizeof a->run_dir, "%s", c->text[CONFIG_run_dir]);
-    else if (!a->run_dir[0] && dbdir_path(a->run_dir, sizeof a->run_dir, a->dir, "run"))
-        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", a->dir);
+    a->name = a->program.instance_name[0] ? a->program.instance_name : "1";
+    if (!name_valid(a->name))
+        return error_set(err, AZOTH_ERR_USAGE,
+                         "--name %s: a worker's name has 1 to %u letters, digits, _ and -", a->name,
+                         AZOTH_NAME_MAX - 1);
     return 0;
 }
 
 /* ---- opening ---- */
 
-static int commands_open(struct worker *w, const struct arguments *a, const struct config *c,
-                         struct azoth_error *err)
+static int commands_open(struct worker *w, const struct arguments *a, struct azoth_error *err)
 {
     int rc = command_set_open(&w->commands, err);
     for (uint32_t i = 0; !rc && i < a->loads; i++)
@@ -179,7 +118,8 @@ static int commands_open(struct worker *w, const struct arguments *a, const stru
     if (rc == AZOTH_ERR_DUPLICATE)
         rc = err->code = AZOTH_ERR_CONFIG; /* no restart will mend it */
     if (!rc)
-        rc = command_timer_open(c->number[CONFIG_worker_command_time] * NS_PER_MS, &w->timer, err);
+        rc = command_timer_open(a->program.config.number[CONFIG_worker_command_time] * NS_PER_MS,
+                                &w->timer, err);
     return rc;
 }
 
@@ -188,7 +128,7 @@ static int attach_once(struct worker *w, const struct arguments *a, struct azoth
 {
     struct segment_name name;
     struct segment *s;
-    int rc = segment_name_of(a->dir, &name, err);
+    int rc = segment_name_of(a->program.dir, &name, err);
     if (!rc)
         rc = segment_attach(&name, &s, err);
     if (rc)
@@ -198,7 +138,7 @@ static int attach_once(struct worker *w, const struct arguments *a, struct azoth
         segment_detach(s);
         return error_set(err, AZOTH_ERR_NO_WRITER, "the segment is of another data file");
     }
-    rc = participant_join(s, a->dir, PARTICIPANT_WORKER, a->name, &w->participant, err);
+    rc = participant_join(s, a->program.dir, PARTICIPANT_WORKER, a->name, &w->participant, err);
     if (rc)
         segment_detach(s);
     else
@@ -219,40 +159,36 @@ static int attach(struct worker *w, const struct arguments *a, struct azoth_erro
             return rc;
         service_heartbeat(&w->service, now);
         if (!said++)
-            log_line(LOG_LEVEL_NOTICE, "waiting for the writer dir=%s", a->dir);
+            log_line(LOG_LEVEL_NOTICE, "waiting for the writer dir=%s", a->program.dir);
         struct pollfd p = {.fd = w->service.signal_fd, .events = POLLIN};
         poll(&p, 1, ATTACH_RETRY_MS);
     }
     return rc;
 }
 
-static int listen_on(struct worker *w, const struct arguments *a, const struct config *c,
-                     struct azoth_error *err)
+static int listen_on(struct worker *w, const struct arguments *a, struct azoth_error *err)
 {
-    int rc = dbdir_make(a->run_dir, 0770, err);
-    if (!rc)
-        rc = dbdir_endpoint(w->endpoint, sizeof w->endpoint, a->run_dir, err, "worker-%s.sock",
-                            a->name);
+    int rc = dbdir_endpoint(w->endpoint, sizeof w->endpoint, a->program.run_dir, err,
+                            "worker-%s.sock", a->name);
     if (!rc)
         rc = reqrep_bind(w->endpoint, &w->socket, err);
-    if (!rc && c->text[CONFIG_worker_listen][0])
-        rc = reqrep_bind_more(w->socket, c->text[CONFIG_worker_listen], err);
+    if (!rc && a->program.config.text[CONFIG_worker_listen][0])
+        rc = reqrep_bind_more(w->socket, a->program.config.text[CONFIG_worker_listen], err);
     return rc;
 }
 
-static int open_all(struct worker *w, const struct arguments *a, const struct config *c,
-                    struct azoth_error *err)
+static int open_all(struct worker *w, const struct arguments *a, struct azoth_error *err)
 {
     int rc = service_init(&w->service, err); /* before any thread: they inherit the mask */
     if (!rc)
-        rc = commands_open(w, a, c, err);
+        rc = commands_open(w, a, err);
     if (!rc)
-        rc = store_open(a->dir, 0, &w->store, err);
+        rc = store_open(a->program.dir, 0, &w->store, err);
     if (!rc)
         rc = attach(w, a, err);
     if (rc || w->service.stopping)
         return rc;
-    rc = listen_on(w, a, c, err);
+    rc = listen_on(w, a, err);
     if (rc)
         return rc;
     struct server_options o = {
@@ -337,14 +273,15 @@ static void drain(struct worker *w)
     }
 }
 
-static int run(const struct arguments *a, const struct config *c, struct azoth_error *err)
+static int run(const struct arguments *a, struct azoth_error *err)
 {
     struct worker w = {0};
-    int rc = open_all(&w, a, c, err);
+    int rc = open_all(&w, a, err);
     if (!rc && w.server) {
         log_line(LOG_LEVEL_NOTICE, "ready endpoint=%s%s%s commands=%u slots=%u", w.endpoint,
-                 c->text[CONFIG_worker_listen][0] ? "," : "", c->text[CONFIG_worker_listen],
-                 command_count(w.commands), w.segment->slots);
+                 a->program.config.text[CONFIG_worker_listen][0] ? "," : "",
+                 a->program.config.text[CONFIG_worker_listen], command_count(w.commands),
+                 w.segment->slots);
         service_ready(&w.service, "listening on %s", w.endpoint);
         rc = serve(&w, err);
         drain(&w);
@@ -360,22 +297,13 @@ static int run(const struct arguments *a, const struct config *c, struct azoth_e
 
 int main(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0)
-            return fputs(usage, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0)
-            return puts("azoth-worker " AZOTH_VERSION) < 0;
-    }
-    umask(0007);
-    log_init("azoth-worker", LOG_LEVEL_INFO);
-    struct arguments a = {.name = "1"};
-    struct config c;
+    static struct arguments a; /* too large for the stack */
     struct azoth_error err = {0};
-    int level, rc = parse(argc, argv, &a, &c, &err);
-    if (!rc && log_level_parse(c.text[CONFIG_log_level], &level) == 0)
-        log_init("azoth-worker", level);
+    if (program_help(argc, argv, "azoth-worker", usage))
+        return 0;
+    int rc = parse(&a, argc, argv, &err);
     if (!rc)
-        rc = run(&a, &c, &err);
+        rc = run(&a, &err);
     if (rc)
         log_error(LOG_LEVEL_ERR, "stopping", &err);
     return rc ? service_exit_code(rc) : 0;

@@ -8,7 +8,8 @@
  * Failure modes
  *   an operation fails          nothing of its transaction was put yet: refused alone (A1)
  *   LMDB is full in the middle  the batch is aborted whole; the caller tries halves
- *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above
+ *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above.
+ *                               LMDB calls a write that was cut short by a full disk EIO
  *   the commit fails otherwise  what the disk holds is unknown: the process must end (A3)
  *   killed anywhere             the old meta page or the new one counts; the next writer commits a
  *                               write transaction of its own before it believes either (A2)
@@ -34,8 +35,12 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+/* Less than the greatest batch's pages: then a short write is the disk's being full. */
+#define NEARLY_FULL_BYTES (16u << 20)
 
 /* One key of the transaction that is being evaluated. */
 struct plan_key {
@@ -246,6 +251,22 @@ void append_abort(struct append *a)
     a->changes = 0;
 }
 
+/* LMDB answers EIO when a page was written in part, which is what a disk that runs full does. The meta
+ * page was not written then; had it been tried and failed, the environment would be unusable. */
+static int cut_short_by_full_disk(struct append *a)
+{
+    struct statvfs fs;
+    int fd;
+    MDB_txn *probe;
+    if (mdb_env_get_fd(a->env, &fd) || fstatvfs(fd, &fs) ||
+        (uint64_t)fs.f_bavail * fs.f_frsize > NEARLY_FULL_BYTES)
+        return 0;
+    if (mdb_txn_begin(a->env, NULL, 0, &probe))
+        return 0;
+    mdb_txn_abort(probe);
+    return 1;
+}
+
 int append_commit(struct append *a, const struct batch_entry *entries, uint32_t n,
                   struct azoth_error *err)
 {
@@ -261,6 +282,8 @@ int append_commit(struct append *a, const struct batch_entry *entries, uint32_t 
         return 0;
     }
     a->head = a->saved;
+    if (rc == EIO && cut_short_by_full_disk(a))
+        rc = ENOSPC;
     int code = lmdb_error(err, rc, "commit");
     if (code != AZOTH_ERR_NOSPACE)
         a->dead = 1;

@@ -37,6 +37,7 @@ struct lag {
     struct lag_row row[ROWS_MAX];
     uint32_t rows;
     uint64_t head;
+    int head_known; /* 0: no gauges are there, and the store did not answer */
     int feed_alive;
     int64_t wall_ns;
     struct azoth_error store_err; /* code 0: times are known */
@@ -162,6 +163,7 @@ static void read_rows(struct lag *g)
     qsort(g->row, g->rows, sizeof *g->row, by_name);
     ask_files(g);
     g->head = v.gauges ? gauge_get(&v.gauges->g->head_event) : 0;
+    g->head_known = v.gauges != NULL;
     view_close(&v);
 }
 
@@ -218,7 +220,7 @@ static const char *state_of(const struct lag *g, const struct lag_row *row)
     const struct projection_row *r = &row->r;
     if (!row->seen && !row->in_file)
         return "unseen";
-    if (r->cursor > g->head)
+    if (g->head_known && r->cursor > g->head)
         return "diverged";
     if (r->state == PROJECTION_FAILED || r->state == PROJECTION_STOPPED)
         return projection_state_name(r->state);
@@ -235,16 +237,21 @@ static void look(struct lag *g)
         for (uint32_t i = 0; i < g->rows; i++)
             q->id[i] = g->row[i].r.cursor + 1;
         int rc = cmd_ask_store(g->dir, ask_times, q, STORE_ANSWER_MS, &g->store_err);
-        if (rc == AZOTH_ERR_TIMEOUT)
+        if (rc == AZOTH_ERR_TIMEOUT) {
             q = NULL; /* the thread's now */
-        else if (!rc)
+        } else if (!rc) {
             g->head = q->head;
+            g->head_known = 1;
+        }
     }
     g->wall_ns = clock_wall_ns();
     for (uint32_t i = 0; i < g->rows; i++) {
         struct lag_row *row = &g->row[i];
         row->behind = g->head > row->r.cursor ? g->head - row->r.cursor : 0;
-        row->seconds_behind = row->behind == 0 ? 0 : q ? age(g->wall_ns, q->time_ns[i]) : -1;
+        row->seconds_behind = !g->head_known     ? -1
+                              : row->behind == 0 ? 0
+                              : q                ? age(g->wall_ns, q->time_ns[i])
+                                                 : -1;
         row->since_progress = age(g->wall_ns, row->r.progress_wall_ns);
         row->since_heard = age(g->wall_ns, row->r.heard_wall_ns);
         row->state = state_of(g, row);
@@ -256,6 +263,8 @@ static void look(struct lag *g)
 
 static int over(const struct lag *g, const struct lag_row *row)
 {
+    if (!g->head_known)
+        return g->events_max.given || g->ms_max.given; /* not known to be within */
     return (g->events_max.given && row->behind > g->events_max.n) ||
            (g->ms_max.given && (row->seconds_behind * 1e3 > (double)g->ms_max.n ||
                                 (row->behind && row->seconds_behind < 0)));
@@ -277,11 +286,19 @@ static void real_or_null(struct json_text *j, const char *key, double n)
         out_real(j, key, n);
 }
 
+static void u64_or_null(struct json_text *j, const char *key, int known, uint64_t n)
+{
+    if (known)
+        out_u64(j, key, n);
+    else
+        out_null(j, key);
+}
+
 static int print_json(const struct lag *g)
 {
     struct json_text j = {0};
     out_open(&j, NULL, '{');
-    out_u64(&j, "head", g->head);
+    u64_or_null(&j, "head", g->head_known, g->head);
     if (g->feed_alive < 0)
         out_null(&j, "feed_alive");
     else
@@ -296,8 +313,8 @@ static int print_json(const struct lag *g)
         out_u64(&j, "shards", row->r.shards);
         out_str(&j, "state", row->state);
         out_u64(&j, "cursor", row->r.cursor);
-        out_u64(&j, "head", g->head);
-        out_u64(&j, "events_behind", row->behind);
+        u64_or_null(&j, "head", g->head_known, g->head);
+        u64_or_null(&j, "events_behind", g->head_known, row->behind);
         real_or_null(&j, "seconds_behind", row->seconds_behind);
         real_or_null(&j, "since_progress_s", row->since_progress);
         real_or_null(&j, "since_heard_s", row->since_heard);
@@ -323,10 +340,9 @@ static const char *seconds(double n, char out[CMD_TIME_TEXT])
 static void print_text(const struct lag *g)
 {
     char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT];
-    printf("head: event %llu; feed: %s\n", (unsigned long long)g->head,
-           g->feed_alive < 0 ? "unknown"
-           : g->feed_alive   ? "running"
-                             : "not running");
+    if (g->head_known)
+        printf("head: event %llu; ", (unsigned long long)g->head);
+    printf("feed: %s\n", g->feed_alive < 0 ? "unknown" : g->feed_alive ? "running" : "not running");
     if (g->store_err.code)
         printf("times are not known: %s\n", g->store_err.message);
     if (!g->rows) {
@@ -337,15 +353,17 @@ static void print_text(const struct lag *g)
            "PROGRESS", "ERRORS");
     for (uint32_t i = 0; i < g->rows; i++) {
         const struct lag_row *row = &g->row[i];
-        char name[96], text[4 * sizeof row->r.error];
+        char name[96], text[4 * sizeof row->r.error], behind[24] = "-";
         if (row->r.shards > 1)
             snprintf(name, sizeof name, "%s %u/%u", row->r.name, row->r.shard, row->r.shards);
         else
             snprintf(name, sizeof name, "%s", row->r.name);
-        printf("%-28s %-9s %12llu %12llu %10s %10s %7llu%s\n", name, row->state,
-               (unsigned long long)row->r.cursor, (unsigned long long)row->behind,
-               seconds(row->seconds_behind, a), seconds(row->since_progress, b),
-               (unsigned long long)row->r.errors, over(g, row) ? "  OVER" : "");
+        if (g->head_known)
+            snprintf(behind, sizeof behind, "%llu", (unsigned long long)row->behind);
+        printf("%-28s %-9s %12llu %12s %10s %10s %7llu%s\n", name, row->state,
+               (unsigned long long)row->r.cursor, behind, seconds(row->seconds_behind, a),
+               seconds(row->since_progress, b), (unsigned long long)row->r.errors,
+               over(g, row) ? "  OVER" : "");
         if (*row->r.error)
             printf("    %s\n", bytes_print(bytes_str(row->r.error), text, sizeof text));
     }
@@ -394,6 +412,8 @@ static int wait_for(struct lag *g, const struct cmd_number *id, uint64_t timeout
     cmd_catch_signals();
     look(g);
     uint64_t want = id->has ? id->n : g->head;
+    if (!id->has && !g->head_known)
+        return cmd_fail(&g->store_err);
     if (g->rows == 0)
         return cmd_fail_code(
             AZOTH_ERR_NOT_FOUND,

@@ -3,6 +3,7 @@
  * their sockets in tpl images and JSON text.
  */
 #include "core/clock.h"
+#include "core/dbdir.h"
 #include "core/error.h"
 #include "core/reqrep.h"
 #include "core/wire.h"
@@ -200,10 +201,13 @@ static void world_begin(struct world *w, const char *slots)
     w->writer = harness_start(&w->h, "writer", 1, "azoth-writer", "--dir", w->h.dir,
                               slots ? "--segment-slots" : NULL, slots, NULL);
     struct azoth_error err = {0};
+    char run_dir[300];
+    snprintf(run_dir, sizeof run_dir, "%s/run", w->h.dir);
     for (int i = 0; i < 2; i++) {
-        snprintf(w->endpoint[i], sizeof w->endpoint[i], "ipc://%s/run/worker-%d.sock", w->h.dir,
-                 i + 1);
-        int rc = reqrep_connect(w->endpoint[i], &w->client[i], &err);
+        int rc = dbdir_endpoint(w->endpoint[i], sizeof w->endpoint[i], run_dir, &err,
+                                "worker-%d.sock", i + 1);
+        assert_int_equal(rc, 0);
+        rc = reqrep_connect(w->endpoint[i], &w->client[i], &err);
         assert_int_equal(rc, 0);
         expect_ok(ask(w, i, "{\"op\":\"ping\"}"));
     }
