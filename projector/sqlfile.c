@@ -1,12 +1,16 @@
+/*
+ * sqlfile.c - parsing a definition, line by line: a mark opens a block, other lines belong to the open
+ * block. SQL is not looked into further than to find where comments end: SQLite splits statements.
+ */
 #include "projector/sqlfile.h"
 
 #include "core/dbdir.h"
 #include "core/error.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -16,15 +20,51 @@ struct parser {
     const char *at, *end, *line_start;
     uint32_t line;
     struct sql_block *block; /* the one that lines go to */
-    struct azoth_error *err;
+    int skipping;            /* the lines of a mark that was not understood */
+    int strategy_given;
+    size_t types_bytes;
+    sqlfile_report report; /* NULL: the first error ends it */
+    void *arg;
+    struct azoth_error *err; /* the first */
+    int failed;              /* its code, or 0 */
 };
 
-static int fail_at(struct parser *p, const char *where, const char *fmt, const char *what)
+static int told(struct parser *p, const struct azoth_error *e)
 {
-    char text[160];
-    snprintf(text, sizeof text, fmt, what);
-    return error_set(p->err, AZOTH_ERR_PROJECTION, "%s:%u:%u: %s", p->f->path, p->line,
-                     (unsigned)(where - p->line_start) + 1, text);
+    if (!p->failed && p->err)
+        *p->err = *e;
+    if (!p->failed)
+        p->failed = e->code;
+    if (p->report)
+        p->report(p->arg, e);
+    return e->code;
+}
+
+/* fmt has one %s, for what (made printable). */
+__attribute__((format(printf, 3, 0))) static int fail_at(struct parser *p, const char *where,
+                                                         const char *fmt, struct azoth_bytes what)
+{
+    char shown[80], text[200];
+    struct azoth_error e = {0};
+    bytes_print(what, shown, sizeof shown);
+    snprintf(text, sizeof text, fmt, shown);
+    error_set(&e, AZOTH_ERR_PROJECTION, "%s:%u:%u: %s", p->f->path, p->line,
+              (unsigned)(where - p->line_start) + 1, text);
+    return told(p, &e);
+}
+
+static int fail_line(struct parser *p, uint32_t line, const char *what)
+{
+    struct azoth_error e = {0};
+    error_set(&e, AZOTH_ERR_PROJECTION, "%s:%u:1: %s", p->f->path, line, what);
+    return told(p, &e);
+}
+
+static int fail_memory(struct parser *p)
+{
+    struct azoth_error e = {0};
+    error_set(&e, AZOTH_ERR_NOMEM, "%s", p->f->path);
+    return told(p, &e);
 }
 
 /* ---- words of a mark ---- */
@@ -33,150 +73,239 @@ struct words {
     const char *at, *end;
 };
 
-static int next_word(struct words *w, char *out, size_t size, const char **ret_at)
+/* Of ASCII, whatever the locale says. */
+static int is_blank(char c)
 {
-    while (w->at < w->end && isspace((unsigned char)*w->at))
-        w->at++;
-    *ret_at = w->at;
-    size_t n = 0;
-    while (w->at < w->end && !isspace((unsigned char)*w->at)) {
-        if (n + 1 < size)
-            out[n++] = *w->at;
-        w->at++;
-    }
-    out[n] = 0;
-    return n > 0;
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-static int parse_strategy_name(const char *name, enum strategy *ret)
+static int is_digit(char c)
 {
-    static const char *const names[] = {"fail-fast", "log-and-skip", "dead-letter", "custom", "retry"};
-    for (int i = 0; i < 5; i++)
-        if (strcmp(name, names[i]) == 0) {
+    return c >= '0' && c <= '9';
+}
+
+static void skip_blanks(struct words *w)
+{
+    while (w->at < w->end && is_blank(*w->at))
+        w->at++;
+}
+
+/* The next word, or no bytes at the end of the line. */
+static struct azoth_bytes next_word(struct words *w)
+{
+    skip_blanks(w);
+    const char *from = w->at;
+    while (w->at < w->end && !is_blank(*w->at))
+        w->at++;
+    return bytes_of(from, (size_t)(w->at - from));
+}
+
+static int is_word(struct azoth_bytes word, const char *s)
+{
+    return bytes_eq(word, bytes_str(s));
+}
+
+/* Digits at *at, moved behind them; 0 when there are none or it is over max. */
+static int take_number(const char **at, const char *end, uint64_t max, uint64_t *ret)
+{
+    uint64_t n = 0;
+    const char *from = *at;
+    for (; *at < end && is_digit(**at); ++*at) {
+        n = n * 10 + (uint64_t)(**at - '0');
+        if (n > max)
+            return 0;
+    }
+    *ret = n;
+    return *at > from;
+}
+
+static int word_number(struct azoth_bytes word, uint64_t max, uint64_t *ret)
+{
+    const char *at = word.ptr, *end = at + word.len;
+    return take_number(&at, end, max, ret) && at == end;
+}
+
+static int take_text(const char **at, const char *end, const char *text)
+{
+    size_t n = strlen(text);
+    if ((size_t)(end - *at) < n || memcmp(*at, text, n) != 0)
+        return 0;
+    *at += n;
+    return 1;
+}
+
+static int take_ms(const char **at, const char *end, uint64_t *ret)
+{
+    uint64_t n;
+    if (!take_number(at, end, 1000000000, &n))
+        return 0;
+    if (take_text(at, end, "min"))
+        n *= 60000;
+    else if (take_text(at, end, "s"))
+        n *= 1000;
+    else if (!take_text(at, end, "ms"))
+        return 0;
+    *ret = n;
+    return 1;
+}
+
+/* "100ms..5s" */
+static int word_range(struct azoth_bytes word, uint64_t *ret_min, uint64_t *ret_max)
+{
+    const char *at = word.ptr, *end = at + word.len;
+    return take_ms(&at, end, ret_min) && take_text(&at, end, "..") && take_ms(&at, end, ret_max) &&
+           at == end && *ret_max >= *ret_min;
+}
+
+static int nothing_more(struct parser *p, struct words *w)
+{
+    struct azoth_bytes word = next_word(w);
+    return word.len ? fail_at(p, word.ptr, "%s: nothing more is wanted on this line", word) : 0;
+}
+
+/* ---- on-error ---- */
+
+static int strategy_of(struct azoth_bytes word, enum strategy *ret)
+{
+    static const char *const names[] = {[STRATEGY_FAIL_FAST] = "fail-fast",
+                                        [STRATEGY_LOG_AND_SKIP] = "log-and-skip",
+                                        [STRATEGY_DEAD_LETTER] = "dead-letter",
+                                        [STRATEGY_CUSTOM] = "custom",
+                                        [STRATEGY_RETRY] = "retry"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (is_word(word, names[i])) {
             *ret = (enum strategy)i;
             return 1;
         }
     return 0;
 }
 
-static int parse_ms(const char *text, char **end, uint64_t *ret)
+static int parse_retry(struct parser *p, struct words *w)
 {
-    if (!isdigit((unsigned char)*text))
+    struct sqlfile *f = p->f;
+    uint64_t count;
+    struct azoth_bytes word = next_word(w);
+    if (!word_number(word, 1000000, &count) || count == 0)
+        return fail_at(p, word.ptr, "\"%s\": retry wants a count of 1 to 1000000", word);
+    f->retry_count = (uint32_t)count;
+    word = next_word(w);
+    if (!word_range(word, &f->retry_min_ms, &f->retry_max_ms))
+        return fail_at(p, word.ptr, "\"%s\": retry wants MIN..MAX, as in 100ms..5s", word);
+    f->retry_then = STRATEGY_FAIL_FAST;
+    word = next_word(w);
+    if (word.len == 0)
         return 0;
-    errno = 0;
-    *ret = strtoull(text, end, 10);
-    if (errno || *ret > 1000000000)
-        return 0;
-    if (strncmp(*end, "ms", 2) == 0) {
-        *end += 2;
-    } else if (**end == 's') {
-        *ret *= 1000;
-        *end += 1;
-    } else if (strncmp(*end, "min", 3) == 0) {
-        *ret *= 60000;
-        *end += 3;
-    } else {
-        return 0;
-    }
-    return 1;
+    if (!is_word(word, "then"))
+        return fail_at(p, word.ptr, "\"%s\": `then` and another strategy are wanted", word);
+    word = next_word(w);
+    if (!strategy_of(word, &f->retry_then) || f->retry_then == STRATEGY_RETRY)
+        return fail_at(p, word.ptr, "\"%s\": `then` wants another strategy", word);
+    return 0;
 }
 
 static int parse_on_error(struct parser *p, struct words *w)
 {
-    char word[64], *end;
-    const char *at;
     struct sqlfile *f = p->f;
-    if (!next_word(w, word, sizeof word, &at) || !parse_strategy_name(word, &f->strategy))
-        return fail_at(p, at, "%s is no error strategy", word);
-    if (f->strategy == STRATEGY_RETRY) {
-        if (!next_word(w, word, sizeof word, &at) || !isdigit((unsigned char)*word))
-            return fail_at(p, at, "retry wants a count%s", "");
-        f->retry_count = (uint32_t)strtoul(word, NULL, 10);
-        if (!next_word(w, word, sizeof word, &at) || !parse_ms(word, &end, &f->retry_min_ms) ||
-            strncmp(end, "..", 2) != 0 || !parse_ms(end + 2, &end, &f->retry_max_ms) || *end ||
-            f->retry_max_ms < f->retry_min_ms)
-            return fail_at(p, at, "%s: retry wants MIN..MAX, as in 100ms..5s", word);
-        f->retry_then = STRATEGY_FAIL_FAST;
-        if (next_word(w, word, sizeof word, &at)) {
-            if (strcmp(word, "then") != 0 || !next_word(w, word, sizeof word, &at) ||
-                !parse_strategy_name(word, &f->retry_then) || f->retry_then == STRATEGY_RETRY)
-                return fail_at(p, at, "%s: `then` and another strategy are wanted", word);
-        }
-    }
-    if (next_word(w, word, sizeof word, &at))
-        return fail_at(p, at, "%s: nothing more is wanted", word);
-    if (f->strategy != STRATEGY_FAIL_FAST)
-        return fail_at(p, p->line_start, "this version offers fail-fast only%s", "");
-    return 0;
+    struct azoth_bytes word = next_word(w), name = word;
+    if (!strategy_of(word, &f->strategy))
+        return fail_at(p, word.ptr,
+                       "\"%s\" is no error strategy: fail-fast, log-and-skip, dead-letter, custom or "
+                       "retry",
+                       word);
+    int rc = f->strategy == STRATEGY_RETRY ? parse_retry(p, w) : 0;
+    if (!rc)
+        rc = nothing_more(p, w);
+    if (!rc && p->strategy_given)
+        rc = fail_at(p, name.ptr, "on-error %s: a file has one error strategy", name);
+    if (!rc && f->strategy != STRATEGY_FAIL_FAST)
+        rc = fail_at(p, name.ptr, "on-error %s: not offered by this version, which has fail-fast",
+                     name);
+    p->strategy_given = 1;
+    return rc;
 }
 
-/* ---- marks ---- */
+/* ---- the other marks ---- */
 
 static int parse_projection(struct parser *p, struct words *w)
 {
-    char word[128];
-    const char *at;
+    char name[AZOTH_NAME_MAX + 2];
+    struct azoth_bytes word = next_word(w);
     if (p->f->name[0])
-        return fail_at(p, p->line_start, "a file defines one projection, this one has %s", p->f->name);
-    if (!next_word(w, word, sizeof word, &at) || !dbdir_name_valid(word))
-        return fail_at(p, at, "\"%s\" is no name: a letter, then letters, digits, _ and -", word);
-    snprintf(p->f->name, sizeof p->f->name, "%s", word);
-    return 0;
+        return fail_at(p, word.ptr, "a file defines one projection, this one has %s",
+                       bytes_str(p->f->name));
+    snprintf(name, sizeof name, "%.*s", (int)(word.len > AZOTH_NAME_MAX ? AZOTH_NAME_MAX + 1 : word.len),
+             (const char *)word.ptr);
+    if (!dbdir_name_valid(name))
+        return fail_at(p, word.ptr, "\"%s\" is no name: a letter, then letters, digits, _ and -", word);
+    memcpy(p->f->name, name, sizeof p->f->name);
+    return nothing_more(p, w);
 }
 
 static int parse_shard_by(struct parser *p, struct words *w)
 {
-    char word[256];
-    const char *at;
-    if (!next_word(w, word, sizeof word, &at) ||
-        (strcmp(word, "@key") != 0 && (word[0] != ':' || !word[1])))
-        return fail_at(p, at, "\"%s\": shard-by wants :field or @key", word);
-    snprintf(p->f->shard_by, sizeof p->f->shard_by, "%s", word);
-    return 0;
+    struct sqlfile *f = p->f;
+    struct azoth_bytes word = next_word(w);
+    const char *s = word.ptr;
+    if (!is_word(word, "@key") && (word.len < 2 || *s != ':' || word.len >= sizeof f->shard_by))
+        return fail_at(p, s, "\"%s\": shard-by wants :field or @key", word);
+    if (f->shard_by[0])
+        return fail_at(p, s, "shard-by %s: a file has one shard-by", word);
+    memcpy(f->shard_by, s, word.len);
+    f->shard_by[word.len] = 0;
+    return nothing_more(p, w);
 }
 
 static int parse_migration(struct parser *p, struct words *w)
 {
-    char word[64];
-    const char *at;
     struct sqlfile *f = p->f;
-    if (!next_word(w, word, sizeof word, &at) || strspn(word, "0123456789") != strlen(word) ||
-        strlen(word) > 9)
-        return fail_at(p, at, "\"%s\": migration wants a number and a title", word);
-    uint32_t version = (uint32_t)strtoul(word, NULL, 10);
-    uint32_t last = f->migrations ? f->migration[f->migrations - 1].version : 0;
-    if (version == last && last)
-        return fail_at(p, at, "migration %s is there twice", word);
-    if (version <= last)
-        return fail_at(p, at, "migration %s follows a higher one", word);
+    struct azoth_bytes word = next_word(w);
+    uint64_t version;
+    if (!word_number(word, 999999999, &version) || version == 0)
+        return fail_at(p, word.ptr, "\"%s\": migration wants a number from 1 and a title", word);
+    for (uint32_t i = f->migrations; i > 0 && f->migration[i - 1].version >= version; i--)
+        if (f->migration[i - 1].version == version)
+            return fail_at(p, word.ptr, "migration %s is there twice", word);
+    if (f->migrations && f->migration[f->migrations - 1].version > version)
+        return fail_at(p, word.ptr, "migration %s follows a higher one", word);
+    skip_blanks(w);
+    struct azoth_bytes title = bytes_of(w->at, (size_t)(w->end - w->at));
+    while (title.len && is_blank(w->at[title.len - 1]))
+        title.len--;
+    if (title.len > SQLFILE_TITLE_MAX)
+        return fail_at(p, w->at, "a title has at most 79 bytes, not: %s", title);
+    if (f->migrations == SQLFILE_MIGRATIONS_MAX)
+        return fail_at(p, word.ptr, "migration %s: there are 10000 already", word);
     struct sql_migration *m = realloc(f->migration, (f->migrations + 1) * sizeof *m);
     if (!m)
-        return error_set(p->err, AZOTH_ERR_NOMEM, "%s", f->path);
+        return fail_memory(p);
     f->migration = m;
     m = &f->migration[f->migrations++];
     memset(m, 0, sizeof *m);
-    m->version = version;
-    while (w->at < w->end && isspace((unsigned char)*w->at))
-        w->at++;
-    size_t n = (size_t)(w->end - w->at);
-    while (n && isspace((unsigned char)w->at[n - 1]))
-        n--;
-    snprintf(m->title, sizeof m->title, "%.*s", (int)n, w->at);
+    m->version = (uint32_t)version;
+    m->mark_line = p->line;
+    memcpy(m->title, title.ptr, title.len);
     p->block = &m->up;
     return 0;
 }
 
-static int parse_undo(struct parser *p)
+/* open: the block that this mark ends. */
+static int parse_undo(struct parser *p, struct words *w, const struct sql_block *open)
 {
     struct sqlfile *f = p->f;
-    if (!f->migrations || p->block != &f->migration[f->migrations - 1].up)
-        return fail_at(p, p->line_start, "undo follows its migration%s", "");
-    p->block = &f->migration[f->migrations - 1].undo;
-    return 0;
+    struct sql_migration *m = f->migrations ? &f->migration[f->migrations - 1] : NULL;
+    if (!m || open != &m->up)
+        return fail_at(p, p->line_start, "undo follows the SQL of its migration%s",
+                       bytes_of(NULL, 0));
+    p->block = &m->undo;
+    p->block->line = p->line;
+    return nothing_more(p, w);
 }
 
-static int type_taken(const struct sqlfile *f, struct azoth_bytes type)
+static int type_taken(const struct sqlfile *f, const struct sql_handler *h, struct azoth_bytes type)
 {
+    for (uint32_t t = 0; t < h->types_len; t++)
+        if (bytes_eq(h->types[t], type))
+            return 1;
     for (uint32_t i = 0; i < f->handlers; i++)
         for (uint32_t t = 0; t < f->handler[i].types_len; t++)
             if (bytes_eq(f->handler[i].types[t], type))
@@ -184,37 +313,54 @@ static int type_taken(const struct sqlfile *f, struct azoth_bytes type)
     return 0;
 }
 
+static int add_type(struct parser *p, struct sql_handler *h, struct azoth_bytes type)
+{
+    if (type.len == 0)
+        return fail_at(p, type.ptr, "an event type is wanted here%s", bytes_of(NULL, 0));
+    if (type.len > AZOTH_EVENT_TYPE_MAX)
+        return fail_at(p, type.ptr, "an event's type has at most 255 bytes, not: %s", type);
+    if (type_taken(p->f, h, type))
+        return fail_at(p, type.ptr, "type %s has a handler already", type);
+    if (h->types_len == SQLFILE_TYPES_MAX)
+        return fail_at(p, type.ptr, "%s: a handler has at most 16 types", type);
+    p->types_bytes += type.len + 1;
+    if (p->types_bytes > SQLFILE_TYPES_BYTES_MAX)
+        return fail_at(p, type.ptr, "%s: all types together are over 65536 bytes", type);
+    h->types[h->types_len++] = type;
+    return 0;
+}
+
+static int parse_types(struct parser *p, struct words *w, struct sql_handler *h)
+{
+    for (;;) {
+        skip_blanks(w);
+        const char *from = w->at;
+        while (w->at < w->end && *w->at != ',' && !is_blank(*w->at))
+            w->at++;
+        int rc = add_type(p, h, bytes_of(from, (size_t)(w->at - from)));
+        if (rc)
+            return rc;
+        skip_blanks(w);
+        if (w->at == w->end)
+            return 0;
+        if (*w->at != ',')
+            return fail_at(p, w->at, "\"%s\": a comma is wanted between types", next_word(w));
+        w->at++;
+    }
+}
+
 static int parse_on(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
     struct sql_handler h = {.mark_line = p->line};
-    while (w->at < w->end) {
-        while (w->at < w->end && (isspace((unsigned char)*w->at) || *w->at == ','))
-            w->at++;
-        const char *from = w->at;
-        while (w->at < w->end && *w->at != ',' && !isspace((unsigned char)*w->at))
-            w->at++;
-        struct azoth_bytes type = bytes_of(from, (size_t)(w->at - from));
-        char text[80];
-        if (type.len == 0)
-            break;
-        if (type.len > AZOTH_EVENT_TYPE_MAX)
-            return fail_at(p, from, "an event's type has at most 255 bytes%s", "");
-        bytes_print(type, text, sizeof text);
-        for (uint32_t t = 0; t < h.types_len; t++)
-            if (bytes_eq(h.types[t], type))
-                return fail_at(p, from, "type %s has a handler already", text);
-        if (type_taken(f, type))
-            return fail_at(p, from, "type %s has a handler already", text);
-        if (h.types_len == sizeof h.types / sizeof *h.types)
-            return fail_at(p, from, "a handler has at most 16 types%s", "");
-        h.types[h.types_len++] = type;
-    }
-    if (h.types_len == 0)
-        return fail_at(p, w->end, "on wants an event type%s", "");
+    if (f->handlers == SQLFILE_HANDLERS_MAX)
+        return fail_at(p, p->line_start, "a file has at most 1024 handlers%s", bytes_of(NULL, 0));
+    int rc = parse_types(p, w, &h);
+    if (rc)
+        return rc;
     struct sql_handler *all = realloc(f->handler, (f->handlers + 1) * sizeof *all);
     if (!all)
-        return error_set(p->err, AZOTH_ERR_NOMEM, "%s", f->path);
+        return fail_memory(p);
     f->handler = all;
     f->handler[f->handlers] = h;
     p->block = &f->handler[f->handlers++].sql;
@@ -224,59 +370,69 @@ static int parse_on(struct parser *p, struct words *w)
 static int parse_mark(struct parser *p, const char *from, const char *to)
 {
     struct words w = {from, to};
-    char word[64];
-    const char *at;
-    if (!next_word(&w, word, sizeof word, &at))
-        return fail_at(p, at, "a mark without a word%s", "");
+    struct azoth_bytes word = next_word(&w);
+    const struct sql_block *open = p->block;
     p->block = NULL;
-    if (strcmp(word, "projection") == 0)
+    if (word.len == 0)
+        return fail_at(p, word.ptr, "a mark without a word%s", word);
+    if (is_word(word, "projection"))
         return parse_projection(p, &w);
-    if (!p->f->name[0])
-        return fail_at(p, at, "the first mark is `projection NAME`, not %s", word);
-    if (strcmp(word, "on-error") == 0)
+    if (!p->f->name[0] && !p->failed)
+        return fail_at(p, word.ptr, "the first mark is `projection NAME`, not %s", word);
+    if (is_word(word, "on-error"))
         return parse_on_error(p, &w);
-    if (strcmp(word, "shard-by") == 0)
+    if (is_word(word, "shard-by"))
         return parse_shard_by(p, &w);
-    if (strcmp(word, "migration") == 0)
+    if (is_word(word, "migration"))
         return parse_migration(p, &w);
-    if (strcmp(word, "undo") == 0) {
-        p->block = p->f->migrations ? &p->f->migration[p->f->migrations - 1].up : NULL;
-        return parse_undo(p);
-    }
-    if (strcmp(word, "on") == 0)
+    if (is_word(word, "undo"))
+        return parse_undo(p, &w, open);
+    if (is_word(word, "on"))
         return parse_on(p, &w);
-    return fail_at(p, at, "there is no mark `%s`", word);
+    return fail_at(p, word.ptr, "there is no mark `%s`", word);
 }
 
-/* The text after "-- azoth:" when the line is a mark, else NULL. */
+/* ---- lines ---- */
+
+/*
+ * The text after "-- azoth:" when the line is a mark, else NULL. Neither letters' case nor blanks make
+ * it a comment: a handler that is silently none would be worse.
+ */
 static const char *mark_of(const char *from, const char *to)
 {
-    while (from < to && (*from == ' ' || *from == '\t'))
-        from++;
-    if (to - from < 2 || from[0] != '-' || from[1] != '-')
+    struct words w = {from, to};
+    skip_blanks(&w);
+    if (w.end - w.at < 2 || w.at[0] != '-' || w.at[1] != '-')
         return NULL;
-    from += 2;
-    while (from < to && (*from == ' ' || *from == '\t'))
-        from++;
-    return to - from >= 6 && memcmp(from, "azoth:", 6) == 0 ? from + 6 : NULL;
+    w.at += 2;
+    skip_blanks(&w);
+    if (w.end - w.at < 6 || strncasecmp(w.at, "azoth", 5) != 0)
+        return NULL;
+    w.at += 5;
+    skip_blanks(&w);
+    return w.at < w.end && *w.at == ':' ? w.at + 1 : NULL;
 }
 
 static int line_is_comment(const char *from, const char *to)
 {
-    while (from < to && isspace((unsigned char)*from))
-        from++;
-    return from == to || (to - from >= 2 && from[0] == '-' && from[1] == '-');
+    struct words w = {from, to};
+    skip_blanks(&w);
+    return w.at == w.end || (w.end - w.at >= 2 && w.at[0] == '-' && w.at[1] == '-');
 }
 
 static int parse_line(struct parser *p, const char *to)
 {
     const char *mark = mark_of(p->at, to);
-    if (mark)
-        return parse_mark(p, mark, to);
+    if (mark) {
+        int rc = parse_mark(p, mark, to);
+        p->skipping = rc != 0;
+        return rc;
+    }
     if (!p->block) {
-        if (line_is_comment(p->at, to))
+        if (p->skipping || line_is_comment(p->at, to))
             return 0;
-        return fail_at(p, p->at, "SQL stands in a migration or an `on` block%s", "");
+        p->skipping = 1;
+        return fail_at(p, p->at, "SQL stands in a migration or an `on` block%s", bytes_of(NULL, 0));
     }
     if (!p->block->text.ptr) {
         p->block->text.ptr = p->at;
@@ -286,82 +442,237 @@ static int parse_line(struct parser *p, const char *to)
     return 0;
 }
 
-static void checksums(struct sqlfile *f)
+/* ---- blocks ---- */
+
+/* Behind the string, name or comment that begins at p[at], as SQLite's tokenizer sees it. */
+static size_t skip_token(const char *p, size_t at, size_t len, int *ret_comment)
 {
-    for (uint32_t i = 0; i < f->migrations; i++)
-        f->migration[i].checksum =
-            XXH3_64bits(f->migration[i].up.text.ptr, f->migration[i].up.text.len);
+    char c = p[at], next = at + 1 < len ? p[at + 1] : 0;
+    *ret_comment = (c == '-' && next == '-') || (c == '/' && next == '*');
+    if (c == '-' && next == '-') {
+        while (at < len && p[at] != '\n')
+            at++;
+    } else if (c == '/' && next == '*') {
+        const char *end = memmem(p + at + 2, len - at - 2, "*/", 2);
+        at = end ? (size_t)(end + 2 - p) : len;
+    } else if (c == '\'' || c == '"' || c == '`' || c == '[') {
+        /* A doubled quote is an end and a beginning: the same for us. */
+        const char *end = memchr(p + at + 1, c == '[' ? ']' : c, len - at - 1);
+        at = end ? (size_t)(end + 1 - p) : len;
+    } else {
+        at++;
+    }
+    return at;
+}
+
+/* Blank lines and comments around the SQL go, so that no checksum depends on them. */
+static void block_trim(struct sql_block *b)
+{
+    const char *p = b->text.ptr;
+    size_t len = b->text.len, at = 0, line_start = 0, from = 0, to = 0;
+    uint32_t line = b->line, from_line = line;
+    int found = 0, comment;
+    while (at < len) {
+        size_t begin = at;
+        at = skip_token(p, at, len, &comment);
+        if (!comment && !is_blank(p[begin])) {
+            if (!found) {
+                from = line_start;
+                from_line = line;
+            }
+            found = 1;
+            to = at;
+        }
+        for (size_t i = begin; i < at; i++)
+            if (p[i] == '\n') {
+                line++;
+                line_start = i + 1;
+            }
+    }
+    b->line = from_line;
+    b->text = bytes_of(p ? p + from : NULL, to - from);
+}
+
+void sqlfile_position(const struct sql_block *b, size_t at, uint32_t *ret_line,
+                      uint32_t *ret_column)
+{
+    const char *p = b->text.ptr;
+    *ret_line = b->line;
+    *ret_column = 1;
+    for (size_t i = 0; i < at && i < b->text.len; i++) {
+        ++*ret_column;
+        if (p[i] == '\n') {
+            ++*ret_line;
+            *ret_column = 1;
+        }
+    }
+}
+
+/* What can be said only at the end. */
+static int finish(struct parser *p)
+{
+    struct sqlfile *f = p->f;
+    if (!f->name[0] && !p->failed)
+        fail_line(p, 1, "`-- azoth: projection NAME` is missing");
+    for (uint32_t i = 0; i < f->migrations; i++) {
+        struct sql_migration *m = &f->migration[i];
+        uint32_t undo_line = m->undo.line;
+        block_trim(&m->up);
+        block_trim(&m->undo);
+        if (!m->up.text.len)
+            fail_line(p, m->mark_line, "this migration has no SQL");
+        if (undo_line && !m->undo.text.len)
+            fail_line(p, undo_line, "this undo has no SQL");
+        m->checksum = XXH3_64bits(m->up.text.ptr, m->up.text.len);
+    }
     f->checksum = 0;
     for (uint32_t i = 0; i < f->handlers; i++) {
-        const struct sql_handler *h = &f->handler[i];
+        struct sql_handler *h = &f->handler[i];
+        block_trim(&h->sql);
+        if (!h->sql.text.len)
+            fail_line(p, h->mark_line, "this handler has no SQL");
         for (uint32_t t = 0; t < h->types_len; t++)
             f->checksum = XXH3_64bits_withSeed(h->types[t].ptr, h->types[t].len, f->checksum);
         f->checksum = XXH3_64bits_withSeed(h->sql.text.ptr, h->sql.text.len, f->checksum);
     }
+    return p->failed;
+}
+
+/* ---- the file ---- */
+
+/* Text that SQLite can be given: UTF-8 without NULs. Says where it is not. */
+static int check_text(struct parser *p, struct azoth_bytes text)
+{
+    const char *start = text.ptr, *nul = text.len ? memchr(text.ptr, 0, text.len) : NULL;
+    if (text.len > SQLFILE_BYTES_MAX)
+        return fail_line(p, 1, "a definition has at most 1048576 bytes");
+    if (!nul && utf8_valid(text))
+        return 0;
+    p->at = start;
+    for (p->line_start = p->at; p->at < start + text.len;) {
+        const char *nl = memchr(p->at, '\n', text.len - (size_t)(p->at - start));
+        const char *to = nl ? nl + 1 : start + text.len;
+        struct azoth_bytes line = bytes_of(p->at, (size_t)(to - p->at));
+        p->line_start = p->at;
+        if (memchr(line.ptr, 0, line.len) || !utf8_valid(line))
+            break;
+        p->at = to;
+        p->line++;
+    }
+    /* The longest prefix that is text ends where the fault is. */
+    size_t good = 0, left = text.len - (size_t)(p->line_start - start);
+    for (size_t n = 1; n <= left && p->line_start[n - 1]; n++) {
+        if (utf8_valid(bytes_of(p->line_start + good, n - good)))
+            good = n;
+        else if (n - good >= 4)
+            break;
+    }
+    return fail_at(p, p->line_start + good, nul ? "not UTF-8 text without NULs%s" : "not UTF-8 text%s",
+                   bytes_of(NULL, 0));
+}
+
+static int parse(const char *path, struct azoth_bytes text, struct parser *p)
+{
+    static const size_t shown = 120; /* of the path: a message has 239 bytes */
+    struct sqlfile *f = p->f;
+    size_t n = strlen(path);
+    memset(f, 0, sizeof *f);
+    snprintf(f->path, sizeof f->path, "%s%s", n > shown ? "..." : "",
+             n > shown ? path + n - shown : path);
+    p->line = 1;
+    int rc = check_text(p, text);
+    if (rc)
+        return rc;
+    if (buf_add(&f->text, text.ptr, text.len) || buf_add(&f->text, "", 1))
+        return fail_memory(p);
+    p->line = 1;
+    p->at = (const char *)f->text.ptr;
+    p->end = p->at + text.len;
+    if (text.len >= 3 && memcmp(p->at, "\xef\xbb\xbf", 3) == 0)
+        p->at += 3; /* a byte order mark, as some editors write it */
+    while (p->at < p->end) {
+        const char *nl = memchr(p->at, '\n', (size_t)(p->end - p->at));
+        const char *to = nl ? nl : p->end;
+        p->line_start = p->at;
+        rc = parse_line(p, to);
+        if (rc && (rc != AZOTH_ERR_PROJECTION || !p->report))
+            return rc;
+        p->at = nl ? nl + 1 : p->end;
+        p->line++;
+    }
+    return finish(p);
 }
 
 int sqlfile_parse(const char *path, struct azoth_bytes text, struct sqlfile *ret,
                   struct azoth_error *err)
 {
-    memset(ret, 0, sizeof *ret);
-    snprintf(ret->path, sizeof ret->path, "%s", path);
-    if (text.len > SQLFILE_BYTES_MAX)
-        return error_set(err, AZOTH_ERR_PROJECTION, "%s: over %u bytes", path, SQLFILE_BYTES_MAX);
-    if (text.len && (memchr(text.ptr, 0, text.len) || !utf8_valid(text)))
-        return error_set(err, AZOTH_ERR_PROJECTION, "%s: not UTF-8 text", path);
-    if (buf_add(&ret->text, text.ptr, text.len) || buf_add(&ret->text, "", 1)) {
-        buf_fini(&ret->text);
-        return error_set(err, AZOTH_ERR_NOMEM, "%s", path);
-    }
-    const char *start = (const char *)ret->text.ptr;
-    struct parser p = {.f = ret, .at = start, .end = start + text.len, .line = 1, .err = err};
-    int rc = 0;
-    while (p.at < p.end && !rc) {
-        const char *nl = memchr(p.at, '\n', (size_t)(p.end - p.at));
-        const char *to = nl ? nl : p.end;
-        p.line_start = p.at;
-        rc = parse_line(&p, to);
-        p.at = nl ? nl + 1 : p.end;
-        p.line++;
-    }
-    if (!rc && !ret->name[0])
-        rc = error_set(err, AZOTH_ERR_PROJECTION, "%s:1:1: `-- azoth: projection NAME` is missing",
-                       path);
-    for (uint32_t i = 0; i < ret->handlers && !rc; i++)
-        if (!ret->handler[i].sql.text.len)
-            rc = error_set(err, AZOTH_ERR_PROJECTION, "%s:%u:1: this handler has no SQL", path,
-                           ret->handler[i].mark_line);
+    struct parser p = {.f = ret, .err = err};
+    int rc = parse(path, text, &p);
     if (rc)
         sqlfile_fini(ret);
-    else
-        checksums(ret);
+    return rc;
+}
+
+int sqlfile_parse_all(const char *path, struct azoth_bytes text, struct sqlfile *ret,
+                      sqlfile_report report, void *arg)
+{
+    struct parser p = {.f = ret, .report = report, .arg = arg};
+    return parse(path, text, &p);
+}
+
+static int read_text(const char *path, struct buf *out, struct azoth_error *err)
+{
+    struct stat st;
+    /* O_NONBLOCK: a FIFO of this name must not hold us up before it is refused. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT
+                   ? error_set(err, AZOTH_ERR_PROJECTION, "%s: there is no such file", path)
+                   : error_errno(err, errno, "%s", path);
+    int rc = 0;
+    if (fstat(fd, &st))
+        rc = error_errno(err, errno, "%s", path);
+    else if (!S_ISREG(st.st_mode))
+        rc = error_set(err, AZOTH_ERR_PROJECTION, "%s: not a regular file", path);
+    /* A byte over the limit is enough to refuse it. */
+    while (!rc && out->len <= SQLFILE_BYTES_MAX) {
+        if (buf_reserve(out, 65536)) {
+            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
+            break;
+        }
+        ssize_t n = read(fd, out->ptr + out->len, 65536);
+        if (n == 0)
+            break;
+        if (n > 0)
+            out->len += (size_t)n;
+        else if (errno != EINTR)
+            rc = error_errno(err, errno, "%s", path);
+    }
+    close(fd);
     return rc;
 }
 
 int sqlfile_read(const char *path, struct sqlfile *ret, struct azoth_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? error_set(err, AZOTH_ERR_PROJECTION, "%s: there is no such file", path)
-                               : error_errno(err, errno, "%s", path);
     struct buf text = {0};
-    int rc = 0;
-    for (ssize_t n = 1; n > 0 && !rc;) {
-        if (buf_reserve(&text, 65536)) {
-            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
-            break;
-        }
-        n = read(fd, text.ptr + text.len, 65536);
-        if (n < 0 && errno != EINTR)
-            rc = error_errno(err, errno, "%s", path);
-        else if (n > 0)
-            text.len += (size_t)n;
-        if (text.len > SQLFILE_BYTES_MAX)
-            break;
-    }
-    close(fd);
+    memset(ret, 0, sizeof *ret);
+    int rc = read_text(path, &text, err);
     if (!rc)
         rc = sqlfile_parse(path, buf_bytes(&text), ret, err);
+    buf_fini(&text);
+    return rc;
+}
+
+int sqlfile_read_all(const char *path, struct sqlfile *ret, sqlfile_report report, void *arg)
+{
+    struct buf text = {0};
+    struct azoth_error err = {0};
+    memset(ret, 0, sizeof *ret);
+    int rc = read_text(path, &text, &err);
+    if (rc)
+        report(arg, &err);
+    else
+        rc = sqlfile_parse_all(path, buf_bytes(&text), ret, report, arg);
     buf_fini(&text);
     return rc;
 }

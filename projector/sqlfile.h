@@ -3,25 +3,44 @@
  *
  *   -- azoth: projection NAME            first mark, once
  *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom |
- *                                        retry N MIN..MAX [then STRATEGY]
+ *                                        retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
  *   -- azoth: shard-by :FIELD | @key
- *   -- azoth: migration N TITLE          ascending from 1; SQL until the next mark
- *   -- azoth: undo                       of the migration before it
+ *   -- azoth: migration N [TITLE]        ascending from 1; SQL until the next mark
+ *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
+ *
+ * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
+ * Every strategy is parsed; this version refuses all but fail-fast by name.
  *
  * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.
+ *
+ * Everything here is plain memory: any thread, one at a time for one struct sqlfile.
  */
 #ifndef PROJECTOR_SQLFILE_H
 #define PROJECTOR_SQLFILE_H
 
 #include "core/buf.h"
 
-#define SQLFILE_BYTES_MAX (1u << 20)
+#define SQLFILE_BYTES_MAX      (1u << 20)
+#define SQLFILE_TITLE_MAX      79u    /* bytes of a migration's title */
+#define SQLFILE_MIGRATIONS_MAX 10000u
+#define SQLFILE_HANDLERS_MAX   1024u
+#define SQLFILE_TYPES_MAX      16u    /* event types of one handler */
+#define SQLFILE_TYPES_BYTES_MAX 65536u /* of all types, with a byte of length each: what a pull carries */
 
-enum strategy { STRATEGY_FAIL_FAST, STRATEGY_LOG_AND_SKIP, STRATEGY_DEAD_LETTER, STRATEGY_CUSTOM, STRATEGY_RETRY };
+enum strategy {
+    STRATEGY_FAIL_FAST,
+    STRATEGY_LOG_AND_SKIP,
+    STRATEGY_DEAD_LETTER,
+    STRATEGY_CUSTOM,
+    STRATEGY_RETRY
+};
 
-/* SQL text between two marks; borrows the file. */
+/*
+ * SQL text between two marks, without blank lines and comments around it, but from the beginning of
+ * a line. Borrows the file.
+ */
 struct sql_block {
     struct azoth_bytes text;
     uint32_t line; /* of its first character, from 1 */
@@ -29,20 +48,21 @@ struct sql_block {
 
 struct sql_migration {
     uint32_t version;
-    char title[80];
+    uint32_t mark_line;
+    char title[SQLFILE_TITLE_MAX + 1];
     struct sql_block up, undo; /* undo.text.len 0: none */
     uint64_t checksum;         /* XXH3_64bits of up */
 };
 
 struct sql_handler {
-    struct azoth_bytes types[16];
+    struct azoth_bytes types[SQLFILE_TYPES_MAX];
     uint32_t types_len;
     struct sql_block sql;
     uint32_t mark_line;
 };
 
 struct sqlfile {
-    char path[4096];
+    char path[4096]; /* for messages: a long one is cut in front, so that what is wrong has room */
     char name[AZOTH_NAME_MAX + 1];
     char shard_by[256]; /* ":field", "@key" or empty */
     enum strategy strategy, retry_then;
@@ -56,11 +76,34 @@ struct sqlfile {
     struct buf text;
 };
 
-/* Reads and parses. PROJECTION (err says FILE:LINE:COLUMN and what), IO, NOMEM. */
+/*
+ * Reads and parses the file `path` (a regular file). *ret owns a copy of the text until sqlfile_fini;
+ * after an error it is empty. PROJECTION: the file is not there or not valid, err says
+ * FILE:LINE:COLUMN (from 1; columns count bytes) and what. IO, PERMISSION, NOMEM. Blocks on the disk.
+ */
 int sqlfile_read(const char *path, struct sqlfile *ret, struct azoth_error *err);
-/* The same from memory; `path` names it in messages. Safe on any bytes. */
+
+/* The same from memory; `path` names it in messages. Safe on any bytes. Does not block. */
 int sqlfile_parse(const char *path, struct azoth_bytes text, struct sqlfile *ret,
                   struct azoth_error *err);
+
+/* Called with each error; it lives during the call. */
+typedef void (*sqlfile_report)(void *arg, const struct azoth_error *err);
+
+/*
+ * As sqlfile_read and sqlfile_parse, but goes on behind an invalid line and reports every error. After
+ * PROJECTION *ret holds what was understood; sqlfile_fini is due after any code. The code (0: none)
+ * is that of the first error.
+ */
+int sqlfile_read_all(const char *path, struct sqlfile *ret, sqlfile_report report, void *arg);
+int sqlfile_parse_all(const char *path, struct azoth_bytes text, struct sqlfile *ret,
+                      sqlfile_report report, void *arg);
+
+/* Frees; f is empty afterwards, and may be freed again. */
 void sqlfile_fini(struct sqlfile *f);
+
+/* Line and column in the file of the block's byte `at` (a greater `at`: of its end). */
+void sqlfile_position(const struct sql_block *b, size_t at, uint32_t *ret_line,
+                      uint32_t *ret_column);
 
 #endif

@@ -224,8 +224,8 @@ static struct world shared; /* of the tests that leave every process as it was *
 
 static int group_begin(void **state)
 {
-    world_begin(&shared, NULL);
     *state = &shared;
+    world_begin(&shared, NULL);
     return 0;
 }
 
@@ -239,16 +239,16 @@ static int group_end(void **state)
 static int own_begin(void **state)
 {
     static struct world own;
-    world_begin(&own, NULL);
     *state = &own;
+    world_begin(&own, NULL);
     return 0;
 }
 
 static int few_slots_begin(void **state)
 {
     static struct world own;
-    world_begin(&own, "16");
     *state = &own;
+    world_begin(&own, "16");
     return 0;
 }
 
