@@ -343,8 +343,10 @@ static int parse_types(struct parser *p, struct words *w, struct sql_handler *h)
         skip_blanks(w);
         if (w->at == w->end)
             return 0;
-        if (*w->at != ',')
-            return fail_at(p, w->at, "\"%s\": a comma is wanted between types", next_word(w));
+        if (*w->at != ',') {
+            struct azoth_bytes word = next_word(w);
+            return fail_at(p, word.ptr, "\"%s\": a comma is wanted between types", word);
+        }
         w->at++;
     }
 }
@@ -576,9 +578,11 @@ static int parse(const char *path, struct azoth_bytes text, struct parser *p)
     static const size_t shown = 120; /* of the path: a message has 239 bytes */
     struct sqlfile *f = p->f;
     size_t n = strlen(path);
+    const char *tail = path + (n > shown ? n - shown : 0);
+    while (((unsigned char)*tail & 0xc0) == 0x80) /* within a character */
+        tail++;
     memset(f, 0, sizeof *f);
-    snprintf(f->path, sizeof f->path, "%s%s", n > shown ? "..." : "",
-             n > shown ? path + n - shown : path);
+    snprintf(f->path, sizeof f->path, "%s%s", tail > path ? "..." : "", tail);
     p->line = 1;
     int rc = check_text(p, text);
     if (rc)

@@ -8,9 +8,17 @@
  *   killed before COMMIT     SQLite rolls back; the cursor is the old one; the events come again
  *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor + 1
  *   a handler fails          the transaction is rolled back and done again up to the event before:
- *                            rare, so that the usual batch pays no savepoint for each event
+ *                            rare, so that the usual batch pays no savepoint for each event, which
+ *                            costs about a statement. A strategy that goes on behind the event will
+ *                            want savepoints from the failing one on
  *   power cut                synchronous=NORMAL may lose the last transactions, cursor and all: the
  *                            log still has the events
+ *   COMMIT fails, unclear    the next batch finds the cursor in the file elsewhere and is refused
+ *
+ * Invariants
+ *   1  rows and cursor change in one transaction, from the cursor that this handle knows
+ *   2  nothing of an event whose handler failed is ever committed
+ *   3  when no transaction runs, handle and file have the same cursor
  */
 #include "projector/table.h"
 
@@ -23,12 +31,23 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/stat.h>
+
+/*
+ * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it may
+ * grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long reader
+ * each try syncs and gains nothing.
+ */
+#define WAL_PAGES_MAX        4000
+#define CHECKPOINT_BATCHES   16u
+#define PARAMETER_FIELD_MAX  63u /* bytes of a field's name */
+#define TABLE_BUSY_MS        2000 /* as the file was opened with */
 
 enum parameter_kind { P_FIELD, P_ID, P_TYPE, P_TIME, P_TXN, P_KEY, P_PAYLOAD };
 
 struct parameter {
     enum parameter_kind kind;
-    char name[64]; /* of a field */
+    char name[PARAMETER_FIELD_MAX + 1]; /* of a field. A copy: SQLite's moves when it prepares anew */
 };
 
 struct statement {
@@ -42,19 +61,29 @@ struct handler {
     const struct sql_handler *def;
     struct statement *statement;
     uint32_t statements;
-    int wants_fields;
+    uint32_t fields_line; /* of the first statement with a :field; 0: none has one */
+};
+
+struct route {
+    struct azoth_bytes type;
+    const struct handler *handler;
 };
 
 struct table {
     struct tablefile file;
     const struct sqlfile *def;
     struct handler *handler;
+    struct route *route; /* sorted by type */
+    size_t routes;
     sqlite3_stmt *begin, *commit, *rollback, *move;
     uint64_t cursor;
     uint32_t cursor_check;
-    uint64_t applied;
+    uint64_t events, batches, failures; /* see struct table_stats */
+    uint64_t events_open;               /* of the open transaction */
     struct buf types;
-    int wal_used;
+    int wal_used;  /* since it was truncated */
+    int wal_pages; /* after the last commit */
+    uint32_t batches_since_checkpoint;
 };
 
 /* ---- preparing ---- */
@@ -68,7 +97,7 @@ static int parameter_of(const char *name, struct parameter *ret)
                  {"@txn", P_TXN}, {"@key", P_KEY},   {"@payload", P_PAYLOAD}};
     if (!name)
         return 0;
-    if (name[0] == ':' && strlen(name) <= sizeof ret->name) {
+    if (name[0] == ':' && strlen(name) <= PARAMETER_FIELD_MAX + 1) {
         ret->kind = P_FIELD;
         snprintf(ret->name, sizeof ret->name, "%s", name + 1);
         return 1;
@@ -81,8 +110,15 @@ static int parameter_of(const char *name, struct parameter *ret)
     return 0;
 }
 
+int table_parameter_valid(const char *name)
+{
+    struct parameter ignored;
+    return parameter_of(name, &ignored);
+}
+
+/* c stands behind the statement. */
 static int bind_names(struct table *t, struct handler *h, struct statement *s,
-                      struct azoth_error *err)
+                      const struct sql_cursor *c, struct azoth_error *err)
 {
     s->parameters = sqlite3_bind_parameter_count(s->stmt);
     s->parameter = calloc((size_t)s->parameters + 1, sizeof *s->parameter);
@@ -90,12 +126,16 @@ static int bind_names(struct table *t, struct handler *h, struct statement *s,
         return error_set(err, AZOTH_ERR_NOMEM, "%s", t->def->path);
     for (int i = 0; i < s->parameters; i++) {
         const char *name = sqlite3_bind_parameter_name(s->stmt, i + 1);
-        if (!parameter_of(name, &s->parameter[i]))
+        if (!parameter_of(name, &s->parameter[i])) {
+            uint32_t line, column;
+            sqlfile_position(c->block, c->at - strlen(sqlite3_sql(s->stmt)), &line, &column);
             return error_set(err, AZOTH_ERR_PROJECTION,
-                             "%s:%u:1: parameter %s is neither :field nor one of @id @type @time "
-                             "@txn @key @payload",
-                             t->def->path, s->line, name ? name : "?");
-        h->wants_fields |= s->parameter[i].kind == P_FIELD;
+                             "%s:%u:%u: parameter %s is neither :field (up to 63 bytes) nor one of "
+                             "@id @type @time @txn @key @payload",
+                             t->def->path, line, column, name ? name : "?");
+        }
+        if (s->parameter[i].kind == P_FIELD && !h->fields_line)
+            h->fields_line = s->line;
     }
     return 0;
 }
@@ -113,7 +153,7 @@ static int prepare_handler(struct table *t, struct handler *h, struct azoth_erro
         }
         h->statement = all;
         h->statement[h->statements] = (struct statement){.stmt = stmt, .line = c.line};
-        rc = bind_names(t, h, &h->statement[h->statements++], err);
+        rc = bind_names(t, h, &h->statement[h->statements++], &c, err);
         if (rc)
             return rc;
     }
@@ -123,35 +163,64 @@ static int prepare_handler(struct table *t, struct handler *h, struct azoth_erro
     return rc;
 }
 
+static int add_route(struct table *t, struct azoth_bytes type, const struct handler *h)
+{
+    unsigned char len = (unsigned char)type.len;
+    t->route[t->routes++] = (struct route){type, h};
+    return buf_add(&t->types, &len, 1) || buf_add(&t->types, type.ptr, type.len);
+}
+
+static int compare_routes(const void *a, const void *b)
+{
+    return bytes_cmp(((const struct route *)a)->type, ((const struct route *)b)->type);
+}
+
 static int prepare_all(struct table *t, struct azoth_error *err)
 {
     const struct sqlfile *d = t->def;
+    size_t types = 0;
+    for (uint32_t i = 0; i < d->handlers; i++)
+        types += d->handler[i].types_len;
     t->handler = calloc(d->handlers + 1, sizeof *t->handler);
-    if (!t->handler)
+    t->route = calloc(types + 1, sizeof *t->route);
+    if (!t->handler || !t->route)
         return error_set(err, AZOTH_ERR_NOMEM, "%s", d->path);
-    int rc = 0;
-    for (uint32_t i = 0; i < d->handlers && !rc; i++) {
+    for (uint32_t i = 0; i < d->handlers; i++) {
         t->handler[i].def = &d->handler[i];
-        rc = prepare_handler(t, &t->handler[i], err);
-        for (uint32_t k = 0; k < d->handler[i].types_len && !rc; k++) {
-            unsigned char len = (unsigned char)d->handler[i].types[k].len;
-            if (buf_add(&t->types, &len, 1) ||
-                buf_add(&t->types, d->handler[i].types[k].ptr, d->handler[i].types[k].len))
-                rc = error_set(err, AZOTH_ERR_NOMEM, "%s", d->path);
-        }
+        int rc = prepare_handler(t, &t->handler[i], err);
+        if (rc)
+            return rc;
+        for (uint32_t k = 0; k < d->handler[i].types_len; k++)
+            if (add_route(t, d->handler[i].types[k], &t->handler[i]))
+                return error_set(err, AZOTH_ERR_NOMEM, "%s", d->path);
     }
-    return rc;
+    qsort(t->route, t->routes, sizeof *t->route, compare_routes);
+    return 0;
+}
+
+/* In place of SQLite's own checkpoints: only takes note. Called after each commit. */
+static int wal_grew(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    struct table *t = arg;
+    (void)db;
+    (void)name;
+    t->wal_pages = pages;
+    t->wal_used = 1;
+    return SQLITE_OK;
 }
 
 static int prepare_own(struct table *t, struct azoth_error *err)
 {
     static const char *const sql[] = {
         "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK",
-        "UPDATE azoth_projection SET cursor = ?1, cursor_check = ?2 WHERE id = 1"};
+        /* The handlers are those that made the rows up to the cursor: stored as it moves. */
+        ("UPDATE azoth_projection SET cursor = ?1, cursor_check = ?2, handlers = ?3"
+         " WHERE id = 1 AND cursor = ?4")};
     sqlite3_stmt **to[] = {&t->begin, &t->commit, &t->rollback, &t->move};
     for (size_t i = 0; i < sizeof sql / sizeof *sql; i++)
         if (sqlite3_prepare_v3(t->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL))
             return sqlite_error(t->file.db, err, t->file.path);
+    sqlite3_wal_hook(t->file.db, wal_grew, t);
     return 0;
 }
 
@@ -191,6 +260,7 @@ void table_close(struct table *t)
         free(h->statement);
     }
     free(t->handler);
+    free(t->route);
     sqlite3_finalize(t->begin);
     sqlite3_finalize(t->commit);
     sqlite3_finalize(t->rollback);
@@ -213,20 +283,52 @@ struct azoth_bytes table_types(const struct table *t)
     return buf_bytes(&t->types);
 }
 
+void table_stats(const struct table *t, struct table_stats *ret)
+{
+    char path[sizeof t->file.path + 8];
+    struct stat st;
+    snprintf(path, sizeof path, "%s-wal", t->file.path);
+    *ret = (struct table_stats){.events = t->events,
+                                .batches = t->batches,
+                                .failures = t->failures,
+                                .wal_bytes = stat(path, &st) ? 0 : (uint64_t)st.st_size};
+}
+
 uint64_t table_applied_events(const struct table *t)
 {
-    return t->applied;
+    return t->events;
 }
 
 /* ---- applying ---- */
 
 static const struct handler *handler_of(const struct table *t, struct azoth_bytes type)
 {
-    for (uint32_t i = 0; i < t->def->handlers; i++)
-        for (uint32_t k = 0; k < t->def->handler[i].types_len; k++)
-            if (bytes_eq(t->def->handler[i].types[k], type))
-                return &t->handler[i];
-    return NULL;
+    const struct route want = {.type = type};
+    const struct route *r = bsearch(&want, t->route, t->routes, sizeof want, compare_routes);
+    return r ? r->handler : NULL;
+}
+
+/* A failure that is the machine's and not the event's. */
+static int is_system(int rc)
+{
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+    case SQLITE_PROTOCOL:
+    case SQLITE_NOLFS:
+    case SQLITE_INTERRUPT:
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+        return 1;
+    default:
+        return 0;
+    }
 }
 
 static int handler_error(const struct table *t, const struct event_record *ev, uint32_t line,
@@ -273,7 +375,7 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
     case P_FIELD: {
         const json_t *v = json_object_get(payload, p->name);
         if (!v) {
-            char why[120];
+            char why[PARAMETER_FIELD_MAX + 40];
             snprintf(why, sizeof why, "the payload has no field \"%s\"", p->name);
             return handler_error(t, ev, s->line, err, why);
         }
@@ -301,25 +403,10 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
                  : sqlite3_bind_blob64(s->stmt, i + 1, ev->payload.ptr, ev->payload.len, SQLITE_STATIC);
         break;
     }
-    return rc ? handler_error(t, ev, s->line, err, sqlite3_errstr(rc)) : 0;
-}
-
-/* A failure that is the machine's and not the event's. */
-static int is_system(int rc)
-{
-    switch (rc & 0xff) {
-    case SQLITE_FULL:
-    case SQLITE_IOERR:
-    case SQLITE_NOMEM:
-    case SQLITE_CORRUPT:
-    case SQLITE_BUSY:
-    case SQLITE_CANTOPEN:
-    case SQLITE_READONLY:
-    case SQLITE_NOTADB:
-        return 1;
-    default:
+    if (rc == SQLITE_OK)
         return 0;
-    }
+    return is_system(rc) ? sqlite_error(t->file.db, err, t->file.path)
+                         : handler_error(t, ev, s->line, err, sqlite3_errstr(rc));
 }
 
 static int run_statement(struct table *t, const struct statement *s, const struct event_record *ev,
@@ -340,27 +427,41 @@ static int run_statement(struct table *t, const struct statement *s, const struc
     return rc;
 }
 
+static int parse_payload(const struct table *t, const struct handler *h,
+                         const struct event_record *ev, json_t **ret, struct azoth_error *err)
+{
+    json_error_t why;
+    char text[JSON_ERROR_TEXT_LENGTH + 60];
+    *ret = json_loadb(ev->payload.len ? ev->payload.ptr : "", ev->payload.len, JSON_ALLOW_NUL, &why);
+    if (json_is_object(*ret))
+        return 0;
+    if (!*ret && json_error_code(&why) == json_error_out_of_memory)
+        return error_set(err, AZOTH_ERR_NOMEM, "event %" PRIu64, ev->id);
+    if (*ret)
+        snprintf(text, sizeof text, "the payload is JSON, but no object");
+    else if (ev->payload.len == 0)
+        snprintf(text, sizeof text, "the payload is empty, a JSON object is wanted");
+    else
+        snprintf(text, sizeof text, "the payload is no JSON object: byte %d: %s", why.position,
+                 why.text);
+    json_decref(*ret);
+    return handler_error(t, ev, h->fields_line, err, text);
+}
+
 static int apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
 {
     const struct handler *h = handler_of(t, ev->type);
+    json_t *payload = NULL;
     if (!h)
         return 0;
-    json_t *payload = NULL;
-    if (h->wants_fields) {
-        json_error_t why;
-        payload = json_loadb(ev->payload.len ? ev->payload.ptr : "", ev->payload.len,
-                             JSON_ALLOW_NUL, &why);
-        if (!json_is_object(payload)) {
-            json_decref(payload);
-            return handler_error(t, ev, h->def->sql.line, err, "the payload is no JSON object");
-        }
-    }
-    int rc = 0;
+    int rc = h->fields_line ? parse_payload(t, h, ev, &payload, err) : 0;
+    if (rc)
+        return rc;
     for (uint32_t i = 0; i < h->statements && !rc; i++)
         rc = run_statement(t, &h->statement[i], ev, payload, err);
     json_decref(payload);
     if (!rc)
-        t->applied++;
+        t->events_open++;
     return rc;
 }
 
@@ -404,58 +505,81 @@ static int apply_frames(struct table *t, struct azoth_bytes frames, uint64_t fir
     return rc < 0 ? error_set(err, rc, "a batch's frames fail their check") : 0;
 }
 
+static void checkpoint_sometimes(struct table *t)
+{
+    if (++t->batches_since_checkpoint < CHECKPOINT_BATCHES || t->wal_pages < WAL_PAGES_MAX)
+        return;
+    t->batches_since_checkpoint = 0;
+    /* What a reader keeps from being copied is left to the next time. */
+    sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
 static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct azoth_error *err)
 {
     sqlite3_bind_int64(t->move, 1, (int64_t)cursor);
     sqlite3_bind_int64(t->move, 2, check);
+    sqlite3_bind_int64(t->move, 3, (int64_t)t->def->checksum);
+    sqlite3_bind_int64(t->move, 4, (int64_t)t->cursor);
     int rc = run_own(t, t->move, err);
-    if (!rc)
-        CRASH_POINT(projector_applied);
-    if (!rc)
-        rc = run_own(t, t->commit, err);
+    if (!rc && sqlite3_changes(t->file.db) != 1)
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: its cursor is not at %" PRIu64 " any more",
+                       t->file.path, t->cursor);
+    if (rc)
+        return rc;
+    CRASH_POINT(projector_applied);
+    rc = run_own(t, t->commit, err);
     if (rc)
         return rc;
     CRASH_POINT(projector_committed);
     t->cursor = cursor;
     t->cursor_check = check;
-    t->wal_used = 1;
+    t->events += t->events_open;
+    t->batches++;
+    checkpoint_sometimes(t);
     return 0;
+}
+
+/*
+ * One transaction: the events below `stop` (0: all), then the cursor at last, or with a stop at the
+ * newest event applied: the feed checks the checksum at the cursor, and only those of events given are
+ * known. Rolled back on any failure; *pr then tells how far it came.
+ */
+static int apply_once(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
+                      uint32_t last_check, uint64_t stop, struct progress *pr,
+                      struct azoth_error *err)
+{
+    *pr = (struct progress){.last_id = t->cursor, .last_check = t->cursor_check};
+    t->events_open = 0;
+    int rc = run_own(t, t->begin, err);
+    if (rc)
+        return rc;
+    rc = apply_frames(t, frames, first, last, stop, pr, err);
+    if (!rc)
+        rc = stop ? move_cursor(t, pr->last_id, pr->last_check, err)
+                  : move_cursor(t, last, last_check, err);
+    /* A statement may have rolled back by itself (INSERT OR ROLLBACK, a full disk). */
+    if (rc && !sqlite3_get_autocommit(t->file.db))
+        run_own(t, t->rollback, NULL);
+    return rc;
 }
 
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                 uint32_t last_check, struct azoth_error *err)
 {
-    if (first != t->cursor + 1 || last + 1 < first)
-        return error_set(err, AZOTH_ERR_GAP, "a batch from %" PRIu64 " does not follow cursor %" PRIu64,
-                         first, t->cursor);
+    struct progress pr;
+    if (first != t->cursor + 1 || last + 1 < first || last > INT64_MAX)
+        return error_set(err, AZOTH_ERR_GAP,
+                         "a batch from %" PRIu64 " to %" PRIu64 " does not follow cursor %" PRIu64,
+                         first, last, t->cursor);
     if (last < first)
         return 0;
-    struct progress pr = {.last_id = t->cursor, .last_check = t->cursor_check};
-    uint64_t applied = t->applied;
-    int rc = run_own(t, t->begin, err);
-    if (rc)
-        return rc;
-    rc = apply_frames(t, frames, first, last, 0, &pr, err);
-    if (!rc)
-        rc = move_cursor(t, last, last_check, err);
-    if (!rc)
-        return 0;
-    if (!sqlite3_get_autocommit(t->file.db))
-        run_own(t, t->rollback, NULL);
-    t->applied = applied;
+    int rc = apply_once(t, frames, first, last, last_check, 0, &pr, err);
+    if (rc == AZOTH_ERR_HANDLER)
+        t->failures++;
     if (rc != AZOTH_ERR_HANDLER || pr.last_id <= t->cursor)
         return rc;
-    /* Once more, up to the event before the failing one. */
-    struct azoth_error again;
-    struct progress redo = {.last_id = t->cursor, .last_check = t->cursor_check};
-    int rc2 = run_own(t, t->begin, &again);
-    if (!rc2)
-        rc2 = apply_frames(t, frames, first, last, pr.failed_id, &redo, &again);
-    /* To the newest event whose checksum is known: those behind it were not for us. */
-    if (!rc2)
-        rc2 = move_cursor(t, redo.last_id, redo.last_check, &again);
-    if (rc2 && !sqlite3_get_autocommit(t->file.db))
-        run_own(t, t->rollback, NULL);
+    struct azoth_error again = {0};
+    int rc2 = apply_once(t, frames, first, last, last_check, pr.failed_id, &pr, &again);
     if (rc2 && err)
         *err = again;
     return rc2 ? rc2 : rc;
@@ -465,22 +589,10 @@ void table_idle(struct table *t)
 {
     if (!t->wal_used)
         return;
-    /* A long reader makes it busy: then the next idle moment tries again. */
+    /* Truncating waits for readers as long as the busy timeout says: not here. */
+    sqlite3_busy_timeout(t->file.db, 0);
     if (sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) ==
         SQLITE_OK)
         t->wal_used = 0;
-}
-
-int projection_check(const char *path, struct azoth_error *err)
-{
-    struct sqlfile def;
-    int rc = sqlfile_read(path, &def, err);
-    if (rc)
-        return rc;
-    struct table *t;
-    rc = table_open(&def, &(struct table_options){.dir = NULL, .shards = 1}, &t, err);
-    if (!rc)
-        table_close(t);
-    sqlfile_fini(&def);
-    return rc;
+    sqlite3_busy_timeout(t->file.db, TABLE_BUSY_MS);
 }

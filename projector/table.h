@@ -1,11 +1,15 @@
 /*
- * table.h - a projection's SQLite file: migrations, handlers, cursor. One thread.
+ * table.h - a projection's SQLite file: migrations, handlers, cursor.
  *
- * DIR/NAME.gN.db is the file of generation N, DIR/NAME.db a symbolic link to the one that serves. The
- * connection here is the only one that writes or checkpoints (SQLite 3.40 has a defect with two);
- * everybody else opens the file read-only.
+ * DIR/NAME.gN.db is the file of generation N, DIR/NAME.db a relative symbolic link to the one that
+ * serves, DIR/NAME.lock the lock of the process that projects into it. The connection here is the only
+ * one that writes or checkpoints (SQLite 3.40 has a defect with two); everybody else opens the file
+ * read-only, at any time.
  *
- * Own tables: azoth_projection (one row: identity, cursor) and azoth_migrations (history).
+ * Own tables: azoth_projection (one row: identity, cursor, checksum of the handlers that moved it
+ * there) and azoth_migrations (history). Definitions may not write to tables of that prefix.
+ *
+ * A struct table belongs to one thread at a time and must not cross a fork.
  */
 #ifndef PROJECTOR_TABLE_H
 #define PROJECTOR_TABLE_H
@@ -15,47 +19,86 @@
 struct table;
 
 struct table_options {
-    const char *dir;          /* of the projections */
-    const uint8_t *uuid;      /* 16 bytes of the database that is followed */
-    int accept_changed;       /* go on although the handlers differ from those that made the rows */
-    uint32_t shard, shards;   /* 0 of 1 when it is not split */
+    const char *dir;        /* of the projections */
+    const uint8_t *uuid;    /* 16 bytes of the database that is followed */
+    int accept_changed;     /* go on although the handlers differ from those that made the rows */
+    uint32_t shard, shards; /* 0 of 1 when it is not split */
 };
 
 /*
  * Opens or makes the file and applies pending migrations, each with its history row in one
- * transaction. PROJECTION: the definition (err says where), a changed, duplicate or late migration,
- * changed handlers. DIVERGED: the file follows another database. DUPLICATE: another process projects
- * into it. NOSPACE, IO, CORRUPT. def must outlive *ret.
+ * transaction. PROJECTION: the definition (err says FILE:LINE:COLUMN), a changed, missing or late
+ * migration, changed handlers without accept_changed. DIVERGED: the file follows another database.
+ * DUPLICATE: another process projects into it. NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM.
+ * def is borrowed until table_close; strings of o during the call. Blocks on the disk.
  */
 int table_open(const struct sqlfile *def, const struct table_options *o, struct table **ret,
                struct azoth_error *err);
-/* Truncates the WAL and closes. NULL is accepted. */
+
+/* Truncates the WAL if no reader is in the way, and closes. Blocks on the disk. NULL is accepted. */
 void table_close(struct table *t);
 
 /* Last applied event id and that event's checksum (0, 0 at the start). */
 void table_cursor(const struct table *t, uint64_t *ret_cursor, uint32_t *ret_check);
-/* Wanted event types in the form of wire_pull.types; borrowed. */
+
+/* Wanted event types in the form of wire_pull.types: u8 length and bytes each; borrowed from t. */
 struct azoth_bytes table_types(const struct table *t);
 
 /*
- * Applies the events of frames (record.h), which are those of first..last that the projection wants,
- * in one transaction that also moves the cursor to last (last_check is that event's checksum). first must be cursor + 1 (else GAP: nothing
- * was done), ids ascend within the range (else CORRUPT).
+ * Applies the events of frames (record.h), which are those of first..last that the projection wants
+ * (perhaps none), in one transaction that also moves the cursor to last (last_check is that event's
+ * checksum). frames is read during the call only. Blocks on the disk.
  *
- * fail-fast: an event whose handler fails stops it. What came before it is committed with the cursor
- * just before it, nothing of it is left, and HANDLER is returned: err names event, type, FILE:LINE
- * and SQLite's message. NOSPACE, IO, CORRUPT: nothing of the batch was applied.
+ * GAP: first is not cursor + 1, or last is below first - 1; nothing was done, so a batch that came
+ * twice or too early is dropped by its receiver. last = first - 1 is an empty range: 0. CORRUPT: ids do
+ * not ascend within the range, a frame fails its check, or the cursor in the file is not the one it was
+ * left at.
+ *
+ * Fields of the payload: integers (within int64), reals, strings, null as such, booleans as 0 and 1,
+ * objects and arrays as JSON text; of a name that comes twice, the last. @payload is text when it is
+ * UTF-8, else a blob. An event is parsed once, and only when its handler has a :field.
+ *
+ * fail-fast: an event whose handler fails (also: a field that is not there, a payload that is no JSON
+ * object) stops it. What came before it is committed with the cursor at the newest event before it that
+ * was given (others between were not for this projection), nothing of it is left, and HANDLER is
+ * returned: err names event, type, FILE:LINE and why. NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM:
+ * the machine's fault and not the event's; nothing of the batch was applied.
  */
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                 uint32_t last_check, struct azoth_error *err);
 
-/* When there is nothing to do: gives the WAL's space back. */
+/*
+ * When there is nothing to do: checkpoints and truncates the WAL. Does not wait for readers: if one
+ * is in the way, a later call tries again. Blocks on the disk; nothing to do costs nothing.
+ */
 void table_idle(struct table *t);
-uint64_t table_applied_events(const struct table *t); /* by this process */
 
-/* Everything that can be found wrong before running: migrations are applied to an empty database in
- * memory, all handlers prepared. The first error, with FILE:LINE:COLUMN. */
+/* Since table_open. */
+struct table_stats {
+    uint64_t events;    /* applied by handlers, committed */
+    uint64_t batches;   /* transactions committed */
+    uint64_t failures;  /* table_apply calls that failed on an event */
+    uint64_t wal_bytes; /* of the WAL file now */
+};
+void table_stats(const struct table *t, struct table_stats *ret);
+uint64_t table_applied_events(const struct table *t); /* table_stats.events */
+
+/* ---- checking, for `azoth projection check` (tablecheck.c) ---- */
+
+/*
+ * Everything that can be found wrong before running: marks, then migrations (run on an empty database
+ * in memory, each undo right after its migration and taken back), then handlers, prepared. Calls report
+ * for each error, at most PROJECTION_CHECK_MAX, with FILE:LINE:COLUMN. The code of the first, or 0:
+ * PROJECTION, IO, PERMISSION, NOMEM. Touches no file but the definition.
+ */
+#define PROJECTION_CHECK_MAX 50u
+int projection_check_all(const char *path, sqlfile_report report, void *arg);
+
+/* The same; err gets the first error. */
 int projection_check(const char *path, struct azoth_error *err);
+
+/* Whether a handler may use a parameter of this name (":amount", "@id"); NULL: "?", no. */
+int table_parameter_valid(const char *name);
 
 /* ---- reading, for `azoth query` ---- */
 
@@ -69,9 +112,11 @@ struct query_value {
 /* names and values have n elements and live during the call. Return non-zero to stop. */
 typedef int (*query_row)(void *arg, int n, const char *const *names,
                          const struct query_value *values);
-/* Runs one statement on DIR/NAME.db, read-only, without checkpointing. NOT_FOUND (no such
- * projection), USAGE (SQLite's message), IO. Calls row for each row; with no rows once with values
- * NULL. */
+/*
+ * Runs one statement on DIR/NAME.db, read-only, without checkpointing, on a connection of its own: any
+ * process, any thread. NOT_FOUND (no such projection), USAGE (SQLite's message), IO. Calls row for
+ * each row; with no rows once with values NULL.
+ */
 int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
               struct azoth_error *err);
 

@@ -23,7 +23,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -31,7 +30,6 @@
 #define CHILDREN_MAX    256u
 #define GRACE_NS        (10 * NS_PER_S)
 #define GRACE_WRITER_NS (60 * NS_PER_S) /* it may have a long queue to finish */
-#define TICK_NS         NS_PER_S
 
 enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_STOPPING };
 
@@ -47,81 +45,11 @@ struct run {
     int rank;    /* while starting: the greatest that may run; while stopping: that is stopped */
     int signals; /* TERM and INT so far */
     int killed_late; /* a child had to be killed */
-    uint64_t end_ns, tick_ns, tick_transactions;
-    int progress;
+    uint64_t end_ns;
+    struct run_show show;
 };
 
 extern char **environ;
-
-/* ---- what is shown ---- */
-
-static int live_line_shown;
-
-static void take_live_line_off(void)
-{
-    if (live_line_shown)
-        (void)!write(STDOUT_FILENO, "\r\033[K", 4);
-    live_line_shown = 0;
-}
-
-static void describe(struct run *r, struct buf *out, uint64_t now_ns)
-{
-    struct view v;
-    struct projection_row p;
-    view_open(&v, r->dir);
-    if (v.gauges) {
-        const struct gauges_shm *g = v.gauges->g;
-        uint64_t head = gauge_get(&g->head_event), n = gauge_get(&g->transactions);
-        double s = (double)(now_ns - r->tick_ns) / 1e9;
-        double rate =
-            n >= r->tick_transactions && s > 0 ? (double)(n - r->tick_transactions) / s : 0;
-        r->tick_transactions = n;
-        buf_addf(out, "head %llu  %.0f tx/s", (unsigned long long)head, r->tick_ns ? rate : 0);
-        for (uint32_t i = 0; i < SHM_PROJECTIONS; i++)
-            if (projection_row_read(v.gauges, i, &p)) {
-                buf_addf(out, "  %s", p.name);
-                if (p.shards > 1)
-                    buf_addf(out, " %u/%u", p.shard, p.shards);
-                buf_addf(out, " -%llu",
-                         (unsigned long long)(head > p.cursor ? head - p.cursor : 0));
-                if (p.state == PROJECTION_FAILED || p.errors)
-                    buf_addf(out, " (%llu errors%s)", (unsigned long long)p.errors,
-                             p.state == PROJECTION_FAILED ? ", FAILED" : "");
-            }
-    }
-    unsigned ready = 0;
-    for (unsigned i = 0; i < r->children; i++)
-        ready += r->child[i].state == CHILD_READY;
-    if (ready != r->children)
-        buf_addf(out, "  %u of %u processes ready", ready, r->children);
-    view_close(&v);
-}
-
-/* Once a second: a plain line, or the live line of a terminal. */
-static void tick(struct run *r, uint64_t now_ns)
-{
-    struct buf line = {0};
-    struct winsize w;
-    int terminal = isatty(STDOUT_FILENO);
-    if (now_ns - r->tick_ns < TICK_NS)
-        return;
-    if (r->progress || terminal) {
-        describe(r, &line, now_ns);
-        size_t n = line.len;
-        if (r->progress) {
-            printf("%.*s\n", (int)n, (const char *)line.ptr);
-            fflush(stdout);
-        } else {
-            if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col && n >= w.ws_col)
-                n = w.ws_col - 1u;
-            take_live_line_off();
-            (void)!write(STDOUT_FILENO, line.ptr, n);
-            live_line_shown = 1;
-        }
-        buf_fini(&line);
-    }
-    r->tick_ns = now_ns;
-}
 
 /* ---- who there is ---- */
 
@@ -346,6 +274,14 @@ static void begin_stopping(struct run *r, const char *why)
     r->rank = RANKS - 1;
 }
 
+static unsigned ready(const struct run *r)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < r->children; i++)
+        n += r->child[i].state == CHILD_READY;
+    return n;
+}
+
 /* Starts what may run by now. */
 static void start_due(struct run *r, uint64_t now_ns)
 {
@@ -370,10 +306,7 @@ static void start_due(struct run *r, uint64_t now_ns)
         return;
     }
     r->phase = PHASE_RUNNING;
-    unsigned ready = 0;
-    for (unsigned i = 0; i < r->children; i++)
-        ready += r->child[i].state == CHILD_READY;
-    run_say("running: %s, %u of %u processes ready (Ctrl-C stops)", r->dir, ready, r->children);
+    run_say("running: %s, %u of %u processes ready (Ctrl-C stops)", r->dir, ready(r), r->children);
 }
 
 /* Stops rank after rank; returns 1 when nobody is left. */
@@ -396,7 +329,7 @@ static int stop_due(struct run *r, uint64_t now_ns)
 
 static int poll_timeout(const struct run *r, uint64_t now_ns)
 {
-    uint64_t due = r->tick_ns + TICK_NS;
+    uint64_t due = run_show_due(&r->show);
     for (unsigned i = 0; i < r->children; i++) {
         const struct run_child *c = &r->child[i];
         uint64_t at = run_child_due(c);
@@ -446,7 +379,7 @@ static void step(struct run *r, uint64_t now_ns)
     }
     if (r->end_ns && now_ns >= r->end_ns)
         begin_stopping(r, "the time is over");
-    tick(r, now_ns);
+    run_show_tick(&r->show, r->dir, ready(r), r->children, now_ns);
 }
 
 static int loop(struct run *r)
@@ -462,7 +395,7 @@ static int loop(struct run *r)
         }
         wait_for_words(r);
     }
-    take_live_line_off();
+    run_show_off();
     int failed = r->killed_late;
     for (unsigned i = 0; i < r->children; i++)
         if (r->child[i].state == CHILD_FAILED) {
@@ -486,7 +419,7 @@ static int run_run(struct cmd_line *l)
         {"--projection", FLAG_LIST, &projections},
         {"--seconds", FLAG_SECONDS, &time},
         {"--load", FLAG_LIST, &loads},
-        {"--progress", FLAG_SWITCH, &r.progress},
+        {"--progress", FLAG_SWITCH, &r.show.progress},
         {"--create", FLAG_SWITCH, &create},
         {NULL, 0, NULL},
     };
@@ -512,7 +445,7 @@ static int run_run(struct cmd_line *l)
     if (code) {
         rc = cmd_fail(&err);
     } else {
-        run_before_line = take_live_line_off;
+        run_before_line = run_show_off;
         uint64_t now = clock_mono_ns();
         r.end_ns = time.given ? now + time.n * NS_PER_MS : 0;
         rc = loop(&r);

@@ -1,5 +1,6 @@
 /*
- * run.h - azoth run: one supervised process (run_child.c) and the whole of them (run.c).
+ * run.h - azoth run: one supervised process (run_child.c), the whole of them (run.c), and what is
+ * shown of them (run_show.c).
  *
  *   WAITING ── run_child_start ─► STARTING ── READY=1 ─► READY
  *      ▲                             │                     │
@@ -79,6 +80,17 @@ void run_child_reap(struct run_child *c, uint64_t now_ns);
 void run_child_deadlines(struct run_child *c, uint64_t now_ns);
 /* When run_child_deadlines or a restart is due; UINT64_MAX: never. */
 uint64_t run_child_due(const struct run_child *c);
+
+/* What is shown once a second: a plain line (progress), or the live line of a terminal.
+ * Zero-initialise. */
+struct run_show {
+    int progress;
+    uint64_t tick_ns, transactions; /* when it was shown last, and the count then */
+};
+void run_show_tick(struct run_show *s, const char *dir, unsigned ready, unsigned children,
+                   uint64_t now_ns);
+uint64_t run_show_due(const struct run_show *s);
+void run_show_off(void); /* takes the live line off the terminal */
 
 static inline int run_child_lives(const struct run_child *c)
 {

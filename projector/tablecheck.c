@@ -1,0 +1,174 @@
+/*
+ * tablecheck.c - what can be found wrong with a definition before it runs.
+ *
+ * Marks are parsed; migrations run on an empty database in memory, each undo right behind its
+ * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are there
+ * then. After an error it goes on behind the statement, so that one run tells all. A table that a
+ * wrong statement did not make is told again by those that use it.
+ */
+#include "projector/table.h"
+
+#include "core/error.h"
+#include "projector/tablefile.h"
+
+#include <string.h>
+
+/* Ends of statements tried behind one that is wrong: sqlite3_complete looks at all of it each time. */
+#define ENDS_MAX 256
+
+struct check {
+    sqlfile_report report;
+    void *arg;
+    struct sqlfile def;
+    struct tablefile file;
+    uint32_t errors;
+    int rc;          /* the first error's */
+    struct buf text; /* of a statement that is wrong */
+};
+
+static void told(void *arg, const struct azoth_error *err)
+{
+    struct check *c = arg;
+    if (!c->errors)
+        c->rc = err->code;
+    if (c->errors < PROJECTION_CHECK_MAX)
+        c->report(c->arg, err);
+    c->errors++;
+}
+
+/* Behind the statement that cannot be prepared, or at the block's end. */
+static void skip_statement(struct check *c, struct sql_cursor *at)
+{
+    const struct azoth_bytes t = at->block->text;
+    const char *p = t.ptr;
+    size_t to = at->at;
+    for (int i = 0; i < ENDS_MAX; i++) {
+        const char *end = memchr(p + to, ';', t.len - to);
+        if (!end)
+            break;
+        to = (size_t)(end - p) + 1;
+        buf_clear(&c->text);
+        if (buf_add(&c->text, p + at->at, to - at->at) || buf_add(&c->text, "", 1))
+            break;
+        if (sqlite3_complete((const char *)c->text.ptr)) {
+            at->at = to;
+            return;
+        }
+    }
+    at->at = t.len;
+}
+
+/* at stands behind the statement; its place is that of its first word. */
+static void told_at(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s, const char *what)
+{
+    struct azoth_error err = {0};
+    uint32_t line, column;
+    sqlfile_position(at->block, at->at - strlen(sqlite3_sql(s)), &line, &column);
+    error_set(&err, AZOTH_ERR_PROJECTION, "%s:%u:%u: %s", c->def.path, line, column, what);
+    told(c, &err);
+}
+
+static void check_parameters(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s, int handler)
+{
+    for (int i = 1; i <= sqlite3_bind_parameter_count(s); i++) {
+        const char *name = sqlite3_bind_parameter_name(s, i);
+        char what[200];
+        if (handler && table_parameter_valid(name))
+            continue;
+        snprintf(what, sizeof what,
+                 handler ? "parameter %.60s is neither :field (up to 63 bytes) nor one of @id @type "
+                           "@time @txn @key @payload"
+                         : "parameter %.60s: there is no event in a migration",
+                 name ? name : "?");
+        told_at(c, at, s, what);
+    }
+}
+
+static void run_statement(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s)
+{
+    int step;
+    do {
+        step = sqlite3_step(s);
+    } while (step == SQLITE_ROW);
+    if (step != SQLITE_DONE)
+        told_at(c, at, s, sqlite3_errmsg(c->file.db));
+}
+
+static void check_block(struct check *c, const struct sql_block *block, int handler)
+{
+    struct sql_cursor at = {.path = c->def.path, .block = block};
+    sqlite3_stmt *s;
+    struct azoth_error err = {0};
+    int got;
+    tablefile_guard(&c->file, 1);
+    while (c->errors < PROJECTION_CHECK_MAX &&
+           (got = tablefile_next(&c->file, &at, &s, &err)) != 0) {
+        if (got < 0) {
+            told(c, &err);
+            skip_statement(c, &at);
+            continue;
+        }
+        check_parameters(c, &at, s, handler);
+        if (!handler)
+            run_statement(c, &at, s);
+        sqlite3_finalize(s);
+    }
+    tablefile_guard(&c->file, 0);
+}
+
+static void check_undo(struct check *c, const struct sql_block *undo)
+{
+    if (!undo->text.len)
+        return;
+    sqlite3_exec(c->file.db, "SAVEPOINT undo", NULL, NULL, NULL);
+    check_block(c, undo, 0);
+    sqlite3_exec(c->file.db, "ROLLBACK TO undo; RELEASE undo", NULL, NULL, NULL);
+}
+
+static void check_sql(struct check *c)
+{
+    struct azoth_error err = {0};
+    uint64_t cursor;
+    uint32_t check;
+    struct sqlfile bare = c->def; /* its migrations are run here, one by one */
+    bare.migrations = 0;
+    struct table_options o = {.shards = 1};
+    if (tablefile_open(&c->file, &bare, &o, &cursor, &check, &err)) {
+        told(c, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < c->def.migrations; i++) {
+        check_block(c, &c->def.migration[i].up, 0);
+        check_undo(c, &c->def.migration[i].undo);
+    }
+    for (uint32_t i = 0; i < c->def.handlers; i++)
+        check_block(c, &c->def.handler[i].sql, 1);
+}
+
+int projection_check_all(const char *path, sqlfile_report report, void *arg)
+{
+    struct check c = {.report = report, .arg = arg, .file = {.lock_fd = -1}};
+    int rc = sqlfile_read_all(path, &c.def, told, &c);
+    if (!rc || rc == AZOTH_ERR_PROJECTION)
+        check_sql(&c);
+    tablefile_close(&c.file);
+    sqlfile_fini(&c.def);
+    buf_fini(&c.text);
+    return c.rc;
+}
+
+static void keep_first(void *arg, const struct azoth_error *err)
+{
+    struct azoth_error *first = arg;
+    if (!first->code)
+        *first = *err;
+}
+
+int projection_check(const char *path, struct azoth_error *err)
+{
+    struct azoth_error first = {0};
+    int rc = projection_check_all(path, keep_first, &first);
+    if (rc && err)
+        *err = first;
+    return rc;
+}

@@ -1,0 +1,372 @@
+/* test_sqlfile.c - what a definition file may say, and where it says what it may not. */
+#include "projector/sqlfile.h"
+
+#include "core/error.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define HEAD "-- azoth: projection p\n"
+#define GOOD                                                                                       \
+    HEAD "-- azoth: on-error fail-fast\n"                                                          \
+         "-- azoth: shard-by :account\n"                                                           \
+         "\n"                                                                                      \
+         "-- azoth: migration 1 create accounts\n"                                                 \
+         "CREATE TABLE a (x);\n"                                                                   \
+         "-- azoth: undo\n"                                                                        \
+         "DROP TABLE a;\n"                                                                         \
+         "-- azoth: migration 7 an index\n"                                                        \
+         "\n"                                                                                      \
+         "CREATE INDEX i ON a (x);\n"                                                              \
+         "\n"                                                                                      \
+         "-- azoth: on deposited, made:by-hand\n"                                                  \
+         "INSERT INTO a\n"                                                                         \
+         "  VALUES (:account);\n"                                                                  \
+         "-- azoth: on withdrawn\n"                                                                \
+         "DELETE FROM a;"
+
+static struct sqlfile file;
+
+static void parse_good(const char *text)
+{
+    struct azoth_error err = {0};
+    int rc = sqlfile_parse("f.sql", bytes_str(text), &file, &err);
+    if (rc)
+        print_error("%s\n", err.message);
+    assert_int_equal(rc, 0);
+}
+
+static void refused(const char *text, const char *message)
+{
+    struct azoth_error err = {0};
+    assert_int_equal(sqlfile_parse("f.sql", bytes_str(text), &file, &err), AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, message);
+    assert_int_equal(err.code, AZOTH_ERR_PROJECTION);
+    assert_null(file.handler);
+    sqlfile_fini(&file);
+}
+
+static uint64_t checksum_of(const char *text)
+{
+    parse_good(text);
+    uint64_t sum = file.checksum;
+    sqlfile_fini(&file);
+    return sum;
+}
+
+static uint64_t migration_checksum_of(const char *text)
+{
+    parse_good(text);
+    uint64_t sum = file.migration[0].checksum;
+    sqlfile_fini(&file);
+    return sum;
+}
+
+static void text_is(struct azoth_bytes b, const char *s)
+{
+    assert_true(bytes_eq(b, bytes_str(s)));
+}
+
+static void a_definition_is_read_with_its_lines(void **state)
+{
+    (void)state;
+    parse_good(GOOD);
+    assert_string_equal(file.name, "p");
+    assert_string_equal(file.shard_by, ":account");
+    assert_int_equal(file.strategy, STRATEGY_FAIL_FAST);
+    assert_int_equal(file.migrations, 2);
+    assert_int_equal(file.migration[0].version, 1);
+    assert_string_equal(file.migration[0].title, "create accounts");
+    text_is(file.migration[0].up.text, "CREATE TABLE a (x);");
+    assert_int_equal(file.migration[0].up.line, 6);
+    text_is(file.migration[0].undo.text, "DROP TABLE a;");
+    assert_int_equal(file.migration[0].undo.line, 8);
+    assert_int_equal(file.migration[1].version, 7);
+    text_is(file.migration[1].up.text, "CREATE INDEX i ON a (x);");
+    assert_int_equal(file.migration[1].up.line, 11);
+    assert_int_equal(file.migration[1].undo.text.len, 0);
+    assert_int_equal(file.handlers, 2);
+    assert_int_equal(file.handler[0].types_len, 2);
+    text_is(file.handler[0].types[0], "deposited");
+    text_is(file.handler[0].types[1], "made:by-hand");
+    assert_int_equal(file.handler[0].mark_line, 13);
+    assert_int_equal(file.handler[0].sql.line, 14);
+    text_is(file.handler[1].sql.text, "DELETE FROM a;");
+    sqlfile_fini(&file);
+}
+
+static void a_position_is_line_and_column_in_the_file(void **state)
+{
+    (void)state;
+    uint32_t line, column;
+    parse_good(GOOD);
+    const struct sql_block *b = &file.handler[0].sql;
+    sqlfile_position(b, 0, &line, &column);
+    assert_int_equal(line, 14);
+    assert_int_equal(column, 1);
+    sqlfile_position(b, strlen("INSERT INTO a\n  "), &line, &column);
+    assert_int_equal(line, 15);
+    assert_int_equal(column, 3);
+    sqlfile_position(b, 100000, &line, &column);
+    assert_int_equal(line, 15);
+    sqlfile_fini(&file);
+}
+
+static void every_error_has_file_line_and_column(void **state)
+{
+    (void)state;
+    refused("", "f.sql:1:1: `-- azoth: projection NAME` is missing");
+    refused("SELECT 1;\n", "f.sql:1:1: SQL stands in a migration or an `on` block");
+    refused("-- azoth: on a\n", "f.sql:1:11: the first mark is `projection NAME`, not on");
+    refused(HEAD "-- azoth: projection q\n",
+            "f.sql:2:22: a file defines one projection, this one has p");
+    refused("-- azoth: projection 9lives\n",
+            "f.sql:1:22: \"9lives\" is no name: a letter, then letters, digits, _ and -");
+    refused(HEAD "  -- azoth: frob x\n", "f.sql:2:13: there is no mark `frob`");
+    refused(HEAD "-- azoth:\n", "f.sql:2:10: a mark without a word");
+    refused(HEAD "-- azoth: shard-by account\n",
+            "f.sql:2:20: \"account\": shard-by wants :field or @key");
+    refused(HEAD "-- azoth: shard-by :a\n-- azoth: shard-by @key\n",
+            "f.sql:3:20: shard-by @key: a file has one shard-by");
+    refused(HEAD "-- azoth: migration one\n",
+            "f.sql:2:21: \"one\": migration wants a number from 1 and a title");
+    refused(HEAD "-- azoth: migration 1 a\n\n-- nothing\n",
+            "f.sql:2:1: this migration has no SQL");
+    refused(HEAD "-- azoth: migration 1 a\nSELECT 1;\n-- azoth: undo\n/* none */\n",
+            "f.sql:4:1: this undo has no SQL");
+    refused(HEAD "-- azoth: on a\n-- only this\n", "f.sql:2:1: this handler has no SQL");
+    refused(HEAD "-- azoth: projection\n",
+            "f.sql:2:21: a file defines one projection, this one has p");
+}
+
+static void a_migration_that_is_there_twice_or_out_of_order_is_refused(void **state)
+{
+    (void)state;
+    refused(HEAD "-- azoth: migration 2 a\nSELECT 1;\n-- azoth: migration 2 b\nSELECT 2;\n",
+            "f.sql:4:21: migration 2 is there twice");
+    refused(HEAD "-- azoth: migration 1 a\nSELECT 1;\n-- azoth: migration 3 b\nSELECT 2;\n"
+                 "-- azoth: migration 1 c\nSELECT 3;\n",
+            "f.sql:6:21: migration 1 is there twice");
+    refused(HEAD "-- azoth: migration 3 a\nSELECT 1;\n-- azoth: migration 2 b\nSELECT 2;\n",
+            "f.sql:4:21: migration 2 follows a higher one");
+}
+
+static void an_undo_belongs_to_the_migration_right_before_it(void **state)
+{
+    (void)state;
+    refused(HEAD "-- azoth: undo\nSELECT 1;\n", "f.sql:2:1: undo follows the SQL of its migration");
+    refused(HEAD "-- azoth: migration 1 a\nSELECT 1;\n-- azoth: on x\nSELECT 1;\n"
+                 "-- azoth: undo\nSELECT 1;\n",
+            "f.sql:6:1: undo follows the SQL of its migration");
+    refused(HEAD "-- azoth: migration 1 a\nSELECT 1;\n-- azoth: undo\nSELECT 1;\n"
+                 "-- azoth: undo\nSELECT 1;\n",
+            "f.sql:6:1: undo follows the SQL of its migration");
+}
+
+static void a_type_has_one_handler(void **state)
+{
+    (void)state;
+    refused(HEAD "-- azoth: on a, b, a\nSELECT 1;\n", "f.sql:2:20: type a has a handler already");
+    refused(HEAD "-- azoth: on a\nSELECT 1;\n-- azoth: on b, a\nSELECT 1;\n",
+            "f.sql:4:17: type a has a handler already");
+    refused(HEAD "-- azoth: on a b\nSELECT 1;\n",
+            "f.sql:2:16: \"b\": a comma is wanted between types");
+    refused(HEAD "-- azoth: on a,\nSELECT 1;\n", "f.sql:2:16: an event type is wanted here");
+    refused(HEAD "-- azoth: on\nSELECT 1;\n", "f.sql:2:13: an event type is wanted here");
+}
+
+static void strategies_of_later_versions_are_parsed_and_refused_by_name(void **state)
+{
+    (void)state;
+    static const char *const later[] = {"log-and-skip", "dead-letter", "custom"};
+    char text[200], message[200];
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        snprintf(text, sizeof text, HEAD "-- azoth: on-error %s\n", later[i]);
+        snprintf(message, sizeof message,
+                 "f.sql:2:20: on-error %s: not offered by this version, which has fail-fast",
+                 later[i]);
+        refused(text, message);
+    }
+    refused(HEAD "-- azoth: on-error retry 5 100ms..5s then dead-letter\n",
+            "f.sql:2:20: on-error retry: not offered by this version, which has fail-fast");
+    refused(HEAD "-- azoth: on-error retry 5 100ms..1min\n",
+            "f.sql:2:20: on-error retry: not offered by this version, which has fail-fast");
+    refused(HEAD "-- azoth: on-error explode\n",
+            "f.sql:2:20: \"explode\" is no error strategy: fail-fast, log-and-skip, dead-letter, "
+            "custom or retry");
+}
+
+static void a_retry_has_a_count_a_range_and_perhaps_another_strategy(void **state)
+{
+    (void)state;
+#define COUNT "retry wants a count of 1 to 1000000"
+#define RANGE "retry wants MIN..MAX, as in 100ms..5s"
+    refused(HEAD "-- azoth: on-error retry\n", "f.sql:2:25: \"\": " COUNT);
+    refused(HEAD "-- azoth: on-error retry 5x 1s..2s\n", "f.sql:2:26: \"5x\": " COUNT);
+    refused(HEAD "-- azoth: on-error retry 0 1s..2s\n", "f.sql:2:26: \"0\": " COUNT);
+    refused(HEAD "-- azoth: on-error retry 99999999999999999999 1s..2s\n",
+            "f.sql:2:26: \"99999999999999999999\": " COUNT);
+    refused(HEAD "-- azoth: on-error retry 5 2s..1s\n", "f.sql:2:28: \"2s..1s\": " RANGE);
+    refused(HEAD "-- azoth: on-error retry 5 2s\n", "f.sql:2:28: \"2s\": " RANGE);
+    refused(HEAD "-- azoth: on-error retry 5 1..2\n", "f.sql:2:28: \"1..2\": " RANGE);
+    refused(HEAD "-- azoth: on-error retry 5 1s..2s then retry\n",
+            "f.sql:2:40: \"retry\": `then` wants another strategy");
+    refused(HEAD "-- azoth: on-error retry 5 1s..2s custom\n",
+            "f.sql:2:35: \"custom\": `then` and another strategy are wanted");
+    refused(HEAD "-- azoth: on-error fail-fast now\n",
+            "f.sql:2:30: now: nothing more is wanted on this line");
+    refused(HEAD "-- azoth: on-error fail-fast\n-- azoth: on-error fail-fast\n",
+            "f.sql:3:20: on-error fail-fast: a file has one error strategy");
+}
+
+static void what_is_no_text_is_refused_with_its_place(void **state)
+{
+    (void)state;
+    struct azoth_error err = {0};
+    static const char nul[] = HEAD "-- a\0b\n", torn[] = HEAD "-- \xc3\xa9 \xe2\x82\n";
+    assert_int_equal(sqlfile_parse("f.sql", bytes_of(nul, sizeof nul - 1), &file, &err),
+                     AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, "f.sql:2:5: not UTF-8 text without NULs");
+    assert_int_equal(sqlfile_parse("f.sql", bytes_of(torn, sizeof torn - 1), &file, &err),
+                     AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, "f.sql:2:7: not UTF-8 text");
+    struct buf big = {0};
+    assert_int_equal(buf_add_str(&big, HEAD), 0);
+    unsigned char *p = buf_grow(&big, SQLFILE_BYTES_MAX - big.len);
+    assert_non_null(p);
+    memset(p, '\n', (size_t)(big.ptr + big.len - p));
+    assert_int_equal(sqlfile_parse("f.sql", buf_bytes(&big), &file, &err), 0);
+    sqlfile_fini(&file);
+    assert_int_equal(buf_add(&big, "\n", 1), 0);
+    assert_int_equal(sqlfile_parse("f.sql", buf_bytes(&big), &file, &err), AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, "f.sql:1:1: a definition has at most 1048576 bytes");
+    buf_fini(&big);
+}
+
+static void blanks_and_comments_between_blocks_change_no_checksum(void **state)
+{
+    (void)state;
+    static const char plain[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (x);\n"
+                                     "-- azoth: on e\nINSERT INTO t VALUES ('a\n-- b');\n";
+    static const char airy[] = HEAD "-- azoth: migration 1 another title\n\n-- what it is\n"
+                                    "CREATE TABLE t (x);\n\n/* of\nevents */\n\n"
+                                    "-- azoth: on e\n\nINSERT INTO t VALUES ('a\n-- b');\n\n-- end\n";
+    static const char other[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (y);\n"
+                                     "-- azoth: on e\nINSERT INTO t VALUES ('a\n-- c');\n";
+    static const char type[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (x);\n"
+                                    "-- azoth: on f\nINSERT INTO t VALUES ('a\n-- b');\n";
+    assert_true(checksum_of(plain) == checksum_of(airy));
+    assert_true(migration_checksum_of(plain) == migration_checksum_of(airy));
+    assert_true(checksum_of(plain) != checksum_of(other));
+    assert_true(migration_checksum_of(plain) != migration_checksum_of(other));
+    assert_true(checksum_of(plain) != checksum_of(type));
+}
+
+static void a_string_that_looks_like_a_comment_stays_whole(void **state)
+{
+    (void)state;
+    parse_good(HEAD "-- azoth: on e\n/* a */ SELECT 'x\n-- y'\n -- z\n");
+    text_is(file.handler[0].sql.text, "/* a */ SELECT 'x\n-- y'");
+    assert_int_equal(file.handler[0].sql.line, 3);
+    sqlfile_fini(&file);
+    parse_good(HEAD "-- azoth: on e\n/* a\nb */ SELECT [/*], \"--\"; --\n");
+    text_is(file.handler[0].sql.text, "b */ SELECT [/*], \"--\";");
+    sqlfile_fini(&file);
+}
+
+static void files_of_other_editors_are_understood(void **state)
+{
+    (void)state;
+    parse_good("\xef\xbb\xbf-- azoth: projection p\r\n--AZOTH : on a , b\r\n\r\nSELECT 1;\r\n");
+    assert_int_equal(file.handler[0].types_len, 2);
+    text_is(file.handler[0].types[1], "b");
+    text_is(file.handler[0].sql.text, "SELECT 1;");
+    assert_int_equal(file.handler[0].sql.line, 4);
+    sqlfile_fini(&file);
+}
+
+struct seen {
+    int n;
+    char first[240], last[240];
+};
+
+static void note(void *arg, const struct azoth_error *err)
+{
+    struct seen *s = arg;
+    snprintf(s->n++ ? s->last : s->first, sizeof s->first, "%s", err->message);
+}
+
+static void all_errors_are_reported_when_asked_for(void **state)
+{
+    (void)state;
+    struct seen s = {0};
+    static const char text[] = HEAD "-- azoth: on-error custom\n-- azoth: on\nSELECT 1;\nSELECT 2;\n"
+                                    "-- azoth: on good\nSELECT 3;\n-- azoth: on good\nSELECT 4;\n";
+    assert_int_equal(sqlfile_parse_all("f.sql", bytes_str(text), &file, note, &s),
+                     AZOTH_ERR_PROJECTION);
+    assert_int_equal(s.n, 3);
+    assert_string_equal(
+        s.first, "f.sql:2:20: on-error custom: not offered by this version, which has fail-fast");
+    assert_string_equal(s.last, "f.sql:8:14: type good has a handler already");
+    assert_int_equal(file.handlers, 1);
+    text_is(file.handler[0].sql.text, "SELECT 3;");
+    sqlfile_fini(&file);
+    sqlfile_fini(&file);
+}
+
+static void a_long_path_leaves_room_for_what_is_wrong(void **state)
+{
+    (void)state;
+    char path[1000];
+    struct azoth_error err = {0};
+    memset(path, 'd', sizeof path);
+    memcpy(path + sizeof path - 7, "/f.sql", 7);
+    assert_int_equal(sqlfile_parse(path, bytes_str("x"), &file, &err), AZOTH_ERR_PROJECTION);
+    assert_non_null(strstr(err.message, "dd/f.sql:1:1: SQL stands in a migration"));
+    assert_memory_equal(err.message, "...d", 4);
+}
+
+static void only_a_regular_file_is_read(void **state)
+{
+    (void)state;
+    struct azoth_error err = {0};
+    char path[] = "/tmp/test-sqlfile-XXXXXX";
+    assert_int_equal(sqlfile_read("/nonexistent/p.sql", &file, &err), AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, "/nonexistent/p.sql: there is no such file");
+    assert_int_equal(sqlfile_read("/tmp", &file, &err), AZOTH_ERR_PROJECTION);
+    assert_string_equal(err.message, "/tmp: not a regular file");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, GOOD, sizeof GOOD - 1), sizeof GOOD - 1);
+    close(fd);
+    assert_int_equal(sqlfile_read(path, &file, &err), 0);
+    assert_int_equal(file.handlers, 2);
+    sqlfile_fini(&file);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_definition_is_read_with_its_lines),
+        cmocka_unit_test(a_position_is_line_and_column_in_the_file),
+        cmocka_unit_test(every_error_has_file_line_and_column),
+        cmocka_unit_test(a_migration_that_is_there_twice_or_out_of_order_is_refused),
+        cmocka_unit_test(an_undo_belongs_to_the_migration_right_before_it),
+        cmocka_unit_test(a_type_has_one_handler),
+        cmocka_unit_test(strategies_of_later_versions_are_parsed_and_refused_by_name),
+        cmocka_unit_test(a_retry_has_a_count_a_range_and_perhaps_another_strategy),
+        cmocka_unit_test(what_is_no_text_is_refused_with_its_place),
+        cmocka_unit_test(blanks_and_comments_between_blocks_change_no_checksum),
+        cmocka_unit_test(a_string_that_looks_like_a_comment_stays_whole),
+        cmocka_unit_test(files_of_other_editors_are_understood),
+        cmocka_unit_test(all_errors_are_reported_when_asked_for),
+        cmocka_unit_test(a_long_path_leaves_room_for_what_is_wrong),
+        cmocka_unit_test(only_a_regular_file_is_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
