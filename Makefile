@@ -17,7 +17,7 @@ PKGS := lmdb sqlite3 nanomsg libtpl jansson libxxhash libsystemd inih
 # Looked up when it is used: on a new machine pkg-config comes with the first target.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
-WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla $(if $(filter clang%,$(CC)),,-Wno-format-truncation)
+WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla $(if $(filter clang%,$(CC)),,-Wno-format-truncation $(if $(SAN),-Wno-restrict))
 OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
         $(if $(FAULTS),-DAZOTH_FAULTS)

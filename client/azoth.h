@@ -12,9 +12,9 @@
  *   azoth_txn_free(t);
  *   azoth_close(db);
  *
- * Calls return 0 or a negative AZOTH_ERR_*; the last parameter (may be NULL) gets the detail. Outputs
- * are untouched on failure. A handle may be used by many threads at once; a transaction, snapshot or
- * iterator by one at a time. After fork() the child's handle answers AZOTH_ERR_FORKED.
+ * Calls return 0 or a negative AZOTH_ERR_*; the last parameter (may be NULL) gets the detail.
+ * Outputs are untouched on failure. A handle may be used by many threads at once; a transaction,
+ * snapshot or iterator by one at a time. After fork() the child's handle answers AZOTH_ERR_FORKED.
  */
 #ifndef AZOTH_H
 #define AZOTH_H
@@ -32,7 +32,7 @@ struct azoth_scan;
 struct azoth_events;
 
 #define AZOTH_STR(s) ((struct azoth_bytes){(s), sizeof(s) - 1}) /* of a string literal */
-AZOTH_API struct azoth_bytes azoth_str(const char *s);           /* borrows s, without the NUL */
+AZOTH_API struct azoth_bytes azoth_str(const char *s);          /* borrows s, without the NUL */
 
 /* ---- opening ---- */
 
@@ -44,12 +44,12 @@ enum azoth_open_flags {
 };
 
 struct azoth_options {
-    unsigned flags;           /* enum azoth_open_flags */
-    uint32_t deadline_ms;     /* of transactions that set none; 0: 5000 */
-    const char *name;         /* shown in `azoth status`; NULL: the program's name */
-    const char *sync;         /* embedded: "full" (default), "meta-lazy", "none" */
-    uint32_t attach_wait_ms;  /* how long to wait for a writer that is starting; 0: 2000 */
-    int wait_paused;          /* transactions wait while the database is paused */
+    unsigned flags;          /* enum azoth_open_flags */
+    uint32_t deadline_ms;    /* of transactions that set none; 0: 5000 */
+    const char *name;        /* shown in `azoth status`; NULL: the program's name */
+    const char *sync;        /* embedded: "full" (default), "meta-lazy", "none" */
+    uint32_t attach_wait_ms; /* how long to wait for a writer that is starting; 0: 2000 */
+    int wait_paused;         /* transactions wait while the database is paused */
 };
 
 /* Makes an empty database in dir. DATABASE_EXISTS, IO, NOSPACE, PERMISSION. */
@@ -85,17 +85,19 @@ AZOTH_API void azoth_txn_free(struct azoth_txn *t);
 AZOTH_API void azoth_txn_reset(struct azoth_txn *t); /* empties it for another use; new id */
 
 /*
- * Every append below returns 0 or the error; the first error is also kept and returned by commit, so
- * a sequence may be written without looking at each. Keys and values are copied.
+ * Every append below returns 0 or the error; the first error is also kept and returned by commit,
+ * so a sequence may be written without looking at each. Keys and values are copied.
  */
-AZOTH_API int azoth_read(struct azoth_txn *t, struct azoth_bytes key);  /* declares, for callbacks */
-AZOTH_API int azoth_write(struct azoth_txn *t, struct azoth_bytes key); /* declares, for callbacks */
+AZOTH_API int azoth_read(struct azoth_txn *t, struct azoth_bytes key); /* declares, for callbacks */
+AZOTH_API int azoth_write(struct azoth_txn *t,
+                          struct azoth_bytes key); /* declares, for callbacks */
 
 /* Requirements, checked under locks before anything is queued: PREFLIGHT_FAILED names the key. Min
  * and max are inclusive; a missing key fails them. */
 AZOTH_API int azoth_require_exists(struct azoth_txn *t, struct azoth_bytes key);
 AZOTH_API int azoth_require_absent(struct azoth_txn *t, struct azoth_bytes key);
-AZOTH_API int azoth_require_equals(struct azoth_txn *t, struct azoth_bytes key, struct azoth_value v);
+AZOTH_API int azoth_require_equals(struct azoth_txn *t, struct azoth_bytes key,
+                                   struct azoth_value v);
 AZOTH_API int azoth_require_min(struct azoth_txn *t, struct azoth_bytes key, struct azoth_value v);
 AZOTH_API int azoth_require_max(struct azoth_txn *t, struct azoth_bytes key, struct azoth_value v);
 AZOTH_API int azoth_require_min_i64(struct azoth_txn *t, struct azoth_bytes key, int64_t least);
@@ -109,8 +111,10 @@ AZOTH_API int azoth_require_version(struct azoth_txn *t, struct azoth_bytes key,
 /* Operations, evaluated by the writer in the order given. */
 AZOTH_API int azoth_set(struct azoth_txn *t, struct azoth_bytes key, struct azoth_value v);
 AZOTH_API int azoth_set_i64(struct azoth_txn *t, struct azoth_bytes key, int64_t n);
-AZOTH_API int azoth_set_u256(struct azoth_txn *t, struct azoth_bytes key, const struct azoth_u256 *n);
-AZOTH_API int azoth_set_string(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes utf8);
+AZOTH_API int azoth_set_u256(struct azoth_txn *t, struct azoth_bytes key,
+                             const struct azoth_u256 *n);
+AZOTH_API int azoth_set_string(struct azoth_txn *t, struct azoth_bytes key,
+                               struct azoth_bytes utf8);
 AZOTH_API int azoth_set_bytes(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes b);
 AZOTH_API int azoth_set_set(struct azoth_txn *t, struct azoth_bytes key,
                             const struct azoth_bytes *members, size_t n);
@@ -122,25 +126,29 @@ AZOTH_API int azoth_add_i64(struct azoth_txn *t, struct azoth_bytes key, int64_t
 AZOTH_API int azoth_add_u256(struct azoth_txn *t, struct azoth_bytes key,
                              const struct azoth_u256 *delta);
 AZOTH_API int azoth_set_add(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes member);
-AZOTH_API int azoth_set_remove(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes member);
-AZOTH_API int azoth_array_push(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes member);
+AZOTH_API int azoth_set_remove(struct azoth_txn *t, struct azoth_bytes key,
+                               struct azoth_bytes member);
+AZOTH_API int azoth_array_push(struct azoth_txn *t, struct azoth_bytes key,
+                               struct azoth_bytes member);
 
 /* Events. */
 struct azoth_event_in {
-    struct azoth_bytes type;    /* 1 to 255 bytes UTF-8 */
-    struct azoth_bytes payload; /* any bytes */
-    struct azoth_bytes stream;  /* stream key; may be empty */
+    struct azoth_bytes type;     /* 1 to 255 bytes UTF-8 */
+    struct azoth_bytes payload;  /* any bytes */
+    struct azoth_bytes stream;   /* stream key; may be empty */
     struct azoth_bytes metadata; /* may be empty */
 };
 AZOTH_API int azoth_event(struct azoth_txn *t, const struct azoth_event_in *ev);
-AZOTH_API int azoth_event_json(struct azoth_txn *t, const char *type, const char *json); /* checked */
+AZOTH_API int azoth_event_json(struct azoth_txn *t, const char *type,
+                               const char *json); /* checked */
 AZOTH_API int azoth_event_bytes(struct azoth_txn *t, const char *type, struct azoth_bytes payload);
 
 /*
- * Callbacks run in the calling process, under the stripe locks, on a snapshot taken after them. They
- * see declared keys only (UNDECLARED_KEY), no scans (SCAN_IN_CALLBACK). validate refuses with
+ * Callbacks run in the calling process, under the stripe locks, on a snapshot taken after them.
+ * They see declared keys only (UNDECLARED_KEY), no scans (SCAN_IN_CALLBACK). validate refuses with
  * azoth_reject(). execute reads, and yields operations and events with the append calls above on
- * the transaction it is given; it writes nothing itself. Not retried, called at most once per commit.
+ * the transaction it is given; it writes nothing itself. Not retried, called at most once per
+ * commit.
  */
 typedef int (*azoth_callback)(struct azoth_txn *t, void *arg);
 AZOTH_API int azoth_validate(struct azoth_txn *t, azoth_callback fn, void *arg);
@@ -172,10 +180,11 @@ struct azoth_commit_info {
 };
 
 /*
- * Commits and waits, at most until the deadline. 0 means durable (in the database's sync mode). info
- * may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, ID_REUSED, UNDECLARED_KEY,
- * OVERFLOW, UNDERFLOW, TYPE, TXN_SIZE, NOSPACE: nothing was changed. OUTCOME_UNKNOWN: submitted, the
- * answer did not come in time; azoth_outcome() tells, and a retry under the same id is safe.
+ * Commits and waits, at most until the deadline. 0 means durable (in the database's sync mode).
+ * info may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, ID_REUSED,
+ * UNDECLARED_KEY, OVERFLOW, UNDERFLOW, TYPE, TXN_SIZE, NOSPACE: nothing was changed.
+ * OUTCOME_UNKNOWN: submitted, the answer did not come in time; azoth_outcome() tells, and a retry
+ * under the same id is safe.
  */
 AZOTH_API int azoth_commit(struct azoth_txn *t, struct azoth_commit_info *info,
                            struct azoth_error *err);
@@ -188,8 +197,10 @@ AZOTH_API int azoth_commit(struct azoth_txn *t, struct azoth_commit_info *info,
  */
 typedef void (*azoth_done)(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
                            const struct azoth_error *err, void *arg);
-AZOTH_API int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_error *err);
-/* Completes what is ready, waiting at most timeout_ms for the first: the number of done calls made. */
+AZOTH_API int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg,
+                           struct azoth_error *err);
+/* Completes what is ready, waiting at most timeout_ms for the first: the number of done calls made.
+ */
 AZOTH_API int azoth_poll(struct azoth *db, uint32_t timeout_ms);
 AZOTH_API uint32_t azoth_in_flight(struct azoth *db);
 
@@ -218,7 +229,8 @@ AZOTH_API int azoth_exists(struct azoth *db, struct azoth_bytes key, int *ret,
                            struct azoth_error *err);
 
 /* A snapshot sees one commit for as long as it is open. Keep it short: it holds pages. */
-AZOTH_API int azoth_snapshot(struct azoth *db, struct azoth_snapshot **ret, struct azoth_error *err);
+AZOTH_API int azoth_snapshot(struct azoth *db, struct azoth_snapshot **ret,
+                             struct azoth_error *err);
 AZOTH_API void azoth_snapshot_free(struct azoth_snapshot *s);
 /* Values and events borrow the snapshot. */
 AZOTH_API int azoth_snapshot_get(struct azoth_snapshot *s, struct azoth_bytes key,
@@ -238,8 +250,8 @@ struct azoth_event {
     int64_t time_ns; /* UTC since 1970 */
     struct azoth_bytes type, payload, stream, metadata;
 };
-/* Events from (inclusive) to (exclusive; 0: the end), of one type or (NULL) of all. An event borrows
- * the iterator until the next call. */
+/* Events from (inclusive) to (exclusive; 0: the end), of one type or (NULL) of all. An event
+ * borrows the iterator until the next call. */
 AZOTH_API int azoth_events(struct azoth *db, uint64_t from, uint64_t to, const char *type,
                            struct azoth_events **ret, struct azoth_error *err);
 AZOTH_API int azoth_events_next(struct azoth_events *it, struct azoth_event *ret,
@@ -263,7 +275,8 @@ AZOTH_API int azoth_value_count(struct azoth_value v, uint32_t *ret);         /*
 AZOTH_API int azoth_value_next(struct azoth_value v, size_t *at, struct azoth_bytes *ret);
 /* JSON form into out (NUL-terminated when it fits): its length, as snprintf. */
 AZOTH_API int azoth_value_json(struct azoth_value v, char *out, size_t size);
-AZOTH_API int azoth_u256_parse(const char *decimal, struct azoth_u256 *ret); /* ENCODING, OVERFLOW */
+AZOTH_API int azoth_u256_parse(const char *decimal,
+                               struct azoth_u256 *ret); /* ENCODING, OVERFLOW */
 AZOTH_API size_t azoth_u256_text(const struct azoth_u256 *n, char out[80]);
 
 /* ---- operating ---- */

@@ -304,9 +304,9 @@ int local_open(const char *dir, const struct azoth_options *opt, struct local **
     while (l && (l->device != st.st_dev || l->inode != st.st_ino))
         l = l->next;
     if (l && (opt->flags & AZOTH_EMBEDDED) && !l->writer)
-        rc = error_set(err, AZOTH_ERR_UNSUPPORTED,
-                       "%s: open in this process without an embedded writer: open it embedded first",
-                       dir);
+        rc = error_set(
+            err, AZOTH_ERR_UNSUPPORTED,
+            "%s: open in this process without an embedded writer: open it embedded first", dir);
     if (!l) {
         l = calloc(1, sizeof *l);
         if (!l || !realpath(dir, l->dir)) {
@@ -319,7 +319,8 @@ int local_open(const char *dir, const struct azoth_options *opt, struct local **
         l->device = st.st_dev;
         l->inode = st.st_ino;
         l->attach_wait_ms = opt->attach_wait_ms ? opt->attach_wait_ms : 2000;
-        snprintf(l->name, sizeof l->name, "%s", opt->name ? opt->name : program_invocation_short_name);
+        snprintf(l->name, sizeof l->name, "%s",
+                 opt->name ? opt->name : program_invocation_short_name);
         rc = local_fill(l, opt, err);
         if (rc) {
             local_free(l);

@@ -69,8 +69,8 @@ static int use_remote(struct azoth *db, struct wire_request *req, struct buf *st
 
 /* ---- one value ---- */
 
-static int copy_out(struct azoth_buffer *buf, const struct state_record *st, struct azoth_entry *ret,
-                    struct azoth_error *err)
+static int copy_out(struct azoth_buffer *buf, const struct state_record *st,
+                    struct azoth_entry *ret, struct azoth_error *err)
 {
     size_t n = st->value.enc.len;
     if (buf->size < n || !buf->ptr) {
@@ -302,7 +302,8 @@ int azoth_events(struct azoth *db, uint64_t from, uint64_t to, const char *type,
         return rc;
     size_t n = type ? strlen(type) : 0;
     if (n > AZOTH_EVENT_TYPE_MAX)
-        return error_set(err, AZOTH_ERR_EVENT_TYPE, "%s", azoth_code_sentence(AZOTH_ERR_EVENT_TYPE));
+        return error_set(err, AZOTH_ERR_EVENT_TYPE, "%s",
+                         azoth_code_sentence(AZOTH_ERR_EVENT_TYPE));
     struct azoth_events *it = calloc(1, sizeof *it);
     if (!it)
         return error_set(err, AZOTH_ERR_NOMEM, "an iterator");
@@ -463,8 +464,9 @@ static int local_transaction(struct azoth *db, const struct wire_request *req, s
     if (rc) {
         answer_error(req, &why, store, ret);
     } else {
-        struct txn_result r = {info.txn,          info.first_event,  info.last_event, info.keys_written,
-                               info.keys_deleted, info.keys_missing, info.duplicate};
+        struct txn_result r = {info.txn,          info.first_event,  info.last_event,
+                               info.keys_written, info.keys_deleted, info.keys_missing,
+                               info.duplicate};
         answer_txn(req, &r, ret);
     }
     azoth_txn_free(t);
@@ -488,7 +490,8 @@ int client_request(struct azoth *db, const struct wire_request *req, struct buf 
         return remote_call(db->remote, req, clock_mono_ns() + req->deadline_ms * NS_PER_MS, store,
                            ret, err);
     if (req->kind == WIRE_CALL)
-        return error_set(err, AZOTH_ERR_UNSUPPORTED, "commands run in workers: give their endpoint");
+        return error_set(err, AZOTH_ERR_UNSUPPORTED,
+                         "commands run in workers: give their endpoint");
     if (req->kind == WIRE_TX)
         return local_transaction(db, req, store, ret, err);
     /* The queue first, then the store: what leaves one is in the other by then. */
@@ -497,8 +500,8 @@ int client_request(struct azoth *db, const struct wire_request *req, struct buf 
     return 0;
 }
 
-int azoth_outcome(struct azoth *db, const uint8_t id[AZOTH_ID_BYTES], struct azoth_commit_info *info,
-                  struct azoth_error *err)
+int azoth_outcome(struct azoth *db, const uint8_t id[AZOTH_ID_BYTES],
+                  struct azoth_commit_info *info, struct azoth_error *err)
 {
     struct wire_request req = {.kind = WIRE_OUTCOME,
                                .deadline_ms = db->deadline_ms,
@@ -510,8 +513,8 @@ int azoth_outcome(struct azoth *db, const uint8_t id[AZOTH_ID_BYTES], struct azo
     if (!rc && a.code)
         rc = error_set(err, a.code, "%.*s", (int)a.message.len, (const char *)a.message.ptr);
     if (!rc && info)
-        *info = (struct azoth_commit_info){a.txn,          a.first_event,  a.last_event, a.keys_written,
-                                           a.keys_deleted, a.keys_missing, 0};
+        *info = (struct azoth_commit_info){
+            a.txn, a.first_event, a.last_event, a.keys_written, a.keys_deleted, a.keys_missing, 0};
     buf_fini(&store);
     return rc;
 }
@@ -647,6 +650,6 @@ int azoth_wait_projected(struct azoth *db, const char *name, uint64_t event_id, 
     if (rc == 1)
         return 0;
     return rc < 0 ? error_set(err, rc, "no projection %s has reported", name)
-                  : error_set(err, AZOTH_ERR_TIMEOUT, "projection %s has not applied event %llu", name,
-                              (unsigned long long)event_id);
+                  : error_set(err, AZOTH_ERR_TIMEOUT, "projection %s has not applied event %llu",
+                              name, (unsigned long long)event_id);
 }

@@ -1,14 +1,13 @@
 /*
  * remote.c - requests to workers over raw REQ sockets, many in flight, one thread per endpoint.
  *
- * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it by
- * that number. Failure modes:
- *   a worker dies with the request       nothing tells us: after a second of silence it is sent again,
- *                                        to the next endpoint. The request id makes that harmless
- *   an answer comes twice, or too late   its number is not in the table any more: dropped
- *   a peer died in the middle of a message  nanomsg would parse rubbish from then on: a socket on
- *                                        which calls stay silent is closed and made anew
- *   the deadline passes                  UNREACHABLE if no worker ever took it, else OUTCOME_UNKNOWN
+ * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it
+ * by that number. Failure modes: a worker dies with the request       nothing tells us: after a
+ * second of silence it is sent again, to the next endpoint. The request id makes that harmless an
+ * answer comes twice, or too late   its number is not in the table any more: dropped a peer died in
+ * the middle of a message  nanomsg would parse rubbish from then on: a socket on which calls stay
+ * silent is closed and made anew the deadline passes                  UNREACHABLE if no worker ever
+ * took it, else OUTCOME_UNKNOWN
  *
  * One lock for table and calls; sockets have their own, so that a slow send holds up no answer.
  */
@@ -209,8 +208,8 @@ int remote_open(const char *endpoints, struct remote **ret, struct azoth_error *
         size_t n = strcspn(p, ",");
         struct endpoint *e = &r->endpoint[r->endpoints];
         if (r->endpoints == ENDPOINTS_MAX || n == 0 || n >= sizeof e->url) {
-            rc = error_set(err, AZOTH_ERR_USAGE, "1 to %u endpoints, separated by commas, are wanted",
-                           ENDPOINTS_MAX);
+            rc = error_set(err, AZOTH_ERR_USAGE,
+                           "1 to %u endpoints, separated by commas, are wanted", ENDPOINTS_MAX);
             break;
         }
         memcpy(e->url, p, n);

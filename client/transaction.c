@@ -99,7 +99,8 @@ static int add_item(struct azoth_txn *t, const struct txn_item *it)
 static int add_value(struct azoth_txn *t, enum txn_kind kind, struct azoth_bytes key,
                      struct azoth_value v)
 {
-    return add_item(t, &(struct txn_item){.kind = kind, .type = v.type, .key = key, .value = v.enc});
+    return add_item(t,
+                    &(struct txn_item){.kind = kind, .type = v.type, .key = key, .value = v.enc});
 }
 
 static int add_key(struct azoth_txn *t, enum txn_kind kind, struct azoth_bytes key)
@@ -306,8 +307,8 @@ static int add_callback(struct azoth_txn *t, azoth_callback fn, void *arg, int e
 {
     struct azoth_error err;
     if (t->db->remote)
-        return keep(t, error_set(&err, AZOTH_ERR_UNSUPPORTED, "callbacks run in attached processes"),
-                    &err);
+        return keep(
+            t, error_set(&err, AZOTH_ERR_UNSUPPORTED, "callbacks run in attached processes"), &err);
     if (t->callbacks == sizeof t->callback / sizeof *t->callback)
         return keep(t, error_set(&err, AZOTH_ERR_FULL, "a transaction has at most 8 callbacks"),
                     &err);
@@ -584,8 +585,10 @@ int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_e
     struct operation *op = calloc(1, sizeof *op);
     if (!op)
         return error_set(err, AZOTH_ERR_NOMEM, "a transaction in flight");
-    *op = (struct operation){
-        .txn = t, .done = done, .arg = arg, .deadline_ns = clock_mono_ns() + t->deadline_ms * NS_PER_MS};
+    *op = (struct operation){.txn = t,
+                             .done = done,
+                             .arg = arg,
+                             .deadline_ns = clock_mono_ns() + t->deadline_ms * NS_PER_MS};
     if (db->remote)
         return submit_remote(t, op, err);
     rc = local_attach(db->local, op->deadline_ns, &op->attachment, err);

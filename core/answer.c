@@ -110,9 +110,9 @@ static int read_outcome(struct snapshot *sn, const struct wire_request *req, int
     if (rc < 0)
         return rc;
     if (rc == 0)
-        return in_hands ? error_set(err, AZOTH_ERR_BUSY, "the writer has it: ask again")
-                        : error_set(err, AZOTH_ERR_NOT_FOUND,
-                                    "no commit is remembered under this id");
+        return in_hands
+                   ? error_set(err, AZOTH_ERR_BUSY, "the writer has it: ask again")
+                   : error_set(err, AZOTH_ERR_NOT_FOUND, "no commit is remembered under this id");
     r.duplicate = 0;
     answer_txn(req, &r, ret);
     return 0;

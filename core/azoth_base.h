@@ -26,9 +26,9 @@ extern "C" {
 #define AZOTH_VALUE_MAX      (1u << 20) /* bytes of one encoded state value */
 #define AZOTH_PAYLOAD_MAX    (1u << 20) /* bytes of one event's payload */
 #define AZOTH_TXN_BYTES_MAX  (4u << 20) /* bytes of one encoded transaction */
-#define AZOTH_TXN_ITEMS_MAX  16384u     /* declarations, requirements, operations and events of one */
-#define AZOTH_ID_BYTES       16u        /* bytes of a request id */
-#define AZOTH_NAME_MAX       63u        /* bytes of the name of a projection, command or process */
+#define AZOTH_TXN_ITEMS_MAX  16384u /* declarations, requirements, operations and events of one */
+#define AZOTH_ID_BYTES       16u    /* bytes of a request id */
+#define AZOTH_NAME_MAX       63u    /* bytes of the name of a projection, command or process */
 
 /*
  * Errors: X(name, number, class, exit code, sentence).
@@ -114,7 +114,8 @@ struct azoth_error {
     char message[240]; /* one sentence, NUL-terminated, naming the key, file:line or event */
 };
 
-AZOTH_API const char *azoth_code_name(int code);     /* "AZOTH_ERR_BUSY"; "AZOTH_OK" for 0; never NULL */
+AZOTH_API const char *
+azoth_code_name(int code); /* "AZOTH_ERR_BUSY"; "AZOTH_OK" for 0; never NULL */
 AZOTH_API const char *azoth_code_sentence(int code); /* never NULL */
 AZOTH_API enum azoth_class azoth_code_class(int code);
 AZOTH_API int azoth_code_exit(int code); /* exit code of the azoth command: 0 to 5 */

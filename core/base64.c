@@ -45,8 +45,8 @@ int base64_decode(struct buf *out, struct azoth_bytes text)
                     pad > 0 ? 0 : digit(p[i + 3])};
         if (d[0] < 0 || d[1] < 0 || d[2] < 0 || d[3] < 0)
             goto fail;
-        uint32_t group = (uint32_t)d[0] << 18 | (uint32_t)d[1] << 12 | (uint32_t)d[2] << 6 |
-                         (uint32_t)d[3];
+        uint32_t group =
+            (uint32_t)d[0] << 18 | (uint32_t)d[1] << 12 | (uint32_t)d[2] << 6 | (uint32_t)d[3];
         if ((pad == 1 && (group & 0xff)) || (pad == 2 && (group & 0xffff)))
             goto fail; /* a second spelling of the same bytes */
         unsigned char bytes[3] = {(unsigned char)(group >> 16), (unsigned char)(group >> 8),

@@ -4,7 +4,7 @@
 
 #include <xxhash.h>
 
-#define MAGIC 0x31425a41u /* "AZB1" */
+#define MAGIC       0x31425a41u /* "AZB1" */
 #define AT_CHECKSUM 72u
 
 static uint64_t checksum(const unsigned char *rec, size_t len)

@@ -39,7 +39,8 @@ struct batch_entry {
 };
 
 /* Writes BATCH_HEAD + count * BATCH_ENTRY bytes to out. */
-void batch_encode(unsigned char *out, const struct batch_head *h, const struct batch_entry *entries);
+void batch_encode(unsigned char *out, const struct batch_head *h,
+                  const struct batch_entry *entries);
 /* 0 and *ret, or CORRUPT. Safe on any bytes. */
 int batch_decode(struct azoth_bytes rec, struct batch_head *ret);
 /* Entry i of a record that batch_decode accepted. */

@@ -10,13 +10,13 @@ struct buf {
     size_t cap;
 };
 
-void buf_fini(struct buf *b);                      /* frees; b is empty and usable afterwards */
-void buf_clear(struct buf *b);                     /* len = 0, memory kept */
-int buf_reserve(struct buf *b, size_t more);       /* 0 or AZOTH_ERR_NOMEM; len unchanged */
+void buf_fini(struct buf *b);                        /* frees; b is empty and usable afterwards */
+void buf_clear(struct buf *b);                       /* len = 0, memory kept */
+int buf_reserve(struct buf *b, size_t more);         /* 0 or AZOTH_ERR_NOMEM; len unchanged */
 int buf_add(struct buf *b, const void *p, size_t n); /* 0 or AZOTH_ERR_NOMEM */
-int buf_add_str(struct buf *b, const char *s);     /* without the NUL */
+int buf_add_str(struct buf *b, const char *s);       /* without the NUL */
 int buf_addf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-unsigned char *buf_grow(struct buf *b, size_t n);  /* n new bytes at the end to fill, or NULL */
+unsigned char *buf_grow(struct buf *b, size_t n); /* n new bytes at the end to fill, or NULL */
 
 static inline struct azoth_bytes buf_bytes(const struct buf *b)
 {

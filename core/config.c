@@ -37,8 +37,8 @@ struct unit {
     const char *name;
     uint64_t factor;
 };
-static const struct unit sizes[] = {{"", 1},          {"K", 1u << 10},  {"M", 1u << 20},
-                                    {"G", 1u << 30},  {NULL, 0}};
+static const struct unit sizes[] = {
+    {"", 1}, {"K", 1u << 10}, {"M", 1u << 20}, {"G", 1u << 30}, {NULL, 0}};
 static const struct unit times[] = {{"", 1},        {"ms", 1},      {"s", 1000},
                                     {"min", 60000}, {"h", 3600000}, {NULL, 0}};
 static const struct unit counts[] = {{"", 1}, {NULL, 0}};
@@ -133,8 +133,7 @@ struct reading {
     int code;
 };
 
-static int on_entry(void *user, const char *section, const char *key, const char *value,
-                    int lineno)
+static int on_entry(void *user, const char *section, const char *key, const char *value, int lineno)
 {
     struct reading *r = user;
     for (int k = 0; k < CONFIG_KEYS; k++)
@@ -142,7 +141,8 @@ static int on_entry(void *user, const char *section, const char *key, const char
             struct azoth_error why;
             if (config_set(r->config, (enum config_key)k, value, 1, &why) == 0)
                 return 1;
-            r->code = error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: %s", r->path, lineno, why.message);
+            r->code =
+                error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: %s", r->path, lineno, why.message);
             return 0;
         }
     r->code = error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: there is no setting %s.%s", r->path,

@@ -27,14 +27,17 @@
     X(segment, blocks, COUNT, "256", 80, 4096, "64 KiB blocks for large transactions")             \
     X(run, dir, TEXT, "", 0, 0, "directory of the sockets; default DIR/run")                       \
     X(run, workers, COUNT, "2", 0, 64, "workers that azoth run starts")                            \
-    X(feed, listen, TEXT, "", 0, 0, "endpoint beside ipc://RUN/feed.sock, e.g. tcp://127.0.0.1:7101") \
-    X(feed, connect, TEXT, "", 0, 0, "projectors: the feed's endpoint; default ipc://RUN/feed.sock") \
+    X(feed, listen, TEXT, "", 0, 0,                                                                \
+      "endpoint beside ipc://RUN/feed.sock, e.g. tcp://127.0.0.1:7101")                            \
+    X(feed, connect, TEXT, "", 0, 0,                                                               \
+      "projectors: the feed's endpoint; default ipc://RUN/feed.sock")                              \
     X(feed, lapse, TIME, "10s", 100, 3600000, "a projector silent for so long is taken off")       \
     X(worker, listen, TEXT, "", 0, 0, "endpoint beside ipc://RUN/worker-N.sock")                   \
     X(worker, command_time, TIME, "1s", 1, 600000, "most time of one command of --load")           \
     X(projector, credit, SIZE, "1M", 65536, 4194304, "bytes of events asked for at once")          \
     X(projector, batch_events, COUNT, "1000", 1, 100000, "most events of one SQLite transaction")  \
-    X(projector, timeout, TIME, "1s", 10, 600000, "silence after which a batch is asked for again") \
+    X(projector, timeout, TIME, "1s", 10, 600000,                                                  \
+      "silence after which a batch is asked for again")                                            \
     X(projector, endpoint, TEXT, "", 0, 0, "where the projector listens; default ipc:// in RUN")   \
     X(log, level, TEXT, "info", 0, 0, "err, warning, notice, info or debug")
 
@@ -45,7 +48,7 @@ enum config_key {
 #define CONFIG_X(section, key, type, def, lo, hi, help) CONFIG_##section##_##key,
     CONFIG_TABLE(CONFIG_X)
 #undef CONFIG_X
-    CONFIG_KEYS
+        CONFIG_KEYS
 };
 
 struct config {
@@ -57,8 +60,8 @@ struct config {
 void config_defaults(struct config *c);
 /* Defaults, then dir's azoth.conf if it is there, then the environment. AZOTH_ERR_CONFIG, IO. */
 int config_load(struct config *c, const char *dir, struct azoth_error *err);
-/* Takes --section-key=VALUE or --section-key VALUE out of argv: 1 taken (*i advanced past it), 0 not
- * one of ours, AZOTH_ERR_CONFIG. Flags are applied after config_load. */
+/* Takes --section-key=VALUE or --section-key VALUE out of argv: 1 taken (*i advanced past it), 0
+ * not one of ours, AZOTH_ERR_CONFIG. Flags are applied after config_load. */
 int config_flag(struct config *c, int argc, char **argv, int *i, struct azoth_error *err);
 int config_set(struct config *c, enum config_key key, const char *value, int source,
                struct azoth_error *err);

@@ -1,6 +1,6 @@
 /*
- * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set at
- * build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
+ * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set
+ * at build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
  * SIGKILL at the N-th passing (default 1), or stop itself with AZOTH_CRASH_ACTION=stop.
  */
 #ifndef CORE_CRASH_H
@@ -26,7 +26,7 @@ enum crash_point {
 #define CRASH_X(name) CRASH_##name,
     CRASH_POINTS(CRASH_X)
 #undef CRASH_X
-    CRASH_POINT_COUNT
+        CRASH_POINT_COUNT
 };
 
 #ifdef AZOTH_FAULTS

@@ -55,9 +55,10 @@ int dbdir_endpoint(char *out, size_t size, const char *run_dir, struct azoth_err
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
     if (strlen(run_dir) + 1 + strlen(name) >= DBDIR_SOCKET_PATH_MAX)
-        return error_set(err, AZOTH_ERR_CONFIG,
-                         "the path of a socket has at most %u bytes: choose a shorter run.dir than %s",
-                         DBDIR_SOCKET_PATH_MAX - 1, run_dir);
+        return error_set(
+            err, AZOTH_ERR_CONFIG,
+            "the path of a socket has at most %u bytes: choose a shorter run.dir than %s",
+            DBDIR_SOCKET_PATH_MAX - 1, run_dir);
     if ((size_t)snprintf(out, size, "ipc://%s/%s", run_dir, name) >= size)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", run_dir);
     return 0;
@@ -91,8 +92,8 @@ int dbdir_make(const char *path, unsigned mode, struct azoth_error *err)
     return 0;
 }
 
-int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir,
-                   size_t run_size, char *name, size_t name_size, struct azoth_error *err)
+int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir, size_t run_size,
+                   char *name, size_t name_size, struct azoth_error *err)
 {
     const char *colon = strchr(instance, ':');
     char db[AZOTH_NAME_MAX + 1];

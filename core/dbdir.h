@@ -27,16 +27,17 @@ int dbdir_path(char *out, size_t size, const char *dir, const char *fmt, ...)
 int dbdir_endpoint(char *out, size_t size, const char *run_dir, struct azoth_error *err,
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
-/* Name of a projection, command or process: 1 to AZOTH_NAME_MAX of [A-Za-z0-9_-], a letter first. */
+/* Name of a projection, command or process: 1 to AZOTH_NAME_MAX of [A-Za-z0-9_-], a letter first.
+ */
 int dbdir_name_valid(const char *name);
 
 /*
  * Splits a unit's instance "DATABASE" or "DATABASE:NAME" (systemd cannot): the data directory
- * /var/lib/azoth/DATABASE, the run directory /run/azoth/DATABASE, and NAME (empty when there is none).
- * AZOTH_ERR_USAGE.
+ * /var/lib/azoth/DATABASE, the run directory /run/azoth/DATABASE, and NAME (empty when there is
+ * none). AZOTH_ERR_USAGE.
  */
-int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir,
-                   size_t run_size, char *name, size_t name_size, struct azoth_error *err);
+int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir, size_t run_size,
+                   char *name, size_t name_size, struct azoth_error *err);
 
 /* mkdir -p with mode for the last part; 0 when it is there already. */
 int dbdir_make(const char *path, unsigned mode, struct azoth_error *err);

@@ -11,11 +11,10 @@ struct row {
     int exit;
 };
 
-static const struct row rows[] = {
-    [0] = {"AZOTH_OK", "done", AZOTH_CLASS_NONE, 0},
+static const struct row rows[] = {[0] = {"AZOTH_OK", "done", AZOTH_CLASS_NONE, 0},
 #define X(name, number, class, exit, sentence)                                                     \
     [number] = {"AZOTH_ERR_" #name, sentence, AZOTH_CLASS_##class, exit},
-    AZOTH_ERRORS(X)
+                                  AZOTH_ERRORS(X)
 #undef X
 };
 

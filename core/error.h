@@ -18,7 +18,8 @@ int error_set(struct azoth_error *err, int code, const char *fmt, ...)
 int error_foreign(struct azoth_error *err, int code, int foreign, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Code for an errno: ENOSPC and EDQUOT NOSPACE, ENOMEM NOMEM, EACCES and EPERM PERMISSION, else IO. */
+/* Code for an errno: ENOSPC and EDQUOT NOSPACE, ENOMEM NOMEM, EACCES and EPERM PERMISSION, else IO.
+ */
 int error_from_errno(int errnum);
 
 /* error_foreign(err, error_from_errno(errnum), errnum, "WHAT: strerror"). */

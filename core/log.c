@@ -21,8 +21,10 @@ int log_level_parse(const char *name, int *ret)
     static const struct {
         const char *name;
         int level;
-    } levels[] = {{"err", LOG_LEVEL_ERR},       {"warning", LOG_LEVEL_WARN},
-                  {"notice", LOG_LEVEL_NOTICE}, {"info", LOG_LEVEL_INFO},
+    } levels[] = {{"err", LOG_LEVEL_ERR},
+                  {"warning", LOG_LEVEL_WARN},
+                  {"notice", LOG_LEVEL_NOTICE},
+                  {"info", LOG_LEVEL_INFO},
                   {"debug", LOG_LEVEL_DEBUG}};
     for (unsigned i = 0; i < sizeof levels / sizeof *levels; i++)
         if (strcmp(name, levels[i].name) == 0) {

@@ -9,7 +9,13 @@
 
 #include "core/azoth_base.h"
 
-enum log_level { LOG_LEVEL_ERR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+    LOG_LEVEL_ERR = 3,
+    LOG_LEVEL_WARN = 4,
+    LOG_LEVEL_NOTICE = 5,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7
+};
 
 void log_init(const char *program, int max_level); /* program: shown on terminals */
 int log_level_parse(const char *name, int *ret);   /* "err" "warning" "notice" "info" "debug" */

@@ -27,22 +27,23 @@ static int check_endpoint(const char *endpoint, struct azoth_error *err)
         /* A path of 108 to 121 characters makes nanomsg abort(). */
         if (strlen(endpoint + 6) < DBDIR_SOCKET_PATH_MAX && endpoint[6])
             return 0;
-        return error_set(err, AZOTH_ERR_USAGE, "%s: the path of a socket has 1 to %u bytes", endpoint,
-                         DBDIR_SOCKET_PATH_MAX - 1);
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path of a socket has 1 to %u bytes",
+                         endpoint, DBDIR_SOCKET_PATH_MAX - 1);
     }
     if (strncmp(endpoint, "tcp://", 6) == 0 && strlen(endpoint) < NN_SOCKADDR_MAX)
         return 0;
-    return error_set(err, AZOTH_ERR_USAGE, "%s: neither ipc://PATH nor tcp://ADDRESS:PORT", endpoint);
+    return error_set(err, AZOTH_ERR_USAGE, "%s: neither ipc://PATH nor tcp://ADDRESS:PORT",
+                     endpoint);
 }
 
 static int nn_error(struct azoth_error *err, const char *endpoint)
 {
     int e = nn_errno();
-    int code = e == EADDRINUSE                    ? AZOTH_ERR_DUPLICATE
-               : e == EINVAL || e == ENODEV       ? AZOTH_ERR_USAGE
-               : e == ENOMEM                      ? AZOTH_ERR_NOMEM
-               : e == EACCES || e == EPERM        ? AZOTH_ERR_PERMISSION
-                                                  : AZOTH_ERR_IO;
+    int code = e == EADDRINUSE              ? AZOTH_ERR_DUPLICATE
+               : e == EINVAL || e == ENODEV ? AZOTH_ERR_USAGE
+               : e == ENOMEM                ? AZOTH_ERR_NOMEM
+               : e == EACCES || e == EPERM  ? AZOTH_ERR_PERMISSION
+                                            : AZOTH_ERR_IO;
     return error_foreign(err, code, e, "%s: %s", endpoint, nn_strerror(e));
 }
 
@@ -120,7 +121,8 @@ void pipe_close(struct pipe_end *p)
     free(p);
 }
 
-int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret, struct azoth_error *err)
+int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret,
+                 struct azoth_error *err)
 {
     void *message;
     int n;
@@ -152,7 +154,8 @@ int pipe_poll_fd(struct pipe_end *p)
     return fd;
 }
 
-int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms, struct azoth_error *err)
+int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms,
+              struct azoth_error *err)
 {
     int n;
     if (message.len > WIRE_MESSAGE_MAX)

@@ -24,13 +24,15 @@ void pipe_close(struct pipe_end *p); /* NULL is accepted; unsent messages are di
  * Receives one message within timeout_ms (0: do not wait). 1 and *ret, 0 when none came, or IO.
  * The message is released with pipe_release(); its bytes may be misaligned.
  */
-int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret, struct azoth_error *err);
+int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret,
+                 struct azoth_error *err);
 void pipe_release(struct azoth_bytes message);
 /* Descriptor that polls readable when pipe_receive(p, 0) may return a message; owned by p. */
 int pipe_poll_fd(struct pipe_end *p);
 
 /* 0 when the transport took it (which says nothing about delivery), BUSY when it could not within
  * timeout_ms, USAGE when it is over WIRE_MESSAGE_MAX, IO. */
-int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms, struct azoth_error *err);
+int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms,
+              struct azoth_error *err);
 
 #endif

@@ -58,7 +58,8 @@ static int take_name(struct program *p, int argc, char **argv, int *i, struct az
     const char *name = NULL;
     if (!text_flag("--name", argc, argv, i, &name)) {
         if (argv[*i][0] == '-')
-            return error_set(err, AZOTH_ERR_USAGE, "%s: no such option (%s --help)", argv[*i], p->name);
+            return error_set(err, AZOTH_ERR_USAGE, "%s: no such option (%s --help)", argv[*i],
+                             p->name);
         name = argv[(*i)++];
     }
     if (strlen(name) > AZOTH_NAME_MAX)
@@ -76,7 +77,8 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
         rc = config_load(&p->config, p->dir, err);
     for (int i = 1; i < argc && !rc;) {
         const char *text;
-        if (text_flag("--dir", argc, argv, &i, &text) || text_flag("--instance", argc, argv, &i, &text))
+        if (text_flag("--dir", argc, argv, &i, &text) ||
+            text_flag("--instance", argc, argv, &i, &text))
             continue;
         int got = p->flag ? p->flag(p->arg, argc, argv, &i, err) : 0;
         if (got == 0)

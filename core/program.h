@@ -12,7 +12,7 @@
 struct program {
     const char *name; /* of the program */
     char dir[4096];
-    char run_dir[4096]; /* made if missing, mode 0770 */
+    char run_dir[4096];      /* made if missing, mode 0770 */
     char instance_name[128]; /* --name, the instance's part behind the colon, or the word */
     struct config config;
     /* Takes one of the program's own flags: 1 taken (*i advanced), 0 not its own, or an error. */

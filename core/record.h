@@ -105,6 +105,7 @@ static inline uint64_t get_be64(const unsigned char *p)
 {
     return __builtin_bswap64(get_u64(p));
 }
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "formats are little-endian, so is the machine");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "formats are little-endian, so is the machine");
 
 #endif

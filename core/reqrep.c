@@ -214,8 +214,8 @@ int reqrep_answer(struct reqrep *s, const struct reqrep_return *to, struct azoth
     return send_with(s, to->header, to->len, message, timeout_ms, err);
 }
 
-int reqrep_request(struct reqrep *s, uint32_t request_id, struct azoth_bytes message, int timeout_ms,
-                   struct azoth_error *err)
+int reqrep_request(struct reqrep *s, uint32_t request_id, struct azoth_bytes message,
+                   int timeout_ms, struct azoth_error *err)
 {
     unsigned char header[4];
     put_u32(header, __builtin_bswap32(request_id | 0x80000000u));

@@ -36,8 +36,8 @@ int reqrep_answer(struct reqrep *s, const struct reqrep_return *to, struct azoth
                   int timeout_ms, struct azoth_error *err);
 
 /* Client. request_id: 31 bits, the caller's own; the answer carries it back. */
-int reqrep_request(struct reqrep *s, uint32_t request_id, struct azoth_bytes message, int timeout_ms,
-                   struct azoth_error *err);
+int reqrep_request(struct reqrep *s, uint32_t request_id, struct azoth_bytes message,
+                   int timeout_ms, struct azoth_error *err);
 int reqrep_collect(struct reqrep *s, int timeout_ms, uint32_t *ret_request_id,
                    struct azoth_bytes *ret, struct azoth_error *err);
 

@@ -1,9 +1,9 @@
 /*
  * service.h - what a supervised process does around its loop: signals, readiness, watchdog.
  *
- * service_init() blocks SIGTERM, SIGINT and SIGHUP in the calling thread (threads made later inherit
- * it; nanomsg's too) and ignores SIGPIPE; a signalfd delivers them. Speaks sd_notify(3) through
- * libsystemd; without a supervisor those calls do nothing.
+ * service_init() blocks SIGTERM, SIGINT and SIGHUP in the calling thread (threads made later
+ * inherit it; nanomsg's too) and ignores SIGPIPE; a signalfd delivers them. Speaks sd_notify(3)
+ * through libsystemd; without a supervisor those calls do nothing.
  */
 #ifndef CORE_SERVICE_H
 #define CORE_SERVICE_H
@@ -14,11 +14,11 @@
 #define SERVICE_EXIT_TEMPORARY     75  /* EX_TEMPFAIL: restart and try again */
 
 struct service {
-    int signal_fd;             /* readable when a signal came */
-    uint64_t watchdog_ns;      /* interval between heartbeats; 0: no watchdog */
-    uint64_t heartbeat_ns;     /* when the last one was sent */
-    volatile int stopping;     /* set by service_poll */
-    volatile int reload;       /* set by SIGHUP; the caller clears it */
+    int signal_fd;         /* readable when a signal came */
+    uint64_t watchdog_ns;  /* interval between heartbeats; 0: no watchdog */
+    uint64_t heartbeat_ns; /* when the last one was sent */
+    volatile int stopping; /* set by service_poll */
+    volatile int reload;   /* set by SIGHUP; the caller clears it */
 };
 
 int service_init(struct service *s, struct azoth_error *err);

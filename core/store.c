@@ -2,12 +2,11 @@
  * store.c - one LMDB environment per directory and process, snapshots, single reads.
  *
  * Failure modes
- *   a second descriptor of lock.mdb in this process  closing it would drop LMDB's lock on the process
- *                                                    and let others reuse our pages: hence the
- *                                                    process-wide list of open stores
- *   a process stopped inside LMDB's reader mutex     first registration of a reader blocks: a writer
- *                                                    (STORE_WRITE) registers none before it is ready
- *   reader slots are scarce                          snapshots are kept and renewed
+ *   a second descriptor of lock.mdb in this process  closing it would drop LMDB's lock on the
+ * process and let others reuse our pages: hence the process-wide list of open stores a process
+ * stopped inside LMDB's reader mutex     first registration of a reader blocks: a writer
+ *                                                    (STORE_WRITE) registers none before it is
+ * ready reader slots are scarce                          snapshots are kept and renewed
  */
 #include "core/store.h"
 
@@ -122,9 +121,8 @@ int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *
     if (rec.len < 8 || get_u32(p) != FORMAT_MAGIC)
         return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
     if (get_u32(p + 4) != STORE_FORMAT)
-        return error_set(err, AZOTH_ERR_FORMAT,
-                         "the store has format %u, this program knows %u", get_u32(p + 4),
-                         STORE_FORMAT);
+        return error_set(err, AZOTH_ERR_FORMAT, "the store has format %u, this program knows %u",
+                         get_u32(p + 4), STORE_FORMAT);
     if (rec.len != STORE_FORMAT_RECORD || get_u64(p + 32) != XXH3_64bits(p, 32))
         return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
     memcpy(ret_uuid, p + 8, 16);
@@ -134,7 +132,8 @@ int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *
 
 static uint32_t id_checksum(const uint8_t id[AZOTH_ID_BYTES], const unsigned char *rec)
 {
-    return (uint32_t)XXH3_64bits_withSeed(rec, STORE_ID_RECORD - 4, XXH3_64bits(id, AZOTH_ID_BYTES));
+    return (uint32_t)XXH3_64bits_withSeed(rec, STORE_ID_RECORD - 4,
+                                          XXH3_64bits(id, AZOTH_ID_BYTES));
 }
 
 void store_id_encode(unsigned char out[STORE_ID_RECORD], const uint8_t id[AZOTH_ID_BYTES],

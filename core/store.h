@@ -97,8 +97,8 @@ void store_id_encode(unsigned char out[STORE_ID_RECORD], const uint8_t id[AZOTH_
 int store_id_decode(const uint8_t id[AZOTH_ID_BYTES], struct azoth_bytes rec,
                     struct txn_result *ret, uint64_t *ret_content, uint64_t *ret_age);
 
-/* The format record, shared with the writer: u32 magic "AZF1" | u32 format | uuid | u64 created_ns |
- * u64 checksum (XXH3_64bits over the 32 bytes before). */
+/* The format record, shared with the writer: u32 magic "AZF1" | u32 format | uuid | u64 created_ns
+ * | u64 checksum (XXH3_64bits over the 32 bytes before). */
 #define STORE_FORMAT_RECORD 40u
 void store_format_encode(unsigned char out[STORE_FORMAT_RECORD], const uint8_t uuid[16],
                          uint64_t created_ns);

@@ -57,7 +57,8 @@ static size_t item_split(const unsigned char *p, size_t left, struct txn_item *r
 {
     if (left < TXN_ITEM_HEADER)
         return 0;
-    size_t key = get_u16(p + 2), name = get_u16(p + 4), meta = get_u16(p + 6), value = get_u32(p + 8);
+    size_t key = get_u16(p + 2), name = get_u16(p + 4), meta = get_u16(p + 6),
+           value = get_u32(p + 8);
     size_t size = TXN_ITEM_HEADER + key + name + meta + value;
     if (size > left)
         return 0;
@@ -229,8 +230,7 @@ int txn_add(struct txn_builder *b, const struct txn_item *it, struct azoth_error
     int rc = check_item(it);
     if (rc)
         return bad(err, rc, it);
-    size_t size =
-        TXN_ITEM_HEADER + it->key.len + it->name.len + it->metadata.len + it->value.len;
+    size_t size = TXN_ITEM_HEADER + it->key.len + it->name.len + it->metadata.len + it->value.len;
     size_t now = b->image.len ? b->image.len : TXN_HEADER;
     if (b->items >= AZOTH_TXN_ITEMS_MAX || now + size > AZOTH_TXN_BYTES_MAX)
         return bad(err, AZOTH_ERR_TXN_SIZE, it);

@@ -117,7 +117,8 @@ int txn_add_member(struct txn_builder *b, enum txn_kind kind, struct azoth_bytes
 int txn_add_event(struct txn_builder *b, struct azoth_bytes type, struct azoth_bytes stream_key,
                   struct azoth_bytes metadata, struct azoth_bytes payload, struct azoth_error *err);
 
-/* Identifies a request's content: XXH3_64bits over the image and the name of the command, if any. */
+/* Identifies a request's content: XXH3_64bits over the image and the name of the command, if any.
+ */
 uint64_t txn_content_hash(struct azoth_bytes image, struct azoth_bytes command);
 
 /* What a committed transaction answers: the commit info. */

@@ -1,8 +1,8 @@
 /*
  * txnjson.c - requests and answers as JSON text (forms in txnjson.h).
  *
- * The text is bounded before it is parsed; jansson bounds the nesting (2048 levels). Every member is
- * looked at by name, so that a misspelt one is an error and not a transaction that does less.
+ * The text is bounded before it is parsed; jansson bounds the nesting (2048 levels). Every member
+ * is looked at by name, so that a misspelt one is an error and not a transaction that does less.
  */
 #include "core/txnjson.h"
 
@@ -82,7 +82,8 @@ static int parse_values(struct parse *p, const char *member, json_t *object, enu
     json_t *v;
     if (!json_is_object(object))
         return bad(p, member, "an object of keys and values is wanted");
-    json_object_foreach(object, key, v) {
+    json_object_foreach(object, key, v)
+    {
         int rc = add_value(p, kind, bytes_str(key), v);
         if (rc)
             return rc;
@@ -90,8 +91,8 @@ static int parse_values(struct parse *p, const char *member, json_t *object, enu
     return 0;
 }
 
-static int parse_member(struct parse *p, const char *member, struct azoth_bytes key, const json_t *m,
-                        enum txn_kind kind)
+static int parse_member(struct parse *p, const char *member, struct azoth_bytes key,
+                        const json_t *m, enum txn_kind kind)
 {
     if (!json_is_string(m))
         return bad(p, member, "members of sets and arrays are strings");
@@ -105,7 +106,8 @@ static int parse_members(struct parse *p, const char *member, json_t *object, en
     json_t *v;
     if (!json_is_object(object))
         return bad(p, member, "an object of keys and members is wanted");
-    json_object_foreach(object, key, v) {
+    json_object_foreach(object, key, v)
+    {
         int rc = 0;
         if (!json_is_array(v))
             rc = parse_member(p, member, bytes_str(key), v, kind);
@@ -159,8 +161,8 @@ static int parse_condition(struct parse *p, struct azoth_bytes key, const char *
 
 static int parse_require(struct parse *p, const json_t *list)
 {
-    static const char *const order[] = {"exists", "absent",   "equals",  "min",
-                                        "max",    "type",     "contains", "version"};
+    static const char *const order[] = {"exists", "absent", "equals",   "min",
+                                        "max",    "type",   "contains", "version"};
     if (!json_is_array(list))
         return bad(p, "require", "a list of objects is wanted");
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -181,7 +183,8 @@ static int parse_require(struct parse *p, const json_t *list)
         const char *name;
         json_t *v;
         if (!rc && used != json_object_size(o))
-            json_object_foreach(o, name, v) {
+            json_object_foreach(o, name, v)
+            {
                 if (strcmp(name, "key") != 0 && !rc)
                     rc = parse_condition(p, key, name, v);
             }
@@ -207,7 +210,8 @@ static int event_members_known(struct parse *p, json_t *o)
     static const char *const known[] = {"type", "data", "bytes", "key", "metadata"};
     const char *name;
     json_t *v;
-    json_object_foreach(o, name, v) {
+    json_object_foreach(o, name, v)
+    {
         int found = 0;
         for (size_t i = 0; i < sizeof known / sizeof *known; i++)
             found |= strcmp(known[i], name) == 0;
@@ -244,7 +248,8 @@ static int parse_event(struct parse *p, json_t *o)
     else if (raw)
         payload = buf_bytes(&bytes);
     if (!rc)
-        rc = txn_add_event(p->builder, text_of(type), stream, bytes_str(meta_text), payload, p->err);
+        rc =
+            txn_add_event(p->builder, text_of(type), stream, bytes_str(meta_text), payload, p->err);
     free(data_text);
     free(meta_text);
     buf_fini(&bytes);
@@ -327,8 +332,8 @@ static int parse_u64(struct parse *p, json_t *o, const char *name, uint64_t leas
         return 0;
     if (!json_is_integer(v) || json_integer_value(v) < 0 ||
         (uint64_t)json_integer_value(v) < least || (uint64_t)json_integer_value(v) > most)
-        return error_set(p->err, AZOTH_ERR_BAD_JSON, "%s: a number from %llu to %llu is wanted", name,
-                         (unsigned long long)least, (unsigned long long)most);
+        return error_set(p->err, AZOTH_ERR_BAD_JSON, "%s: a number from %llu to %llu is wanted",
+                         name, (unsigned long long)least, (unsigned long long)most);
     *ret = (uint64_t)json_integer_value(v);
     return 0;
 }
@@ -339,8 +344,7 @@ struct form {
     const char *members; /* allowed beside the common ones */
 };
 static const struct form forms[] = {
-    {"tx", WIRE_TX,
-     " read write require set delete add set_add set_remove array_push events "},
+    {"tx", WIRE_TX, " read write require set delete add set_add set_remove array_push events "},
     {"call", WIRE_CALL, " command args read write "},
     {"get", WIRE_GET, " key "},
     {"scan", WIRE_SCAN, " prefix from to after limit "},
@@ -354,7 +358,8 @@ static int check_members(struct parse *p, json_t *o, const struct form *f)
     static const char common[] = " op id deadline_ms at_least_once wait_paused ";
     const char *name;
     json_t *v;
-    json_object_foreach(o, name, v) {
+    json_object_foreach(o, name, v)
+    {
         char spaced[64];
         if ((size_t)snprintf(spaced, sizeof spaced, " %s ", name) >= sizeof spaced ||
             strchr(name, ' ') || (!strstr(common, spaced) && !strstr(f->members, spaced)))
@@ -578,9 +583,9 @@ static int add_json_or_bytes(struct buf *out, const char *name, const char *othe
 
 int txnjson_event(struct buf *out, const struct event_record *ev)
 {
-    int rc = buf_addf(out, "{\"id\":%llu,\"txn\":%llu,\"time\":%lld,\"type\":",
-                      (unsigned long long)ev->id, (unsigned long long)ev->txn,
-                      (long long)ev->time_ns);
+    int rc = buf_addf(
+        out, "{\"id\":%llu,\"txn\":%llu,\"time\":%lld,\"type\":", (unsigned long long)ev->id,
+        (unsigned long long)ev->txn, (long long)ev->time_ns);
     if (!rc)
         rc = add_text(out, ev->type);
     if (!rc && ev->key.len) {

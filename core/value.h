@@ -19,8 +19,8 @@
 #include "core/azoth_base.h"
 #include "core/buf.h"
 
-const char *value_type_name(uint32_t type);              /* "i64", "u256", "set", ...; "?" */
-int value_type_parse(const char *name, uint32_t *ret);   /* 0 or AZOTH_ERR_TYPE */
+const char *value_type_name(uint32_t type);            /* "i64", "u256", "set", ...; "?" */
+int value_type_parse(const char *name, uint32_t *ret); /* 0 or AZOTH_ERR_TYPE */
 
 /* 0 if v.enc is the canonical encoding of a value of v.type within AZOTH_VALUE_MAX; else
  * AZOTH_ERR_TYPE, _VALUE_SIZE, _UTF8 or _ENCODING. Safe on any bytes. */

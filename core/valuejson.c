@@ -53,8 +53,9 @@ static int from_u256(struct buf *out, const json_t *j, struct azoth_value *ret,
     else
         return bad(err, AZOTH_ERR_BAD_JSON, "a u256 is written as decimal text");
     if (rc)
-        return bad(err, rc, rc == AZOTH_ERR_OVERFLOW ? "the u256 is over 2^256-1"
-                                                      : "a u256 is written as decimal digits");
+        return bad(err, rc,
+                   rc == AZOTH_ERR_OVERFLOW ? "the u256 is over 2^256-1"
+                                            : "a u256 is written as decimal digits");
     rc = value_make_u256(out, &n, ret);
     return rc ? bad(err, rc, azoth_code_sentence(rc)) : 0;
 }
@@ -92,8 +93,8 @@ static int from_object(struct buf *out, const json_t *j, struct azoth_value *ret
     if ((strcmp(type, "i64") == 0 && json_is_integer(v)) ||
         (strcmp(type, "string") == 0 && json_is_string(v)))
         return value_from_json(out, v, ret, err);
-    return error_set(err, AZOTH_ERR_TYPE, "%.40s is no type of values, or its value does not fit it",
-                     type);
+    return error_set(err, AZOTH_ERR_TYPE,
+                     "%.40s is no type of values, or its value does not fit it", type);
 }
 
 int value_from_json(struct buf *out, const json_t *json, struct azoth_value *ret,
@@ -112,7 +113,8 @@ int value_from_json(struct buf *out, const json_t *json, struct azoth_value *ret
     case JSON_OBJECT:
         return from_object(out, json, ret, err);
     default:
-        return bad(err, AZOTH_ERR_BAD_JSON, "a value is an integer, a string, an array or an object");
+        return bad(err, AZOTH_ERR_BAD_JSON,
+                   "a value is an integer, a string, an array or an object");
     }
     return rc ? bad(err, rc, azoth_code_sentence(rc)) : 0;
 }

@@ -3,10 +3,10 @@
  * string, then the fields in order, integers in the byte order that the flags tell).
  *
  * Encoding is tpl's own. Decoding walks the image with a bounds-checked reader of the same layout,
- * for scalars and 'B' only: tpl_load() copies every image and trusts lengths that come from outside,
- * and tpl_unpack() allocates for each 'B'. An image is accepted only when its flags byte, length
- * field and format string are exactly what our encoder writes, so the two stay one format; a test
- * decodes with tpl what this file accepts.
+ * for scalars and 'B' only: tpl_load() copies every image and trusts lengths that come from
+ * outside, and tpl_unpack() allocates for each 'B'. An image is accepted only when its flags byte,
+ * length field and format string are exactly what our encoder writes, so the two stay one format; a
+ * test decodes with tpl what this file accepts.
  */
 #include "core/wire.h"
 
@@ -97,8 +97,8 @@ int wire_pull_encode(struct buf *out, const struct wire_pull *m)
     hooks_once();
     struct wire_pull c = *m;
     tpl_bin uuid = bin_of(bytes_of(m->uuid, 16)), name = bin_of(m->name),
-            endpoint = bin_of(m->endpoint), types = bin_of(m->types), shard_by = bin_of(m->shard_by),
-            error = bin_of(m->error);
+            endpoint = bin_of(m->endpoint), types = bin_of(m->types),
+            shard_by = bin_of(m->shard_by), error = bin_of(m->error);
     return dump(out, tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
                              &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
                              &c.errors, &uuid, &name, &endpoint, &types, &shard_by, &error));
@@ -110,8 +110,7 @@ int wire_batch_encode(struct buf *out, const struct wire_batch *m)
     struct wire_batch c = *m;
     tpl_bin message = bin_of(m->message), frames = bin_of(m->frames);
     return dump(out, tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head,
-                             &c.last_check, &c.code,
-                             &message, &frames));
+                             &c.last_check, &c.code, &message, &frames));
 }
 
 /* ---- decoding ---- */
@@ -128,8 +127,8 @@ static int reader_open(struct reader *r, struct azoth_bytes image, const char *f
     const unsigned char *p = image.ptr;
     size_t n = strlen(format) + 1;
     if (image.len > WIRE_MESSAGE_MAX)
-        return error_set(err, AZOTH_ERR_BAD_REQUEST, "a message of %zu bytes: at most %u", image.len,
-                         WIRE_MESSAGE_MAX);
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "a message of %zu bytes: at most %u",
+                         image.len, WIRE_MESSAGE_MAX);
     if (image.len < 8 + n || memcmp(p, "tpl", 3) != 0)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "neither JSON nor a tpl image");
     /* What our encoder writes: little-endian, no strings. */

@@ -16,7 +16,7 @@
 #include "core/txn.h"
 
 /* One constant for both ends of every socket; the largest event with its envelope fits. */
-#define WIRE_MESSAGE_MAX (8u << 20)
+#define WIRE_MESSAGE_MAX  (8u << 20)
 #define WIRE_ENVELOPE_MAX 8192u
 _Static_assert(RECORD_EVENT_MAX + RECORD_FRAME_HEADER + WIRE_ENVELOPE_MAX <= WIRE_MESSAGE_MAX,
                "the largest event fits a message");
@@ -41,11 +41,11 @@ enum wire_request_flags {
 };
 
 struct wire_request {
-    uint32_t kind;        /* enum wire_kind */
-    uint32_t flags;       /* enum wire_request_flags */
-    uint32_t deadline_ms; /* 1 to 3,600,000 */
-    uint32_t limit;       /* rows of a page: 1 to 1000 */
-    uint64_t from, to;    /* event ids; to = 0: no end */
+    uint32_t kind;         /* enum wire_kind */
+    uint32_t flags;        /* enum wire_request_flags */
+    uint32_t deadline_ms;  /* 1 to 3,600,000 */
+    uint32_t limit;        /* rows of a page: 1 to 1000 */
+    uint64_t from, to;     /* event ids; to = 0: no end */
     struct azoth_bytes id; /* 0 or AZOTH_ID_BYTES bytes */
     struct azoth_bytes name, body, args, after;
 };
@@ -66,24 +66,26 @@ struct wire_answer {
     struct azoth_bytes body;    /* GET, SCAN: items; EVENTS: frames (record.h) */
 };
 
-/* Items of GET and SCAN bodies: u16 key_len | u16 type | u32 value_len | u64 version | key | value. */
+/* Items of GET and SCAN bodies: u16 key_len | u16 type | u32 value_len | u64 version | key | value.
+ */
 int wire_item_add(struct buf *out, struct azoth_bytes key, const struct state_record *st);
-/* Begin with *at = 0. 1 and outputs, 0 at the end, AZOTH_ERR_CORRUPT. Checks the value's encoding. */
+/* Begin with *at = 0. 1 and outputs, 0 at the end, AZOTH_ERR_CORRUPT. Checks the value's encoding.
+ */
 int wire_item_next(struct azoth_bytes items, size_t *at, struct azoth_bytes *ret_key,
                    struct state_record *ret);
 
 /* The feed's request: sent by a projector on the pipeline that azoth-feed binds. */
 struct wire_pull {
-    uint8_t uuid[16];       /* of the database */
-    uint64_t subscription;  /* chosen by the projector, new at each (re)subscription */
-    uint64_t instance;      /* of the projector's process */
-    uint64_t cursor;        /* newest event id received in order; 0 = none */
-    uint64_t applied;       /* newest event id applied durably: the measure of lag */
-    uint32_t cursor_check;  /* checksum of the event at the cursor; 0 with cursor 0 */
-    uint32_t credit_bytes;  /* it takes so many bytes of frames; 0: a report without a grant */
-    uint32_t shard, shards; /* 0 of 1 when it is not split */
-    uint32_t state;         /* enum projection_state of shm/projection_row.h */
-    uint64_t errors;        /* failures so far */
+    uint8_t uuid[16];            /* of the database */
+    uint64_t subscription;       /* chosen by the projector, new at each (re)subscription */
+    uint64_t instance;           /* of the projector's process */
+    uint64_t cursor;             /* newest event id received in order; 0 = none */
+    uint64_t applied;            /* newest event id applied durably: the measure of lag */
+    uint32_t cursor_check;       /* checksum of the event at the cursor; 0 with cursor 0 */
+    uint32_t credit_bytes;       /* it takes so many bytes of frames; 0: a report without a grant */
+    uint32_t shard, shards;      /* 0 of 1 when it is not split */
+    uint32_t state;              /* enum projection_state of shm/projection_row.h */
+    uint64_t errors;             /* failures so far */
     struct azoth_bytes name;     /* of the projection: 1 to AZOTH_NAME_MAX bytes */
     struct azoth_bytes endpoint; /* where the projector has bound its PULL */
     struct azoth_bytes types;    /* wanted event types: u8 length and bytes each; empty = all */
@@ -106,7 +108,8 @@ struct wire_batch {
  * field is within its limits afterwards (bodies are checked by their own users).
  */
 int wire_request_encode(struct buf *out, const struct wire_request *m);
-int wire_request_decode(struct azoth_bytes image, struct wire_request *ret, struct azoth_error *err);
+int wire_request_decode(struct azoth_bytes image, struct wire_request *ret,
+                        struct azoth_error *err);
 int wire_answer_encode(struct buf *out, const struct wire_answer *m);
 int wire_answer_decode(struct azoth_bytes image, struct wire_answer *ret, struct azoth_error *err);
 int wire_pull_encode(struct buf *out, const struct wire_pull *m);

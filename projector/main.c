@@ -128,8 +128,8 @@ static int open_pull(struct projector *p, struct azoth_error *err)
     if (c->text[CONFIG_projector_endpoint][0])
         snprintf(p->endpoint, sizeof p->endpoint, "%s", c->text[CONFIG_projector_endpoint]);
     else
-        rc = dbdir_endpoint(p->endpoint, sizeof p->endpoint, p->program.run_dir, err, "p-%s-%d.sock",
-                            p->def.name, (int)getpid());
+        rc = dbdir_endpoint(p->endpoint, sizeof p->endpoint, p->program.run_dir, err,
+                            "p-%s-%d.sock", p->def.name, (int)getpid());
     if (!rc && c->text[CONFIG_feed_connect][0])
         snprintf(feed, sizeof feed, "%s", c->text[CONFIG_feed_connect]);
     else if (!rc)

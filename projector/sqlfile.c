@@ -1,6 +1,7 @@
 /*
- * sqlfile.c - parsing a definition, line by line: a mark opens a block, other lines belong to the open
- * block. SQL is not looked into further than to find where comments end: SQLite splits statements.
+ * sqlfile.c - parsing a definition, line by line: a mark opens a block, other lines belong to the
+ * open block. SQL is not looked into further than to find where comments end: SQLite splits
+ * statements.
  */
 #include "projector/sqlfile.h"
 
@@ -208,10 +209,11 @@ static int parse_on_error(struct parser *p, struct words *w)
     struct sqlfile *f = p->f;
     struct azoth_bytes word = next_word(w), name = word;
     if (!strategy_of(word, &f->strategy))
-        return fail_at(p, word.ptr,
-                       "\"%s\" is no error strategy: fail-fast, log-and-skip, dead-letter, custom or "
-                       "retry",
-                       word);
+        return fail_at(
+            p, word.ptr,
+            "\"%s\" is no error strategy: fail-fast, log-and-skip, dead-letter, custom or "
+            "retry",
+            word);
     int rc = f->strategy == STRATEGY_RETRY ? parse_retry(p, w) : 0;
     if (!rc)
         rc = nothing_more(p, w);
@@ -233,10 +235,12 @@ static int parse_projection(struct parser *p, struct words *w)
     if (p->f->name[0])
         return fail_at(p, word.ptr, "a file defines one projection, this one has %s",
                        bytes_str(p->f->name));
-    snprintf(name, sizeof name, "%.*s", (int)(word.len > AZOTH_NAME_MAX ? AZOTH_NAME_MAX + 1 : word.len),
+    snprintf(name, sizeof name, "%.*s",
+             (int)(word.len > AZOTH_NAME_MAX ? AZOTH_NAME_MAX + 1 : word.len),
              (const char *)word.ptr);
     if (!dbdir_name_valid(name))
-        return fail_at(p, word.ptr, "\"%s\" is no name: a letter, then letters, digits, _ and -", word);
+        return fail_at(p, word.ptr, "\"%s\" is no name: a letter, then letters, digits, _ and -",
+                       word);
     memcpy(p->f->name, name, sizeof p->f->name);
     return nothing_more(p, w);
 }
@@ -297,7 +301,7 @@ static int parse_undo(struct parser *p, struct words *w, const struct sql_block 
         return fail_at(p, p->line_start, "undo follows the SQL of its migration%s",
                        bytes_of(NULL, 0));
     p->block = &m->undo;
-    p->block->line = p->line;
+    m->undo_line = p->line;
     return nothing_more(p, w);
 }
 
@@ -397,8 +401,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
 /* ---- lines ---- */
 
 /*
- * The text after "-- azoth:" when the line is a mark, else NULL. Neither letters' case nor blanks make
- * it a comment: a handler that is silently none would be worse.
+ * The text after "-- azoth:" when the line is a mark, else NULL. Neither letters' case nor blanks
+ * make it a comment: a handler that is silently none would be worse.
  */
 static const char *mark_of(const char *from, const char *to)
 {
@@ -518,13 +522,12 @@ static int finish(struct parser *p)
         fail_line(p, 1, "`-- azoth: projection NAME` is missing");
     for (uint32_t i = 0; i < f->migrations; i++) {
         struct sql_migration *m = &f->migration[i];
-        uint32_t undo_line = m->undo.line;
         block_trim(&m->up);
         block_trim(&m->undo);
         if (!m->up.text.len)
             fail_line(p, m->mark_line, "this migration has no SQL");
-        if (undo_line && !m->undo.text.len)
-            fail_line(p, undo_line, "this undo has no SQL");
+        if (m->undo_line && !m->undo.text.len)
+            fail_line(p, m->undo_line, "this undo has no SQL");
         m->checksum = XXH3_64bits(m->up.text.ptr, m->up.text.len);
     }
     f->checksum = 0;
@@ -569,8 +572,8 @@ static int check_text(struct parser *p, struct azoth_bytes text)
         else if (n - good >= 4)
             break;
     }
-    return fail_at(p, p->line_start + good, nul ? "not UTF-8 text without NULs%s" : "not UTF-8 text%s",
-                   bytes_of(NULL, 0));
+    return fail_at(p, p->line_start + good,
+                   nul ? "not UTF-8 text without NULs%s" : "not UTF-8 text%s", bytes_of(NULL, 0));
 }
 
 static int parse(const char *path, struct azoth_bytes text, struct parser *p)

@@ -2,17 +2,18 @@
  * sqlfile.h - the definition of a projection: one SQL file with `-- azoth:` marks.
  *
  *   -- azoth: projection NAME            first mark, once
- *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom |
- *                                        retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
+ *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom
+ * | retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
  *   -- azoth: shard-by :FIELD | @key
  *   -- azoth: migration N [TITLE]        ascending from 1; SQL until the next mark
  *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
  *
- * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
- * Every strategy is parsed; this version refuses all but fail-fast by name.
+ * A mark is a line of its own; a line that looks like one is one, also inside a string or a
+ * comment. Every strategy is parsed; this version refuses all but fail-fast by name.
  *
- * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
+ * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type
+ * @time
  * @txn @key @payload are of the event.
  *
  * Everything here is plain memory: any thread, one at a time for one struct sqlfile.
@@ -23,11 +24,12 @@
 #include "core/buf.h"
 
 #define SQLFILE_BYTES_MAX      (1u << 20)
-#define SQLFILE_TITLE_MAX      79u    /* bytes of a migration's title */
+#define SQLFILE_TITLE_MAX      79u /* bytes of a migration's title */
 #define SQLFILE_MIGRATIONS_MAX 10000u
 #define SQLFILE_HANDLERS_MAX   1024u
-#define SQLFILE_TYPES_MAX      16u    /* event types of one handler */
-#define SQLFILE_TYPES_BYTES_MAX 65536u /* of all types, with a byte of length each: what a pull carries */
+#define SQLFILE_TYPES_MAX      16u /* event types of one handler */
+#define SQLFILE_TYPES_BYTES_MAX                                                                    \
+    65536u /* of all types, with a byte of length each: what a pull carries */
 
 enum strategy {
     STRATEGY_FAIL_FAST,
@@ -48,7 +50,7 @@ struct sql_block {
 
 struct sql_migration {
     uint32_t version;
-    uint32_t mark_line;
+    uint32_t mark_line, undo_line; /* undo_line 0: none */
     char title[SQLFILE_TITLE_MAX + 1];
     struct sql_block up, undo; /* undo.text.len 0: none */
     uint64_t checksum;         /* XXH3_64bits of up */
@@ -77,9 +79,10 @@ struct sqlfile {
 };
 
 /*
- * Reads and parses the file `path` (a regular file). *ret owns a copy of the text until sqlfile_fini;
- * after an error it is empty. PROJECTION: the file is not there or not valid, err says
- * FILE:LINE:COLUMN (from 1; columns count bytes) and what. IO, PERMISSION, NOMEM. Blocks on the disk.
+ * Reads and parses the file `path` (a regular file). *ret owns a copy of the text until
+ * sqlfile_fini; after an error it is empty. PROJECTION: the file is not there or not valid, err
+ * says FILE:LINE:COLUMN (from 1; columns count bytes) and what. IO, PERMISSION, NOMEM. Blocks on
+ * the disk.
  */
 int sqlfile_read(const char *path, struct sqlfile *ret, struct azoth_error *err);
 
@@ -91,9 +94,9 @@ int sqlfile_parse(const char *path, struct azoth_bytes text, struct sqlfile *ret
 typedef void (*sqlfile_report)(void *arg, const struct azoth_error *err);
 
 /*
- * As sqlfile_read and sqlfile_parse, but goes on behind an invalid line and reports every error. After
- * PROJECTION *ret holds what was understood; sqlfile_fini is due after any code. The code (0: none)
- * is that of the first error.
+ * As sqlfile_read and sqlfile_parse, but goes on behind an invalid line and reports every error.
+ * After PROJECTION *ret holds what was understood; sqlfile_fini is due after any code. The code (0:
+ * none) is that of the first error.
  */
 int sqlfile_read_all(const char *path, struct sqlfile *ret, sqlfile_report report, void *arg);
 int sqlfile_parse_all(const char *path, struct azoth_bytes text, struct sqlfile *ret,

@@ -6,8 +6,8 @@
  *
  * Failure modes
  *   killed before COMMIT     SQLite rolls back; the cursor is the old one; the events come again
- *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor + 1
- *   a handler fails          the transaction is rolled back and done again up to the event before:
+ *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor +
+ * 1 a handler fails          the transaction is rolled back and done again up to the event before:
  *                            rare, so that the usual batch pays no savepoint for each event, which
  *                            costs about a statement. A strategy that goes on behind the event will
  *                            want savepoints from the failing one on
@@ -34,20 +34,21 @@
 #include <sys/stat.h>
 
 /*
- * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it may
- * grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long reader
- * each try syncs and gains nothing.
+ * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it
+ * may grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long
+ * reader each try syncs and gains nothing.
  */
-#define WAL_PAGES_MAX        4000
-#define CHECKPOINT_BATCHES   16u
-#define PARAMETER_FIELD_MAX  63u /* bytes of a field's name */
-#define TABLE_BUSY_MS        2000 /* as the file was opened with */
+#define WAL_PAGES_MAX       4000
+#define CHECKPOINT_BATCHES  16u
+#define PARAMETER_FIELD_MAX 63u  /* bytes of a field's name */
+#define TABLE_BUSY_MS       2000 /* as the file was opened with */
 
 enum parameter_kind { P_FIELD, P_ID, P_TYPE, P_TIME, P_TXN, P_KEY, P_PAYLOAD };
 
 struct parameter {
     enum parameter_kind kind;
-    char name[PARAMETER_FIELD_MAX + 1]; /* of a field. A copy: SQLite's moves when it prepares anew */
+    char name[PARAMETER_FIELD_MAX +
+              1]; /* of a field. A copy: SQLite's moves when it prepares anew */
 };
 
 struct statement {
@@ -398,9 +399,9 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
         rc = bind_text(s->stmt, i + 1, ev->key);
         break;
     case P_PAYLOAD:
-        rc = utf8_valid(ev->payload)
-                 ? bind_text(s->stmt, i + 1, ev->payload)
-                 : sqlite3_bind_blob64(s->stmt, i + 1, ev->payload.ptr, ev->payload.len, SQLITE_STATIC);
+        rc = utf8_valid(ev->payload) ? bind_text(s->stmt, i + 1, ev->payload)
+                                     : sqlite3_bind_blob64(s->stmt, i + 1, ev->payload.ptr,
+                                                           ev->payload.len, SQLITE_STATIC);
         break;
     }
     if (rc == SQLITE_OK)
@@ -432,7 +433,8 @@ static int parse_payload(const struct table *t, const struct handler *h,
 {
     json_error_t why;
     char text[JSON_ERROR_TEXT_LENGTH + 60];
-    *ret = json_loadb(ev->payload.len ? ev->payload.ptr : "", ev->payload.len, JSON_ALLOW_NUL, &why);
+    *ret =
+        json_loadb(ev->payload.len ? ev->payload.ptr : "", ev->payload.len, JSON_ALLOW_NUL, &why);
     if (json_is_object(*ret))
         return 0;
     if (!*ret && json_error_code(&why) == json_error_out_of_memory)
@@ -490,7 +492,8 @@ static int apply_frames(struct table *t, struct azoth_bytes frames, uint64_t fir
     int rc;
     while ((rc = record_frame_next(frames, &at, &ev, &check)) == 1) {
         if (ev.id < least || ev.id > last)
-            return error_set(err, AZOTH_ERR_CORRUPT, "event %" PRIu64 " is out of its batch", ev.id);
+            return error_set(err, AZOTH_ERR_CORRUPT, "event %" PRIu64 " is out of its batch",
+                             ev.id);
         if (stop && ev.id >= stop)
             return 0;
         least = ev.id + 1;
@@ -541,8 +544,8 @@ static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct 
 
 /*
  * One transaction: the events below `stop` (0: all), then the cursor at last, or with a stop at the
- * newest event applied: the feed checks the checksum at the cursor, and only those of events given are
- * known. Rolled back on any failure; *pr then tells how far it came.
+ * newest event applied: the feed checks the checksum at the cursor, and only those of events given
+ * are known. Rolled back on any failure; *pr then tells how far it came.
  */
 static int apply_once(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                       uint32_t last_check, uint64_t stop, struct progress *pr,

@@ -2,9 +2,9 @@
  * tablecheck.c - what can be found wrong with a definition before it runs.
  *
  * Marks are parsed; migrations run on an empty database in memory, each undo right behind its
- * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are there
- * then. After an error it goes on behind the statement, so that one run tells all. A table that a
- * wrong statement did not make is told again by those that use it.
+ * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are
+ * there then. After an error it goes on behind the statement, so that one run tells all. A table
+ * that a wrong statement did not make is told again by those that use it.
  */
 #include "projector/table.h"
 
@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-/* Ends of statements tried behind one that is wrong: sqlite3_complete looks at all of it each time. */
+/* Ends of statements tried behind one that is wrong: sqlite3_complete looks at all of it each time.
+ */
 #define ENDS_MAX 256
 
 struct check {
@@ -68,7 +69,8 @@ static void told_at(struct check *c, const struct sql_cursor *at, sqlite3_stmt *
     told(c, &err);
 }
 
-static void check_parameters(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s, int handler)
+static void check_parameters(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s,
+                             int handler)
 {
     for (int i = 1; i <= sqlite3_bind_parameter_count(s); i++) {
         const char *name = sqlite3_bind_parameter_name(s, i);
@@ -76,9 +78,10 @@ static void check_parameters(struct check *c, const struct sql_cursor *at, sqlit
         if (handler && table_parameter_valid(name))
             continue;
         snprintf(what, sizeof what,
-                 handler ? "parameter %.60s is neither :field (up to 63 bytes) nor one of @id @type "
-                           "@time @txn @key @payload"
-                         : "parameter %.60s: there is no event in a migration",
+                 handler
+                     ? "parameter %.60s is neither :field (up to 63 bytes) nor one of @id @type "
+                       "@time @txn @key @payload"
+                     : "parameter %.60s: there is no event in a migration",
                  name ? name : "?");
         told_at(c, at, s, what);
     }

@@ -40,7 +40,8 @@ int sqlite_error(sqlite3 *db, struct azoth_error *err, const char *what)
     }
     if ((rc & 0xff) == SQLITE_IOERR && sqlite3_system_errno(db) == ENOSPC)
         code = AZOTH_ERR_NOSPACE;
-    return error_foreign(err, code, sqlite3_extended_errcode(db), "%s: %s", what, sqlite3_errmsg(db));
+    return error_foreign(err, code, sqlite3_extended_errcode(db), "%s: %s", what,
+                         sqlite3_errmsg(db));
 }
 
 static int run(struct tablefile *f, const char *sql, struct azoth_error *err)
@@ -109,8 +110,8 @@ static size_t skip_blank(struct azoth_bytes t, size_t at)
 {
     const char *p = t.ptr;
     for (;;) {
-        while (at < t.len && (p[at] == ' ' || p[at] == '\t' || p[at] == '\n' || p[at] == '\r' ||
-                              p[at] == ';'))
+        while (at < t.len &&
+               (p[at] == ' ' || p[at] == '\t' || p[at] == '\n' || p[at] == '\r' || p[at] == ';'))
             at++;
         if (at + 1 < t.len && p[at] == '-' && p[at + 1] == '-') {
             while (at < t.len && p[at] != '\n')
@@ -138,8 +139,8 @@ int tablefile_next(struct tablefile *f, struct sql_cursor *c, sqlite3_stmt **ret
             int offset = sqlite3_error_offset(f->db);
             uint32_t line;
             position(c->block, c->at + (offset > 0 ? (size_t)offset : 0), &line, &column);
-            return error_foreign(err, AZOTH_ERR_PROJECTION, rc, "%s:%u:%u: %s", c->path, line, column,
-                                 sqlite3_errmsg(f->db));
+            return error_foreign(err, AZOTH_ERR_PROJECTION, rc, "%s:%u:%u: %s", c->path, line,
+                                 column, sqlite3_errmsg(f->db));
         }
         c->at = (size_t)(tail - start);
         if (*ret)
@@ -157,8 +158,8 @@ struct done {
 static int history(struct tablefile *f, struct done **ret, uint32_t *ret_n, struct azoth_error *err)
 {
     sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "SELECT version, checksum FROM azoth_migrations ORDER BY version", -1,
-                           &s, NULL))
+    if (sqlite3_prepare_v2(f->db, "SELECT version, checksum FROM azoth_migrations ORDER BY version",
+                           -1, &s, NULL))
         return sqlite_error(f->db, err, f->path);
     struct done *d = NULL;
     uint32_t n = 0;
@@ -197,10 +198,11 @@ static int compare_history(const struct sqlfile *def, const struct done *d, uint
                 was = &d[k];
         seen += was != NULL;
         if (was && was->checksum != m->checksum)
-            return error_set(err, AZOTH_ERR_PROJECTION,
-                             "%s:%u:1: migration %u was changed after it had been applied: write a new "
-                             "one, or rebuild",
-                             def->path, m->up.line, m->version);
+            return error_set(
+                err, AZOTH_ERR_PROJECTION,
+                "%s:%u:1: migration %u was changed after it had been applied: write a new "
+                "one, or rebuild",
+                def->path, m->up.line, m->version);
         if (!was && m->version < highest)
             return error_set(err, AZOTH_ERR_PROJECTION,
                              "%s:%u:1: migration %u comes late: %u has been applied", def->path,
@@ -242,8 +244,8 @@ static int apply_migration(struct tablefile *f, const struct sqlfile *def,
         while ((step = sqlite3_step(s)) == SQLITE_ROW)
             ;
         if (step != SQLITE_DONE)
-            rc = error_foreign(err, AZOTH_ERR_PROJECTION, step, "%s:%u:1: migration %u: %s", def->path,
-                               c.line, m->version, sqlite3_errmsg(f->db));
+            rc = error_foreign(err, AZOTH_ERR_PROJECTION, step, "%s:%u:1: migration %u: %s",
+                               def->path, c.line, m->version, sqlite3_errmsg(f->db));
         sqlite3_finalize(s);
     }
     tablefile_guard(f, 0);
@@ -277,8 +279,10 @@ static int migrate(struct tablefile *f, const struct sqlfile *def, struct azoth_
 
 static const char own_tables[] =
     "CREATE TABLE IF NOT EXISTS azoth_projection (id INTEGER PRIMARY KEY CHECK (id = 1),"
-    " name TEXT NOT NULL, uuid BLOB NOT NULL, cursor INTEGER NOT NULL, cursor_check INTEGER NOT NULL,"
-    " handlers INTEGER NOT NULL, shard INTEGER NOT NULL, shards INTEGER NOT NULL, format INTEGER NOT NULL);"
+    " name TEXT NOT NULL, uuid BLOB NOT NULL, cursor INTEGER NOT NULL, cursor_check INTEGER NOT "
+    "NULL,"
+    " handlers INTEGER NOT NULL, shard INTEGER NOT NULL, shards INTEGER NOT NULL, format INTEGER "
+    "NOT NULL);"
     "CREATE TABLE IF NOT EXISTS azoth_migrations (version INTEGER PRIMARY KEY, title TEXT NOT NULL,"
     " checksum INTEGER NOT NULL, applied_at INTEGER NOT NULL)";
 
@@ -287,8 +291,8 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
 {
     static const uint8_t none[16];
     sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_projection VALUES (1, ?, ?, 0, 0, ?, ?, ?, 1)", -1,
-                           &s, NULL))
+    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_projection VALUES (1, ?, ?, 0, 0, ?, ?, ?, 1)",
+                           -1, &s, NULL))
         return sqlite_error(f->db, err, f->path);
     sqlite3_bind_text(s, 1, def->name, -1, SQLITE_STATIC);
     sqlite3_bind_blob(s, 2, o->uuid ? o->uuid : none, 16, SQLITE_STATIC);
@@ -303,16 +307,16 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
 static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sqlfile *def,
                           const struct table_options *o, struct azoth_error *err)
 {
-    if (o->uuid && (sqlite3_column_bytes(s, 1) != 16 ||
-                    memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
+    if (o->uuid &&
+        (sqlite3_column_bytes(s, 1) != 16 || memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
         return error_set(err, AZOTH_ERR_DIVERGED,
                          "%s: it follows another database: move the file away to project this one",
                          f->path);
     if ((uint32_t)sqlite3_column_int64(s, 5) != o->shard ||
         (uint32_t)sqlite3_column_int64(s, 6) != o->shards)
-        return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
-                         f->path, (long long)sqlite3_column_int64(s, 5),
-                         (long long)sqlite3_column_int64(s, 6));
+        return error_set(
+            err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
+            f->path, (long long)sqlite3_column_int64(s, 5), (long long)sqlite3_column_int64(s, 6));
     if ((uint64_t)sqlite3_column_int64(s, 4) != def->checksum && !o->accept_changed &&
         sqlite3_column_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
@@ -329,10 +333,11 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
     int rc = run(f, own_tables, err);
     if (rc)
         return rc;
-    if (sqlite3_prepare_v2(f->db,
-                           "SELECT name, uuid, cursor, cursor_check, handlers, shard, shards, format "
-                           "FROM azoth_projection",
-                           -1, &s, NULL))
+    if (sqlite3_prepare_v2(
+            f->db,
+            "SELECT name, uuid, cursor, cursor_check, handlers, shard, shards, format "
+            "FROM azoth_projection",
+            -1, &s, NULL))
         return sqlite_error(f->db, err, f->path);
     int step = sqlite3_step(s);
     *ret_cursor = 0;
@@ -358,7 +363,8 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
 
 /* ---- the file ---- */
 
-static int take_lock(struct tablefile *f, const char *dir, const char *name, struct azoth_error *err)
+static int take_lock(struct tablefile *f, const char *dir, const char *name,
+                     struct azoth_error *err)
 {
     char path[4400];
     snprintf(path, sizeof path, "%s/%s.lock", dir, name);
@@ -374,13 +380,15 @@ static int take_lock(struct tablefile *f, const char *dir, const char *name, str
 }
 
 /* The file that NAME.db links to; the first generation, and the link, when there is none. */
-static int find_file(struct tablefile *f, const char *dir, const char *name, struct azoth_error *err)
+static int find_file(struct tablefile *f, const char *dir, const char *name,
+                     struct azoth_error *err)
 {
     char link[4400], target[300], fresh[4500];
     snprintf(link, sizeof link, "%s/%s.db", dir, name);
     ssize_t n = readlink(link, target, sizeof target - 1);
     if (n < 0 && errno == EINVAL)
-        return error_set(err, AZOTH_ERR_DUPLICATE, "%s: a file lies where our symbolic link belongs", link);
+        return error_set(err, AZOTH_ERR_DUPLICATE,
+                         "%s: a file lies where our symbolic link belongs", link);
     if (n < 0 && errno != ENOENT)
         return error_errno(err, errno, "%s", link);
     if (n < 0) {
@@ -411,7 +419,8 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
         return rc;
     if (sqlite3_open_v2(f->path, &f->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
-        return f->db ? sqlite_error(f->db, err, f->path) : error_set(err, AZOTH_ERR_NOMEM, "SQLite");
+        return f->db ? sqlite_error(f->db, err, f->path)
+                     : error_set(err, AZOTH_ERR_NOMEM, "SQLite");
     sqlite3_busy_timeout(f->db, 2000);
     sqlite3_extended_result_codes(f->db, 1);
     int keep = 1; /* the WAL file stays: readers of another user could not make it again */

@@ -20,7 +20,8 @@ void tablefile_close(struct tablefile *f);
 /* While on, statements that are prepared may not touch transactions, other files or our tables. */
 void tablefile_guard(struct tablefile *f, int on);
 
-/* Steps through a block's statements: 1 and *ret, 0 at the end, PROJECTION with FILE:LINE:COLUMN. */
+/* Steps through a block's statements: 1 and *ret, 0 at the end, PROJECTION with FILE:LINE:COLUMN.
+ */
 struct sql_cursor {
     const char *path;
     const struct sql_block *block;

@@ -2,7 +2,8 @@
  * participant.c - joining, leaving, and asking the kernel who is dead.
  *
  * Joining takes the kernel's lock on a row's byte first and the row second, leaving frees the row
- * first and the lock second. So a row that is LIVE without its lock belongs to a dead process, always.
+ * first and the lock second. So a row that is LIVE without its lock belongs to a dead process,
+ * always.
  *
  *   dies before the row is LIVE  -> the kernel drops the lock, the row was FREE: nothing to repair
  *   dies while LIVE              -> reaper (shm/reaper.c)
@@ -27,7 +28,8 @@
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct participant *list; /* of this process */
 
-/* Runs in a forked child: gives up the inherited descriptors, whose locks the parent still holds. */
+/* Runs in a forked child: gives up the inherited descriptors, whose locks the parent still holds.
+ */
 static void child_after_fork(void)
 {
     for (struct participant *p = list; p; p = p->next) {
@@ -80,7 +82,8 @@ static int byte_lock(int fd, off_t at)
     return errno == EAGAIN || errno == EACCES ? 0 : -1;
 }
 
-/* 1 when another open file description holds the byte. An error counts as held: never reap on doubt. */
+/* 1 when another open file description holds the byte. An error counts as held: never reap on
+ * doubt. */
 static int byte_held(int fd, off_t at)
 {
     struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
@@ -97,8 +100,8 @@ static void row_fill(struct participant_shm *row, enum participant_kind kind, co
     snprintf(row->name, sizeof row->name, "%s", name ? name : "");
     row->joined_ns = (uint64_t)clock_wall_ns();
     atomic_store(&row->sleeps, 0);
-    A64 *counters[] = {&row->submitted,    &row->refused, &row->lock_timeouts,
-                       &row->stripe_waits, &row->reaped,  &row->reader_txn, &row->reader_since_ns};
+    A64 *counters[] = {&row->submitted, &row->refused,    &row->lock_timeouts,  &row->stripe_waits,
+                       &row->reaped,    &row->reader_txn, &row->reader_since_ns};
     for (unsigned i = 0; i < sizeof counters / sizeof *counters; i++)
         atomic_store(counters[i], 0);
 }

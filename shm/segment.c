@@ -5,10 +5,9 @@
  * in full, fills the header and stores the magic last; others map it and look at the magic first.
  *
  * Failure modes:
- *   creator dies before the magic  -> attachers see "no writer"; the next writer unlinks and starts anew
- *   another layout                 -> attachers are told both versions; the writer retires it through
- *                                     the frozen prefix
- *   object smaller than it says    -> CORRUPT, before anything is touched
+ *   creator dies before the magic  -> attachers see "no writer"; the next writer unlinks and starts
+ * anew another layout                 -> attachers are told both versions; the writer retires it
+ * through the frozen prefix object smaller than it says    -> CORRUPT, before anything is touched
  */
 #include "shm/segment.h"
 
@@ -181,9 +180,9 @@ static int object_map(const char *name, int writable, uint64_t least, void **ret
 {
     int fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
     if (fd < 0)
-        return errno == ENOENT
-                   ? error_set(err, AZOTH_ERR_NO_WRITER, "no writer has made the shared segment yet")
-                   : error_errno(err, errno, "shared memory %s", name);
+        return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_WRITER,
+                                           "no writer has made the shared segment yet")
+                               : error_errno(err, errno, "shared memory %s", name);
     struct stat st;
     if (fstat(fd, &st)) {
         int e = errno;
@@ -194,8 +193,8 @@ static int object_map(const char *name, int writable, uint64_t least, void **ret
         close(fd);
         return error_set(err, AZOTH_ERR_NO_WRITER, "the shared segment is being made");
     }
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
-                   fd, 0);
+    void *p =
+        mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
     int e = errno;
     close(fd);
     if (p == MAP_FAILED)
@@ -218,16 +217,18 @@ static int segment_accept(const struct prefix_shm *p, uint64_t bytes, int retire
         atomic_load_explicit((A32 *)&p->state, memory_order_acquire) != SEGMENT_LIVE)
         return error_set(err, AZOTH_ERR_RETIRED, "the shared segment was retired");
     if (p->layout_version != SHM_LAYOUT_VERSION || p->fingerprint != segment_fingerprint())
-        return error_set(err, AZOTH_ERR_LAYOUT,
-                         "the segment has layout %u (fingerprint %016llx), this program %u (%016llx): "
-                         "run programs of one version",
-                         p->layout_version, (unsigned long long)p->fingerprint, SHM_LAYOUT_VERSION,
-                         (unsigned long long)segment_fingerprint());
+        return error_set(
+            err, AZOTH_ERR_LAYOUT,
+            "the segment has layout %u (fingerprint %016llx), this program %u (%016llx): "
+            "run programs of one version",
+            p->layout_version, (unsigned long long)p->fingerprint, SHM_LAYOUT_VERSION,
+            (unsigned long long)segment_fingerprint());
     const struct header_shm *h = (const void *)(p + 1);
-    if (h->slots < 1 || h->slots > SHM_SLOTS_MAX || h->stripes < 1 || h->stripes > SHM_STRIPES_MAX ||
-        h->blocks > 65536 || offsets_of(h->slots, h->stripes, h->blocks).end != bytes ||
-        p->bytes != bytes)
-        return error_set(err, AZOTH_ERR_CORRUPT, "the shared segment's sizes contradict each other");
+    if (h->slots < 1 || h->slots > SHM_SLOTS_MAX || h->stripes < 1 ||
+        h->stripes > SHM_STRIPES_MAX || h->blocks > 65536 ||
+        offsets_of(h->slots, h->stripes, h->blocks).end != bytes || p->bytes != bytes)
+        return error_set(err, AZOTH_ERR_CORRUPT,
+                         "the shared segment's sizes contradict each other");
     return 0;
 }
 
@@ -236,8 +237,8 @@ static int attach(const struct segment_name *name, int writable, struct segment 
 {
     void *base;
     uint64_t bytes;
-    int rc = object_map(name->segment, writable, sizeof(struct prefix_shm) + sizeof(struct header_shm),
-                        &base, &bytes, err);
+    int rc = object_map(name->segment, writable,
+                        sizeof(struct prefix_shm) + sizeof(struct header_shm), &base, &bytes, err);
     if (rc)
         return rc;
     rc = segment_accept(base, bytes, !writable, err);
@@ -355,9 +356,8 @@ static int gauges_wrap(void *base, int writable, struct gauges **ret, struct azo
     }
     g->prefix = base;
     g->g = (void *)((unsigned char *)base + sizeof(struct prefix_shm));
-    g->projection =
-        (void *)((unsigned char *)base +
-                 round_up(sizeof(struct prefix_shm) + sizeof(struct gauges_shm), 64));
+    g->projection = (void *)((unsigned char *)base +
+                             round_up(sizeof(struct prefix_shm) + sizeof(struct gauges_shm), 64));
     g->bytes = gauges_bytes();
     g->writable = writable;
     *ret = g;

@@ -61,13 +61,14 @@ int segment_name_of(const char *dir, struct segment_name *ret, struct azoth_erro
 int segment_create(const struct segment_name *name, const struct segment_plan *plan,
                    struct segment **ret, struct azoth_error *err);
 
-/* NO_WRITER (not there, or not yet complete), LAYOUT (err says which), RETIRED, CORRUPT, PERMISSION. */
+/* NO_WRITER (not there, or not yet complete), LAYOUT (err says which), RETIRED, CORRUPT,
+ * PERMISSION. */
 int segment_attach(const struct segment_name *name, struct segment **ret, struct azoth_error *err);
 void segment_detach(struct segment *s); /* NULL is accepted */
 
-/* For looking only (status, post mortem): a read-only mapping, of a retired segment and of one without
- * a writer too. Calls that write must not be made on it. NO_WRITER (not there), LAYOUT, CORRUPT,
- * PERMISSION, NOMEM. */
+/* For looking only (status, post mortem): a read-only mapping, of a retired segment and of one
+ * without a writer too. Calls that write must not be made on it. NO_WRITER (not there), LAYOUT,
+ * CORRUPT, PERMISSION, NOMEM. */
 int segment_inspect(const struct segment_name *name, struct segment **ret, struct azoth_error *err);
 
 /* Marks it retired and wakes everybody who waits in it. The name is unlinked if it is still this
@@ -85,7 +86,8 @@ static inline int segment_retired(const struct segment *s)
 /* The layout's fingerprint: XXH3_64bits over every field's name, offset and size. */
 uint64_t segment_fingerprint(void);
 
-/* The gauges live as long as the database's directory: they are kept over restarts and retirement. */
+/* The gauges live as long as the database's directory: they are kept over restarts and retirement.
+ */
 int gauges_create(const struct segment_name *name, struct gauges **ret, struct azoth_error *err);
 int gauges_attach(const struct segment_name *name, int writable, struct gauges **ret,
                   struct azoth_error *err);
@@ -96,6 +98,7 @@ void gauges_detach(struct gauges *g);
 void shm_wait(A32 *word, uint32_t expected, uint64_t timeout_ns);
 void shm_wake(A32 *word, int count);
 
-#define SHM_WAIT_SLICE_NS 100000000ull /* the longest sleep before conditions are looked at again */
+#define SHM_WAIT_SLICE_NS 100000000ull /* the longest sleep before conditions are looked at again  \
+                                        */
 
 #endif

@@ -2,18 +2,17 @@
  * slot.c - commit slots. The edges of the state machine drawn in slot.h.
  *
  * Happy path: an owner claims a slot, stores its intents, takes the stripes, writes the payload,
- * submits, sleeps; the writer takes it, commits, releases the stripes, writes the result, publishes;
- * the owner reads the result and frees the slot.
+ * submits, sleeps; the writer takes it, commits, releases the stripes, writes the result,
+ * publishes; the owner reads the result and frees the slot.
  *
  * Invariants
  *   Q1  `word` changes by compare-and-swap only; whoever succeeded owns the next step.
  *   Q2  a slot in FREE has no intents and no blocks.
- *   Q3  SUBMITTED is stored after the payload, so what the writer sees is whole; its hash is checked
- *       all the same, because the payload is another process's word.
- *   Q4  stripes are released before the result is published: a caller that has its answer may at
- *       once take the same stripes again.
- *   Q5  queue_bits and free_bits are hints. A lost queue bit (its owner died between SUBMITTED and
- *       the bit) is set by the reaper; lost in the writer's hands, by the scan at its start. A lost
+ *   Q3  SUBMITTED is stored after the payload, so what the writer sees is whole; its hash is
+ * checked all the same, because the payload is another process's word. Q4  stripes are released
+ * before the result is published: a caller that has its answer may at once take the same stripes
+ * again. Q5  queue_bits and free_bits are hints. A lost queue bit (its owner died between SUBMITTED
+ * and the bit) is set by the reaper; lost in the writer's hands, by the scan at its start. A lost
  *       free bit is found by the full scan that precedes waiting.
  *   Q6  order for one submitter: seq is drawn before the bit is set, and the writer sorts by it.
  */
@@ -266,7 +265,8 @@ void slot_wait(struct slot *s, uint64_t timeout_ns)
     struct slot_shm *sl = shm_of(s);
     uint32_t seen = atomic_load(&sl->done);
     atomic_store(&sl->waits, 1);
-    if (slot_word_state(atomic_load(&sl->word)) != SLOT_SUBMITTED || segment_retired(s->owner->segment))
+    if (slot_word_state(atomic_load(&sl->word)) != SLOT_SUBMITTED ||
+        segment_retired(s->owner->segment))
         return;
     shm_wait(&sl->done, seen, timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS);
 }
@@ -391,7 +391,8 @@ void slot_complete(struct segment *s, const struct slot_taken *t, const struct s
     else
         sl->detail[0] = 0;
     uint32_t state = o->code ? SLOT_REJECTED : SLOT_COMMITTED;
-    /* The owner may give it up, or a reaper for it, while we publish: then the owner field differs. */
+    /* The owner may give it up, or a reaper for it, while we publish: then the owner field differs.
+     */
     while (!atomic_compare_exchange_weak(&sl->word, &word,
                                          slot_word(state, slot_word_owner(word), t->ticket)))
         if (slot_word_state(word) != SLOT_SUBMITTED || slot_word_ticket(word) != t->ticket)

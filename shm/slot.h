@@ -9,7 +9,8 @@
  *       │◄──────────────────┴─────────────────────┘                     ▼
  *       │◄──────── slot_free (owner, or writer when given up) ── COMMITTED, REJECTED
  *       │
- *       └◄─ REAPING ◄── slot_reap: from CLAIMED, PREFLIGHT, COMMITTED, REJECTED or REAPING of a dead owner
+ *       └◄─ REAPING ◄── slot_reap: from CLAIMED, PREFLIGHT, COMMITTED, REJECTED or REAPING of a
+ * dead owner
  */
 #ifndef SHM_SLOT_H
 #define SHM_SLOT_H
@@ -59,8 +60,8 @@ struct slot_outcome {
 };
 /* Reads a completed slot's outcome and frees the slot. */
 void slot_collect(struct slot *s, struct slot_outcome *ret);
-/* Owner gives up waiting: 1 when the slot is now the writer's, 0 when it is complete after all (then
- * slot_collect). */
+/* Owner gives up waiting: 1 when the slot is now the writer's, 0 when it is complete after all
+ * (then slot_collect). */
 int slot_give_up(struct slot *s);
 /* Before SUBMITTED: releases the stripes that were taken and frees the slot. */
 void slot_cancel(struct slot *s);
@@ -95,8 +96,8 @@ int slot_find_id(struct segment *s, const uint8_t id[16]);
 
 /* --- the reaper's side (shm/reaper.c) --- */
 
-/* Repairs one slot of a dead owner: 1 when it was freed or is the writer's business now (SUBMITTED),
- * 0 when somebody else was faster. */
+/* Repairs one slot of a dead owner: 1 when it was freed or is the writer's business now
+ * (SUBMITTED), 0 when somebody else was faster. */
 int slot_reap(struct participant *self, uint32_t index, uint64_t word);
 
 #endif

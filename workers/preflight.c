@@ -7,8 +7,8 @@
  *   WANTS_STRIPE     (all held) evaluated, then     LOCK_TIMEOUT           reaper: stripes, slot
  *                    SUBMITTED or DONE
  *   WANTS_BLOCKS     WANTS_STRIPE or SUBMITTED      BUSY                   reaper
- *   SUBMITTED        DONE                           OUTCOME_UNKNOWN, the   the writer commits it and
- *                                                   slot is the writer's   frees the slot
+ *   SUBMITTED        DONE                           OUTCOME_UNKNOWN, the   the writer commits it
+ * and slot is the writer's   frees the slot
  *
  * Invariants
  *   P1  the snapshot is begun after the last stripe is held, so it shows every commit that a former
@@ -31,7 +31,15 @@ struct declared {
 };
 
 /* What is done next. */
-enum next { NEXT_CLAIM, NEXT_INTEND, NEXT_LOCK, NEXT_EVALUATE, NEXT_SUBMIT, NEXT_RESULT, NEXT_NONE };
+enum next {
+    NEXT_CLAIM,
+    NEXT_INTEND,
+    NEXT_LOCK,
+    NEXT_EVALUATE,
+    NEXT_SUBMIT,
+    NEXT_RESULT,
+    NEXT_NONE
+};
 
 struct preflight {
     struct participant *participant;
@@ -127,8 +135,7 @@ static void sort_intents(struct preflight *f)
     }
     uint32_t n = 0;
     for (uint32_t i = 0; i < f->intents; i++)
-        if (n == 0 ||
-            ((f->intent[i] ^ f->intent[n - 1]) & ~INTENT_EXCLUSIVE) != 0)
+        if (n == 0 || ((f->intent[i] ^ f->intent[n - 1]) & ~INTENT_EXCLUSIVE) != 0)
             f->intent[n++] = f->intent[i];
     f->intents = n;
 }
@@ -284,8 +291,8 @@ static int declared_index(struct preflight *f)
     struct txn_item it;
     while (txn_next(f->request.image, &at, &it))
         if (it.kind != TXN_EVENT)
-            f->declared[f->declared_len++] = (struct declared){
-                it.key, it.kind == TXN_WRITE || txn_kind_is_operation(it.kind)};
+            f->declared[f->declared_len++] =
+                (struct declared){it.key, it.kind == TXN_WRITE || txn_kind_is_operation(it.kind)};
     if (f->declared_len)
         qsort(f->declared, f->declared_len, sizeof *f->declared, by_key);
     return 0;

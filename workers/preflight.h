@@ -72,7 +72,8 @@ void preflight_free(struct preflight *f); /* gives up what is in flight */
 
 /* Starts; nothing is claimed yet. The deadline counts from here. */
 void preflight_begin(struct preflight *f, const struct preflight_request *r);
-/* Goes as far as it can without waiting. Never blocks, but for the callback and LMDB page faults. */
+/* Goes as far as it can without waiting. Never blocks, but for the callback and LMDB page faults.
+ */
 enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns);
 /* After PREFLIGHT_DONE: takes the outcome; f may begin again. */
 void preflight_end(struct preflight *f, struct preflight_outcome *ret);

@@ -34,8 +34,7 @@ static int compare(struct azoth_value have, struct azoth_value want, int *ret)
         *ret = n < 0 ? 1 : u256_cmp(&u, &limit);
         return 0;
     }
-    if (have.type != want.type ||
-        (have.type != AZOTH_TYPE_I64 && have.type != AZOTH_TYPE_U256))
+    if (have.type != want.type || (have.type != AZOTH_TYPE_I64 && have.type != AZOTH_TYPE_U256))
         return AZOTH_ERR_TYPE;
     return value_compare(have, want, ret);
 }
@@ -53,9 +52,8 @@ static int check_range(const struct txn_item *it, struct azoth_value have, struc
     char key[100], a[90], b[90], text[200];
     int rc = compare(have, txn_item_value(it), &order);
     if (rc)
-        return error_set(err, rc, "requirement %s on key %s: it holds %s",
-                         txn_kind_name(it->kind), bytes_print(it->key, key, sizeof key),
-                         show(have, a, sizeof a));
+        return error_set(err, rc, "requirement %s on key %s: it holds %s", txn_kind_name(it->kind),
+                         bytes_print(it->key, key, sizeof key), show(have, a, sizeof a));
     int least = it->kind == TXN_REQUIRE_MIN;
     if (least ? order >= 0 : order <= 0)
         return 0;

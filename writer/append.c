@@ -8,11 +8,11 @@
  * Failure modes
  *   an operation fails          nothing of its transaction was put yet: refused alone (A1)
  *   LMDB is full in the middle  the batch is aborted whole; the caller tries halves
- *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above.
- *                               LMDB calls a write that was cut short by a full disk EIO
- *   the commit fails otherwise  what the disk holds is unknown: the process must end (A3)
- *   killed anywhere             the old meta page or the new one counts; the next writer commits a
- *                               write transaction of its own before it believes either (A2)
+ *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as
+ * above. LMDB calls a write that was cut short by a full disk EIO the commit fails otherwise  what
+ * the disk holds is unknown: the process must end (A3) killed anywhere             the old meta
+ * page or the new one counts; the next writer commits a write transaction of its own before it
+ * believes either (A2)
  *
  * Invariants
  *   A1  no put of a transaction precedes the evaluation of its last operation.
@@ -251,8 +251,9 @@ void append_abort(struct append *a)
     a->changes = 0;
 }
 
-/* LMDB answers EIO when a page was written in part, which is what a disk that runs full does. The meta
- * page was not written then; had it been tried and failed, the environment would be unusable. */
+/* LMDB answers EIO when a page was written in part, which is what a disk that runs full does. The
+ * meta page was not written then; had it been tried and failed, the environment would be unusable.
+ */
 static int cut_short_by_full_disk(struct append *a)
 {
     struct statvfs fs;
@@ -576,7 +577,8 @@ int append_expire_ids(struct append *a, const struct append_limits *l, struct az
         if (rc)
             return lmdb_error(err, rc, "ids_age");
         if (v.mv_size != AZOTH_ID_BYTES + 8)
-            return error_set(err, AZOTH_ERR_CORRUPT, "an entry of ids_age has %zu bytes", v.mv_size);
+            return error_set(err, AZOTH_ERR_CORRUPT, "an entry of ids_age has %zu bytes",
+                             v.mv_size);
         uint8_t id[AZOTH_ID_BYTES];
         memcpy(id, v.mv_data, sizeof id);
         uint64_t born_ms = get_u64((const unsigned char *)v.mv_data + AZOTH_ID_BYTES);

@@ -1,10 +1,10 @@
 /*
  * azoth-feed: sends events to projectors.
  *
- * Two things wake the loop: requests (a descriptor) and commits (a futex). A second thread sleeps on the
- * futex and pokes an eventfd; it is armed only while a projector waits at the head, so an idle system
- * has no traffic. The feed reads the store and runs without a writer too; then it looks for a segment
- * once a second.
+ * Two things wake the loop: requests (a descriptor) and commits (a futex). A second thread sleeps
+ * on the futex and pokes an eventfd; it is armed only while a projector waits at the head, so an
+ * idle system has no traffic. The feed reads the store and runs without a writer too; then it looks
+ * for a segment once a second.
  */
 #include "core/clock.h"
 #include "core/dbdir.h"
@@ -25,7 +25,8 @@
 #define TICK_MS 1000
 
 static const char usage[] =
-    "usage: azoth-feed --dir DIR | --instance NAME  [--feed-listen ENDPOINT] [--SECTION-KEY VALUE ...]\n"
+    "usage: azoth-feed --dir DIR | --instance NAME  [--feed-listen ENDPOINT] [--SECTION-KEY VALUE "
+    "...]\n"
     "\n"
     "Sends the events of one database to its projectors. Run one.\n"
     "  --feed-listen ENDPOINT   beside ipc://RUN/feed.sock, e.g. tcp://127.0.0.1:7101 (trusted\n"

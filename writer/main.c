@@ -89,7 +89,8 @@ static int parse(int argc, char **argv, struct arguments *a, struct config *c,
         else if (got == 0 && strcmp(argv[i], "--create") == 0)
             i++;
         else if (got == 0)
-            rc = error_set(err, AZOTH_ERR_USAGE, "%s: no such option (azoth-writer --help)", argv[i]);
+            rc = error_set(err, AZOTH_ERR_USAGE, "%s: no such option (azoth-writer --help)",
+                           argv[i]);
     }
     return rc;
 }
@@ -98,7 +99,8 @@ static void say_status(struct service *s, struct writer *w, uint64_t *last_txns,
 {
     struct gauges_shm *g = writer_gauges(w)->g;
     uint64_t txns = gauge_get(&g->transactions);
-    service_status(s, "head %llu, %.0f transactions/s", (unsigned long long)gauge_get(&g->head_event),
+    service_status(s, "head %llu, %.0f transactions/s",
+                   (unsigned long long)gauge_get(&g->head_event),
                    (double)(txns - *last_txns) * 1e9 / (double)since_ns);
     *last_txns = txns;
 }
@@ -134,11 +136,13 @@ static int run(const struct arguments *a, const struct config *c, struct azoth_e
     if (rc)
         return rc;
     struct writer_recovery r = writer_recovered(w);
-    log_line(LOG_LEVEL_NOTICE,
-             "ready dir=%s epoch=%llu incarnation=%llu head=%llu answered=%u requeued=%u retired=%u",
-             a->dir, (unsigned long long)r.epoch, (unsigned long long)r.incarnation,
-             (unsigned long long)r.head_event, r.answered, r.requeued, r.retired);
-    struct helper h = {.writer = w, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+    log_line(
+        LOG_LEVEL_NOTICE,
+        "ready dir=%s epoch=%llu incarnation=%llu head=%llu answered=%u requeued=%u retired=%u",
+        a->dir, (unsigned long long)r.epoch, (unsigned long long)r.incarnation,
+        (unsigned long long)r.head_event, r.answered, r.requeued, r.retired);
+    struct helper h = {
+        .writer = w, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
     if (pthread_create(&h.thread, NULL, helper_main, &h)) {
         writer_close(w);
         return error_set(err, AZOTH_ERR_NOMEM, "the helper's thread");

@@ -6,13 +6,12 @@
  * head; for each transaction release its stripes, then publish its result; wake.
  *
  * Death of the writer, by the place where it happens:
- *   before the commit         nothing of the batch is on the disk; its slots are still SUBMITTED and
- *                             the next writer finds them by its scan
- *   in the commit             LMDB's meta page decides: as above, or as below
- *   after the commit          the batch record names (slot, ticket, outcome): the next writer answers
- *                             those that are still SUBMITTED and executes nothing twice
- *   while completing          as above; releasing stripes again changes nothing (shm/stripe.c, S2)
- *   after publishing          owners have their answers; who was not woken looks again within a slice
+ *   before the commit         nothing of the batch is on the disk; its slots are still SUBMITTED
+ * and the next writer finds them by its scan in the commit             LMDB's meta page decides: as
+ * above, or as below after the commit          the batch record names (slot, ticket, outcome): the
+ * next writer answers those that are still SUBMITTED and executes nothing twice while completing as
+ * above; releasing stripes again changes nothing (shm/stripe.c, S2) after publishing owners have
+ * their answers; who was not woken looks again within a slice
  *
  * Invariants
  *   W1  all results of a batch are published before the next batch commits, since the next commit
@@ -54,7 +53,7 @@ struct writer {
     /* Seen and not yet decided, sorted by seq. */
     struct slot_taken pending[SHM_SLOTS_MAX];
     uint32_t pending_len;
-    uint64_t closed; /* pending with seq < closed may be applied (W3) */
+    uint64_t closed;              /* pending with seq < closed may be applied (W3) */
     uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
 
     /* The batch that is being made. */
@@ -259,7 +258,8 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
 
 /* ---- taking ---- */
 
-/* One more look at the queue; returns how many were new. What was pending before may be applied now. */
+/* One more look at the queue; returns how many were new. What was pending before may be applied
+ * now. */
 static uint32_t take(struct writer *w)
 {
     w->closed = w->pending_len ? w->pending[w->pending_len - 1].seq + 1 : 0;

@@ -2,8 +2,8 @@
  * bench_azoth.c - the product beside its floor, in the same run on the same disk.
  *
  * Each row runs product and floor in turn for a fraction of a second, several times, and prints the
- * medians and the median ratio of neighbours: a machine's speed drifts, ratios of neighbours do not.
- * The floor writes records of the product's size under keys of the product's order.
+ * medians and the median ratio of neighbours: a machine's speed drifts, ratios of neighbours do
+ * not. The floor writes records of the product's size under keys of the product's order.
  *
  *   bench_azoth [PAIRS] [ROW ...]     rows a to f; a table, and build/bench.json
  */
@@ -24,9 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KEYS     100000
-#define VALUE    100
-#define SLICE_NS (400 * NS_PER_MS)
+#define KEYS      100000
+#define VALUE     100
+#define SLICE_NS  (400 * NS_PER_MS)
 #define PAIRS_MAX 101
 
 static int pairs = 7;
@@ -111,7 +111,8 @@ static void raw_open(struct raw *r, const char *dir)
     mkdir(r->dir, 0700);
     must(!mdb_env_create(&r->env) && !mdb_env_set_maxdbs(r->env, 4) &&
              !mdb_env_set_mapsize(r->env, 1ull << 38) &&
-             !mdb_env_open(r->env, r->dir, MDB_NOTLS, 0600) && !mdb_txn_begin(r->env, NULL, 0, &t) &&
+             !mdb_env_open(r->env, r->dir, MDB_NOTLS, 0600) &&
+             !mdb_txn_begin(r->env, NULL, 0, &t) &&
              !mdb_dbi_open(t, "state", MDB_CREATE, &r->state) &&
              !mdb_dbi_open(t, "events", MDB_CREATE, &r->events) && !mdb_txn_commit(t),
          "raw LMDB");
@@ -127,7 +128,8 @@ static void raw_put(struct raw *r, MDB_txn *t, const char *key, size_t key_len)
     put_be64(id, r->next++);
     MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {sizeof state, state}, ek = {8, id},
             ev = {sizeof event, event};
-    must(!mdb_put(t, r->state, &k, &v, 0) && !mdb_put(t, r->events, &ek, &ev, MDB_APPEND), "raw put");
+    must(!mdb_put(t, r->state, &k, &v, 0) && !mdb_put(t, r->events, &ek, &ev, MDB_APPEND),
+         "raw put");
 }
 
 static double raw_pairs(struct raw *r, int batch)
@@ -290,7 +292,8 @@ static void embedded_rows(const char *which)
     struct azoth *db = open_embedded(&h);
     fill_keys(db);
     if (strchr(which, 'a')) {
-        struct row *r = row_new('a', "atomic state + event, one client, embedded / raw LMDB", 0.7, 0);
+        struct row *r =
+            row_new('a', "atomic state + event, one client, embedded / raw LMDB", 0.7, 0);
         for (; r->n < pairs; r->n++) {
             r->product[r->n] = product_single(db);
             r->floor[r->n] = raw_pairs(&raw, 1);
@@ -331,14 +334,16 @@ static void worker_row(void)
     harness_start(&h, "worker-1", 0, "azoth-worker", "--dir", h.dir, "--name", "1", NULL);
     harness_start(&h, "worker-2", 0, "azoth-worker", "--dir", h.dir, "--name", "2", NULL);
     char both[600];
-    snprintf(both, sizeof both, "ipc://%s/run/worker-1.sock,ipc://%s/run/worker-2.sock", h.dir, h.dir);
+    snprintf(both, sizeof both, "ipc://%s/run/worker-1.sock,ipc://%s/run/worker-2.sock", h.dir,
+             h.dir);
     struct azoth *remote, *single = open_embedded(&e);
     struct azoth_error err;
     must(harness_answers(both), "workers answer");
     must(azoth_connect(both, NULL, &remote, &err) == 0, err.message);
     fill_keys(single);
     fill_keys(remote);
-    struct row *r = row_new('c', "64 in flight through 2 workers, ids included / one client embedded", 5, 0);
+    struct row *r =
+        row_new('c', "64 in flight through 2 workers, ids included / one client embedded", 5, 0);
     for (; r->n < pairs; r->n++) {
         r->product[r->n] = product_flight(remote, 64);
         r->floor[r->n] = product_single(single);
@@ -367,7 +372,8 @@ static void feed_row(void)
     }
     azoth_close(db);
     harness_start(&h, "feed", 0, "azoth-feed", "--dir", h.dir, NULL);
-    struct row *r = row_new('e', "events a second to a discarding projector (floor: 500,000)", 1, 500000);
+    struct row *r =
+        row_new('e', "events a second to a discarding projector (floor: 500,000)", 1, 500000);
     for (; r->n < pairs; r->n++) {
         uint64_t from = clock_mono_ns();
         struct process *p = harness_start(&h, "projector", 0, "azoth-projector", "--dir", h.dir,
@@ -383,7 +389,8 @@ static void feed_row(void)
 
 static const char bank_sql[] =
     "-- azoth: projection accounts\n-- azoth: migration 1 create\n"
-    "CREATE TABLE accounts (account INTEGER PRIMARY KEY, balance INTEGER NOT NULL, updated INTEGER);\n"
+    "CREATE TABLE accounts (account INTEGER PRIMARY KEY, balance INTEGER NOT NULL, updated "
+    "INTEGER);\n"
     "-- azoth: on deposited\n"
     "INSERT INTO accounts VALUES (:account, :amount, @time) ON CONFLICT (account) DO UPDATE SET "
     "balance = balance + excluded.balance, updated = excluded.updated;\n"
@@ -421,21 +428,24 @@ static void hand_open(struct hand *w, const char *dir)
     char path[400];
     snprintf(path, sizeof path, "%s/hand.db", dir);
     must(!sqlite3_open(path, &w->db), "sqlite");
-    must(!sqlite3_exec(w->db,
-                       "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=4000;"
-                       "PRAGMA cache_size=-65536;"
-                       "CREATE TABLE c (id INTEGER PRIMARY KEY, cursor INTEGER); INSERT INTO c VALUES (1,0);"
-                       "CREATE TABLE accounts (account INTEGER PRIMARY KEY, balance INTEGER NOT NULL, "
-                       "updated INTEGER)",
-                       NULL, NULL, NULL),
+    must(!sqlite3_exec(
+             w->db,
+             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=4000;"
+             "PRAGMA cache_size=-65536;"
+             "CREATE TABLE c (id INTEGER PRIMARY KEY, cursor INTEGER); INSERT INTO c VALUES (1,0);"
+             "CREATE TABLE accounts (account INTEGER PRIMARY KEY, balance INTEGER NOT NULL, "
+             "updated INTEGER)",
+             NULL, NULL, NULL),
          "schema");
-    const char *sql[] = {"INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
-                         "balance = balance + excluded.balance, updated = excluded.updated",
-                         "UPDATE accounts SET balance = balance - ?2, updated = ?3 WHERE account = ?1",
-                         "BEGIN IMMEDIATE", "COMMIT", "UPDATE c SET cursor = ? WHERE id = 1"};
+    const char *sql[] = {
+        "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+        "balance = balance + excluded.balance, updated = excluded.updated",
+        "UPDATE accounts SET balance = balance - ?2, updated = ?3 WHERE account = ?1",
+        "BEGIN IMMEDIATE", "COMMIT", "UPDATE c SET cursor = ? WHERE id = 1"};
     sqlite3_stmt **to[] = {&w->deposit, &w->withdraw, &w->begin, &w->commit, &w->cursor};
     for (int i = 0; i < 5; i++)
-        must(!sqlite3_prepare_v3(w->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL), "prepare");
+        must(!sqlite3_prepare_v3(w->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL),
+             "prepare");
 }
 
 static void hand_step(sqlite3_stmt *s)
@@ -451,8 +461,8 @@ static void hand_apply(struct hand *w, struct azoth_bytes frames)
     hand_step(w->begin);
     while (record_frame_next(frames, &at, &ev, NULL) == 1) {
         json_t *o = json_loadb(ev.payload.ptr, ev.payload.len, 0, NULL);
-        sqlite3_stmt *s = ev.type.len == 9 && memcmp(ev.type.ptr, "deposited", 9) == 0 ? w->deposit
-                                                                                         : w->withdraw;
+        sqlite3_stmt *s =
+            ev.type.len == 9 && memcmp(ev.type.ptr, "deposited", 9) == 0 ? w->deposit : w->withdraw;
         sqlite3_bind_int64(s, 1, json_integer_value(json_object_get(o, "account")));
         sqlite3_bind_int64(s, 2, json_integer_value(json_object_get(o, "amount")));
         sqlite3_bind_int64(s, 3, ev.time_ns);
@@ -480,7 +490,8 @@ static void projection_row(void)
     hand_open(&w, h.dir);
     struct buf frames = {0};
     uint64_t next = 1;
-    struct row *r = row_new('f', "bank projection / the same statements by hand, 1000 a transaction", 0.6, 0);
+    struct row *r =
+        row_new('f', "bank projection / the same statements by hand, 1000 a transaction", 0.6, 0);
     for (int warm = 1; r->n < pairs;) {
         uint64_t product = 0, by_hand = 0, n = 0;
         for (int i = 0; i < 40; i++, n += 1000, next += 1000) {
@@ -515,8 +526,8 @@ static int report(const char *build)
     int missed = 0;
     snprintf(path, sizeof path, "%s/bench.json", build);
     FILE *f = fopen(path, "w");
-    printf("\n%-3s %-66s %10s %10s %6s %13s %6s\n", "row", "product / floor", "product/s", "floor/s",
-           "ratio", "quartiles", "reach");
+    printf("\n%-3s %-66s %10s %10s %6s %13s %6s\n", "row", "product / floor", "product/s",
+           "floor/s", "ratio", "quartiles", "reach");
     if (f)
         fputs("[", f);
     for (int i = 0; i < rows_len; i++) {
@@ -525,11 +536,12 @@ static int report(const char *build)
                fl = quantile(r->floor, r->n, 0.5);
         int met = row_met(r);
         missed += !met;
-        printf("%-3c %-66s %10.0f %10.0f %6.2f %6.2f-%6.2f %6.2f%s\n", r->name, r->what, p, fl, ratio,
-               row_ratio(r, 0.25), row_ratio(r, 0.75), r->reach, met ? "" : "  MISSED");
+        printf("%-3c %-66s %10.0f %10.0f %6.2f %6.2f-%6.2f %6.2f%s\n", r->name, r->what, p, fl,
+               ratio, row_ratio(r, 0.25), row_ratio(r, 0.75), r->reach, met ? "" : "  MISSED");
         if (f)
             fprintf(f,
-                    "%s\n{\"row\":\"%c\",\"name\":\"%s\",\"product\":%.0f,\"floor\":%.0f,\"ratio\":%.3f,"
+                    "%s\n{\"row\":\"%c\",\"name\":\"%s\",\"product\":%.0f,\"floor\":%.0f,\"ratio\":"
+                    "%.3f,"
                     "\"reach\":%.2f,\"met\":%s}",
                     i ? "," : "", r->name, r->what, p, fl, ratio, r->reach, met ? "true" : "false");
     }

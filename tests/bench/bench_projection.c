@@ -88,7 +88,8 @@ static void chunk_make(struct chunk *c, uint64_t first, int opening, uint64_t *s
             struct event_record ev = {.id = id,
                                       .txn = id,
                                       .time_ns = 1700000000000000000 + (int64_t)id * 1000000,
-                                      .type = bytes_str(opening || r >> 63 ? "deposited" : "withdrawn"),
+                                      .type =
+                                          bytes_str(opening || r >> 63 ? "deposited" : "withdrawn"),
                                       .payload = bytes_of(payload, (size_t)n)};
             record_event_encode(rec, &ev);
             struct azoth_bytes bytes = bytes_of(rec, record_event_size(&ev));
@@ -139,17 +140,18 @@ static void hand_open(struct hand *h, const char *path, int totals)
     must(!sqlite3_open_v2(path, &h->db,
                           SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL),
          path, "cannot be opened");
-    must(!sqlite3_exec(h->db,
-                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-                       "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;"
-                       "CREATE TABLE position (id INTEGER PRIMARY KEY, cursor INTEGER);"
-                       "INSERT INTO position VALUES (1, 0);"
-                       "CREATE TABLE accounts (account TEXT PRIMARY KEY, balance INTEGER NOT NULL,"
-                       " updated INTEGER) WITHOUT ROWID;"
-                       "CREATE TABLE daily_totals (day TEXT PRIMARY KEY, movements INTEGER NOT NULL,"
-                       " amount INTEGER NOT NULL) WITHOUT ROWID;",
-                       NULL, NULL, NULL),
-         path, sqlite3_errmsg(h->db));
+    must(
+        !sqlite3_exec(h->db,
+                      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+                      "PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;"
+                      "CREATE TABLE position (id INTEGER PRIMARY KEY, cursor INTEGER);"
+                      "INSERT INTO position VALUES (1, 0);"
+                      "CREATE TABLE accounts (account TEXT PRIMARY KEY, balance INTEGER NOT NULL,"
+                      " updated INTEGER) WITHOUT ROWID;"
+                      "CREATE TABLE daily_totals (day TEXT PRIMARY KEY, movements INTEGER NOT NULL,"
+                      " amount INTEGER NOT NULL) WITHOUT ROWID;",
+                      NULL, NULL, NULL),
+        path, sqlite3_errmsg(h->db));
     h->begin = hand_prepare(h, "BEGIN IMMEDIATE");
     h->commit = hand_prepare(h, "COMMIT");
     h->cursor = hand_prepare(h, "UPDATE position SET cursor = ?1 WHERE id = 1");
@@ -198,7 +200,8 @@ static double hand_run(struct hand *h, const struct chunk *c)
         hand_step(h, h->begin);
         for (uint32_t i = 0; i < BATCH_EVENTS; i++)
             hand_event(h, &c->event[(size_t)b * BATCH_EVENTS + i]);
-        sqlite3_bind_int64(h->cursor, 1, (int64_t)(c->first + (uint64_t)(b + 1) * BATCH_EVENTS - 1));
+        sqlite3_bind_int64(h->cursor, 1,
+                           (int64_t)(c->first + (uint64_t)(b + 1) * BATCH_EVENTS - 1));
         hand_step(h, h->cursor);
         hand_step(h, h->commit);
     }
@@ -304,7 +307,7 @@ static void bench_projection(const struct bench *o, const char *name, const char
 static void remove_dir(const char *dir)
 {
     static const char *const names[] = {
-        "accounts.g1.db", "accounts.db", "accounts.lock", "accounts-floor.db",
+        "accounts.g1.db",     "accounts.db",     "accounts.lock",     "accounts-floor.db",
         "daily_totals.g1.db", "daily_totals.db", "daily_totals.lock", "daily_totals-floor.db"};
     static const char *const suffix[] = {"", "-wal", "-shm"};
     char path[4300];

@@ -1,8 +1,8 @@
 /*
  * test_faults.c - deaths at named places, a lossy feed, a full disk, a full queue.
  *
- * Built with crash points (AZOTH_FAULTS) like the programs that it runs. With arguments it is its own
- * client: --add DIR KEY N ID commits N additions of 1.
+ * Built with crash points (AZOTH_FAULTS) like the programs that it runs. With arguments it is its
+ * own client: --add DIR KEY N ID commits N additions of 1.
  */
 #include "core/clock.h"
 #include "core/crash.h"
@@ -265,7 +265,8 @@ static void a_forked_childs_handle_answers_forked_and_the_parents_goes_on(void *
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(WEXITSTATUS(status), 7);
     assert_int_equal(add_one(db, "k", 5000, &err), 0);
-    /* A child that lives on does not keep its parent's place: the kernel's lock went with the parent. */
+    /* A child that lives on does not keep its parent's place: the kernel's lock went with the
+     * parent. */
     struct process *c = start_adder(&h, "adder", "k", 1);
     assert_int_equal(harness_wait(&h, c, 5000), 0);
     azoth_close(db);
@@ -299,7 +300,8 @@ static void fill_events(struct harness *h, int n)
     for (int i = 0; i < n;) {
         struct azoth_txn *t = azoth_txn_new(db);
         for (int k = 0; k < 500 && i < n; k++, i++)
-            azoth_event_bytes(t, i % 10 ? "added" : "other", AZOTH_STR("0123456789012345678901234567890123456789"));
+            azoth_event_bytes(t, i % 10 ? "added" : "other",
+                              AZOTH_STR("0123456789012345678901234567890123456789"));
         assert_int_equal(azoth_commit(t, NULL, &err), 0);
         azoth_txn_free(t);
     }
@@ -310,10 +312,11 @@ static void projection_is(struct harness *h, const char *want)
 {
     char db[400], out[200];
     snprintf(db, sizeof db, "%s/projections/counts.db", h->dir);
-    char *const argv[] = {"sqlite3", "-readonly", db,
-                          "SELECT count(*) || ' ' || min(id) || ' ' || max(id) || ' ' || sum(id) || ' ' "
-                          "|| (SELECT cursor FROM azoth_projection) FROM seen",
-                          NULL};
+    char *const argv[] = {
+        "sqlite3", "-readonly", db,
+        "SELECT count(*) || ' ' || min(id) || ' ' || max(id) || ' ' || sum(id) || ' ' "
+        "|| (SELECT cursor FROM azoth_projection) FROM seen",
+        NULL};
     assert_int_equal(harness_run(out, sizeof out, argv), 0);
     out[strcspn(out, "\n")] = 0;
     assert_string_equal(out, want);
@@ -334,9 +337,9 @@ static void lost_repeated_reordered_and_late_batches_change_nothing(void **state
         setenv("AZOTH_FEED_FAULTS", text, 1);
         harness_start(&h, "feed", 0, "azoth-feed", "--dir", h.dir, NULL);
         unsetenv("AZOTH_FEED_FAULTS");
-        struct process *p =
-            harness_start(&h, "projector", 0, "azoth-projector", "--dir", h.dir, "--once",
-                          "--projector-credit", "65536", "--projector-timeout", "30ms", "counts", NULL);
+        struct process *p = harness_start(&h, "projector", 0, "azoth-projector", "--dir", h.dir,
+                                          "--once", "--projector-credit", "65536",
+                                          "--projector-timeout", "30ms", "counts", NULL);
         assert_int_equal(harness_wait(&h, p, 60000), 0);
         /* Ids 2..20000 but those that are 1 more than a multiple of ten. */
         projection_is(&h, "18000 2 20000 180018000 20000");
@@ -348,7 +351,8 @@ static void a_projector_or_feed_killed_at_its_points_goes_on_exactly_where_it_wa
 {
     (void)state;
     static struct harness h;
-    static const char *const points[] = {"projector_applied:3", "projector_committed:3", "feed_sent:3"};
+    static const char *const points[] = {"projector_applied:3", "projector_committed:3",
+                                         "feed_sent:3"};
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
         harness_begin(&h);
         put_file(h.dir, "projections/counts.sql", counts_sql);
@@ -359,9 +363,9 @@ static void a_projector_or_feed_killed_at_its_points_goes_on_exactly_where_it_wa
         struct process *f = harness_start(&h, "feed", 1, "azoth-feed", "--dir", h.dir, NULL);
         if (!feed)
             setenv("AZOTH_CRASH", points[i], 1);
-        struct process *p =
-            harness_start(&h, "projector", 1, "azoth-projector", "--dir", h.dir, "--once",
-                          "--projector-credit", "65536", "--projector-timeout", "50ms", "counts", NULL);
+        struct process *p = harness_start(&h, "projector", 1, "azoth-projector", "--dir", h.dir,
+                                          "--once", "--projector-credit", "65536",
+                                          "--projector-timeout", "50ms", "counts", NULL);
         unsetenv("AZOTH_CRASH");
         uint64_t until = clock_mono_ns() + 30 * NS_PER_S;
         while (f->restarts + p->restarts == 0 && clock_mono_ns() < until) {
@@ -396,7 +400,8 @@ static void a_full_queue_answers_busy_and_goes_on_when_there_is_room(void **stat
         snprintf(name, sizeof name, "q%d", i);
         c[i] = start_adder(&h, name, name, 1);
     }
-    /* Until all sixteen are in, ours may still find room: the answer is then "unknown", not "busy". */
+    /* Until all sixteen are in, ours may still find room: the answer is then "unknown", not "busy".
+     */
     uint64_t until = clock_mono_ns() + 20 * NS_PER_S;
     int rc;
     do {

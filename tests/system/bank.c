@@ -110,8 +110,8 @@ int bank_client_main(int argc, char **argv)
         x.from = key_of(x.from_key, from);
         x.to = key_of(x.to_key, to);
         snprintf(ref, sizeof ref, "%s-%d-%d", argv[2], (int)getpid(), i);
-        snprintf(x.json, sizeof x.json, "{\"ref\":\"%s\",\"from\":%d,\"to\":%d,\"amount\":%lld}", ref,
-                 from, to, (long long)x.amount);
+        snprintf(x.json, sizeof x.json, "{\"ref\":\"%s\",\"from\":%d,\"to\":%d,\"amount\":%lld}",
+                 ref, from, to, (long long)x.amount);
         fill_transaction(t, &x, attached);
         if (journal(fd, "S %s %d\n", ref, 0))
             return 1;
@@ -130,8 +130,8 @@ int bank_client_main(int argc, char **argv)
     return bad;
 }
 
-struct process *bank_client(struct harness *h, const char *name, const char *endpoints, int accounts,
-                            int transfers, uint64_t seed)
+struct process *bank_client(struct harness *h, const char *name, const char *endpoints,
+                            int accounts, int transfers, uint64_t seed)
 {
     char n[16], a[16], s[32], self[256];
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -248,8 +248,8 @@ static int check_journal(const struct ledger *l)
         unanswered += !e->answered;
         int ok = !e->answered ? e->seen <= 1 : e->code == 0 ? e->seen == 1 : e->seen == 0;
         if (!ok) {
-            fprintf(stderr, "%s: answered %d code %d, there %d times\n", e->ref, e->answered, e->code,
-                    e->seen);
+            fprintf(stderr, "%s: answered %d code %d, there %d times\n", e->ref, e->answered,
+                    e->code, e->seen);
             return 0;
         }
     }

@@ -13,12 +13,12 @@
 int bank_open(struct azoth *db, int accounts);
 
 /*
- * A client process: `transfers` random transfers among `accounts`, through `endpoints` or, when that
- * is "-", attached with C callbacks. Its journal (one line when sent, one when answered) is
+ * A client process: `transfers` random transfers among `accounts`, through `endpoints` or, when
+ * that is "-", attached with C callbacks. Its journal (one line when sent, one when answered) is
  * DIR/journal-NAME. Exit 0 when every answer was one that it may get.
  */
-struct process *bank_client(struct harness *h, const char *name, const char *endpoints, int accounts,
-                            int transfers, uint64_t seed);
+struct process *bank_client(struct harness *h, const char *name, const char *endpoints,
+                            int accounts, int transfers, uint64_t seed);
 int bank_client_main(int argc, char **argv);
 
 /*

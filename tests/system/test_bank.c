@@ -49,10 +49,10 @@ static void bank_begin(struct bank *b)
     fputs(accounts_sql, f);
     fclose(f);
     b->writer = harness_start(&b->h, "writer", 1, "azoth-writer", "--dir", b->h.dir, NULL);
-    b->worker[0] = harness_start(&b->h, "worker-1", 1, "azoth-worker", "--dir", b->h.dir, "--name",
-                                 "1", NULL);
-    b->worker[1] = harness_start(&b->h, "worker-2", 1, "azoth-worker", "--dir", b->h.dir, "--name",
-                                 "2", NULL);
+    b->worker[0] =
+        harness_start(&b->h, "worker-1", 1, "azoth-worker", "--dir", b->h.dir, "--name", "1", NULL);
+    b->worker[1] =
+        harness_start(&b->h, "worker-2", 1, "azoth-worker", "--dir", b->h.dir, "--name", "2", NULL);
     b->feed = harness_start(&b->h, "feed", 1, "azoth-feed", "--dir", b->h.dir, NULL);
     b->projector = harness_start(&b->h, "projector", 1, "azoth-projector", "--dir", b->h.dir,
                                  "accounts", NULL);
@@ -176,8 +176,8 @@ static void fifty_kills_under_load_lose_nothing_and_repeat_nothing(void **state)
     /* Clients are killed too, and started again under the same name: their journals go on. */
     for (int i = 0; i < 4; i++)
         c[i]->restart = 1;
-    struct process *victims[] = {b.writer,    b.writer,  b.worker[0], b.worker[1], b.feed,
-                                 b.projector, c[0],      c[1],        c[2],        c[3]};
+    struct process *victims[] = {b.writer,    b.writer, b.worker[0], b.worker[1], b.feed,
+                                 b.projector, c[0],     c[1],        c[2],        c[3]};
     int restarts = 0;
     for (int i = 0; i < 60; i++) {
         nap_ms((long)(20 + random_next(&seed) % 100));
@@ -204,8 +204,9 @@ static void fifty_kills_under_load_lose_nothing_and_repeat_nothing(void **state)
     }
     restarts += b.writer->restarts + b.worker[0]->restarts + b.worker[1]->restarts +
                 b.feed->restarts + b.projector->restarts;
-    print_message("60 kills, %d restarts (writer %d); longest time to a commit after a kill: %.0f ms\n",
-                  restarts, b.writer->restarts, (double)worst / 1e6);
+    print_message(
+        "60 kills, %d restarts (writer %d); longest time to a commit after a kill: %.0f ms\n",
+        restarts, b.writer->restarts, (double)worst / 1e6);
     assert_true(restarts >= 50);
     /* Every end was one of ours: a process that ended by itself was restarted once too often. */
     assert_true(restarts <= 60);

@@ -77,7 +77,8 @@ until_true() {
     done
     return 0
 }
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# Dead, whether or not somebody has looked after the body yet.
+gone() { ! grep -Eq "^State:\s+[^ZX]" "/proc/$1/status" 2>/dev/null; }
 
 # ---- usage ----------------------------------------------------------------------------------------
 

@@ -175,7 +175,8 @@ static void scans_by_prefix_and_range_take_bytes_of_any_value(void **state)
 static void values_of_all_six_types_come_back_as_they_went_in(void **state)
 {
     (void)state;
-    struct azoth_bytes set[] = {KEY("pear"), KEY("apple"), KEY("pear")}, list[] = {KEY("b"), KEY("a")};
+    struct azoth_bytes set[] = {KEY("pear"), KEY("apple"), KEY("pear")},
+                       list[] = {KEY("b"), KEY("a")};
     struct azoth_u256 big;
     assert_int_equal(azoth_u256_parse("115792089237316195423570985008687907853269984665640564039457"
                                       "584007913129639935",
@@ -193,7 +194,8 @@ static void values_of_all_six_types_come_back_as_they_went_in(void **state)
     static const char *const keys[] = {"i", "u", "s", "l", "b", "t"};
     static const char *const want[] = {
         "-9223372036854775808",
-        "{\"u256\":\"115792089237316195423570985008687907853269984665640564039457584007913129639935\"}",
+        "{\"u256\":"
+        "\"115792089237316195423570985008687907853269984665640564039457584007913129639935\"}",
         "{\"set\":[\"apple\",\"pear\"]}",
         "[\"b\",\"a\"]",
         "{\"bytes\":\"AP8=\"}",
@@ -310,7 +312,7 @@ static void events_are_read_from_any_id_to_any_id_and_by_type(void **state)
         uint64_t from, to;
         const char *type;
         int n;
-    } cases[] = {{1, 0, NULL, 10}, {4, 0, NULL, 7},  {4, 7, NULL, 3},
+    } cases[] = {{1, 0, NULL, 10}, {4, 0, NULL, 7},   {4, 7, NULL, 3},
                  {1, 0, "odd", 5}, {2, 4, "even", 1}, {11, 0, NULL, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct azoth_events *it;
@@ -324,7 +326,8 @@ static void events_are_read_from_any_id_to_any_id_and_by_type(void **state)
     }
 }
 
-static void following_returns_what_is_there_then_what_comes_then_waits_no_longer_than_asked(void **state)
+static void
+following_returns_what_is_there_then_what_comes_then_waits_no_longer_than_asked(void **state)
 {
     (void)state;
     struct azoth_events *it;
@@ -572,8 +575,8 @@ static void many_transactions_in_flight_are_each_told_once_and_keep_their_order(
 
 /* ---- limits ---- */
 
-static int one(int (*add)(struct azoth_txn *, struct azoth_bytes, struct azoth_bytes), size_t key_len,
-               size_t value_len)
+static int one(int (*add)(struct azoth_txn *, struct azoth_bytes, struct azoth_bytes),
+               size_t key_len, size_t value_len)
 {
     static char bytes[2 << 20];
     struct azoth_txn *t = azoth_txn_new(db);

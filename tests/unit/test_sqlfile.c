@@ -134,8 +134,7 @@ static void every_error_has_file_line_and_column(void **state)
             "f.sql:3:20: shard-by @key: a file has one shard-by");
     refused(HEAD "-- azoth: migration one\n",
             "f.sql:2:21: \"one\": migration wants a number from 1 and a title");
-    refused(HEAD "-- azoth: migration 1 a\n\n-- nothing\n",
-            "f.sql:2:1: this migration has no SQL");
+    refused(HEAD "-- azoth: migration 1 a\n\n-- nothing\n", "f.sql:2:1: this migration has no SQL");
     refused(HEAD "-- azoth: migration 1 a\nSELECT 1;\n-- azoth: undo\n/* none */\n",
             "f.sql:4:1: this undo has no SQL");
     refused(HEAD "-- azoth: on a\n-- only this\n", "f.sql:2:1: this handler has no SQL");
@@ -252,9 +251,10 @@ static void blanks_and_comments_between_blocks_change_no_checksum(void **state)
     (void)state;
     static const char plain[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (x);\n"
                                      "-- azoth: on e\nINSERT INTO t VALUES ('a\n-- b');\n";
-    static const char airy[] = HEAD "-- azoth: migration 1 another title\n\n-- what it is\n"
-                                    "CREATE TABLE t (x);\n\n/* of\nevents */\n\n"
-                                    "-- azoth: on e\n\nINSERT INTO t VALUES ('a\n-- b');\n\n-- end\n";
+    static const char airy[] =
+        HEAD "-- azoth: migration 1 another title\n\n-- what it is\n"
+             "CREATE TABLE t (x);\n\n/* of\nevents */\n\n"
+             "-- azoth: on e\n\nINSERT INTO t VALUES ('a\n-- b');\n\n-- end\n";
     static const char other[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (y);\n"
                                      "-- azoth: on e\nINSERT INTO t VALUES ('a\n-- c');\n";
     static const char type[] = HEAD "-- azoth: migration 1 a\nCREATE TABLE t (x);\n"
@@ -304,8 +304,9 @@ static void all_errors_are_reported_when_asked_for(void **state)
 {
     (void)state;
     struct seen s = {0};
-    static const char text[] = HEAD "-- azoth: on-error custom\n-- azoth: on\nSELECT 1;\nSELECT 2;\n"
-                                    "-- azoth: on good\nSELECT 3;\n-- azoth: on good\nSELECT 4;\n";
+    static const char text[] =
+        HEAD "-- azoth: on-error custom\n-- azoth: on\nSELECT 1;\nSELECT 2;\n"
+             "-- azoth: on good\nSELECT 3;\n-- azoth: on good\nSELECT 4;\n";
     assert_int_equal(sqlfile_parse_all("f.sql", bytes_str(text), &file, note, &s),
                      AZOTH_ERR_PROJECTION);
     assert_int_equal(s.n, 3);

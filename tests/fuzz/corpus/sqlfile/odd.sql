@@ -1,0 +1,3 @@
+-- azoth: projection p
+--AZOTH : on a,b
+[x "y' -- 

@@ -1,0 +1,5 @@
+-- azoth: projection p
+-- azoth: on x
+SELECT 'a
+-- b';
+/* c

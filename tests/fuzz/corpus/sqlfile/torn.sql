@@ -1,0 +1,2 @@
+-- azoth: projection p
+-- â‚

@@ -1,0 +1,81 @@
+/*
+ * fuzz_sqlfile.c - any bytes as a projection's definition: it is understood, and every block lies
+ * in the text at the line that it tells, or it is refused with a place.
+ */
+#include "projector/sqlfile.h"
+
+#include "core/dbdir.h"
+#include "core/error.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct seen {
+    uint32_t errors;
+    struct azoth_error first;
+};
+
+static void note(void *arg, const struct azoth_error *err)
+{
+    struct seen *s = arg;
+    ensure(err->code == AZOTH_ERR_PROJECTION);
+    ensure(strncmp(err->message, "f.sql:", 6) == 0);
+    if (!s->errors++)
+        s->first = *err;
+}
+
+static void check_block(const struct sqlfile *f, const struct sql_block *b)
+{
+    const unsigned char *p = b->text.ptr, *start = f->text.ptr;
+    uint32_t line = 1, end_line, column;
+    if (!b->text.len)
+        return;
+    ensure(p >= start);
+    ensure(p + b->text.len < start + f->text.len);
+    for (const unsigned char *q = start; q < p; q++)
+        line += *q == '\n';
+    ensure(b->line == line);
+    sqlfile_position(b, b->text.len, &end_line, &column);
+    ensure(end_line >= line && column >= 1);
+}
+
+static void check_file(const struct sqlfile *f)
+{
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < f->migrations; i++) {
+        ensure(f->migration[i].version > last);
+        last = f->migration[i].version;
+        check_block(f, &f->migration[i].up);
+        check_block(f, &f->migration[i].undo);
+    }
+    for (uint32_t i = 0; i < f->handlers; i++) {
+        ensure(f->handler[i].types_len >= 1 && f->handler[i].types_len <= SQLFILE_TYPES_MAX);
+        check_block(f, &f->handler[i].sql);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct sqlfile f, all;
+    struct seen seen = {0};
+    struct azoth_error err = {0};
+    int rc = sqlfile_parse("f.sql", bytes_of(data, size), &f, &err);
+    int rc_all = sqlfile_parse_all("f.sql", bytes_of(data, size), &all, note, &seen);
+    ensure(rc == rc_all);
+    ensure((rc != 0) == (seen.errors != 0));
+    check_file(&all);
+    if (rc) {
+        ensure(rc == AZOTH_ERR_PROJECTION);
+        ensure(strcmp(err.message, seen.first.message) == 0);
+        ensure(!f.handler && !f.migration);
+    } else {
+        ensure(dbdir_name_valid(f.name));
+        ensure(f.strategy == STRATEGY_FAIL_FAST);
+        ensure(f.checksum == all.checksum);
+        check_file(&f);
+    }
+    sqlfile_fini(&f);
+    sqlfile_fini(&all);
+    return 0;
+}
