@@ -11,6 +11,7 @@
 #include "tests/system/harness.h"
 
 #include <errno.h>
+#include <arpa/inet.h>
 #include <jansson.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -316,7 +318,7 @@ static void without_an_id_a_transaction_must_say_at_least_once(void **state)
     holds(w, "noid", 2);
 }
 
-static void the_same_request_at_once_through_two_workers_commits_once(void **state)
+static void the_same_request_twice_at_once_commits_once(void **state)
 {
     struct world *w = *state;
     for (int round = 0; round < 20; round++) {
@@ -324,10 +326,11 @@ static void the_same_request_at_once_through_two_workers_commits_once(void **sta
         int duplicates = 0;
         long long txn[2];
         snprintf(text, sizeof text, "{\"id\":\"%s\",\"add\":{\"twice\":1}}", new_id());
+        int other = round % 2; /* or through the same one, as when a request is sent again */
         send_bytes(w, 0, bytes_str(text));
-        send_bytes(w, 1, bytes_str(text));
+        send_bytes(w, other, bytes_str(text));
         for (int i = 0; i < 2; i++) {
-            json_t *j = collect_json(w, i, NULL);
+            json_t *j = collect_json(w, i * other, NULL);
             assert_true(is_ok(j));
             duplicates += json_is_true(json_object_get(j, "duplicate"));
             txn[i] = number(j, "txn");
@@ -731,6 +734,27 @@ static void deadlines_hold_while_the_writer_is_stopped(void **state)
     holds(w, "stop", 1);
 }
 
+static void a_paused_database_refuses_at_once_or_lets_wait(void **state)
+{
+    struct world *w = *state;
+    struct azoth_error err = {0};
+    struct azoth *db = harness_attach(&w->h, 5000);
+    assert_non_null(db);
+    assert_int_equal(azoth_pause(db, 60000, &err), 0);
+    char text[200];
+    snprintf(text, sizeof text,
+             "{\"id\":\"%s\",\"deadline_ms\":%d,\"wait_paused\":true,\"add\":{\"pause\":1}}",
+             new_id(), ANSWER_MS);
+    uint32_t waits = send_bytes(w, 0, bytes_str(text)), n;
+    expect_error(ask(w, 0, "{\"id\":\"%s\",\"add\":{\"pause\":1}}", new_id()), "AZOTH_ERR_PAUSED");
+    expect_error(ask(w, 0, "{\"op\":\"get\",\"key\":\"pause\"}"), "AZOTH_ERR_NOT_FOUND");
+    assert_int_equal(azoth_resume(db, &err), 0);
+    expect_ok(collect_json(w, 0, &n));
+    assert_int_equal(n, waits);
+    holds(w, "pause", 1);
+    azoth_close(db);
+}
+
 static void sigterm_answers_what_is_in_flight_and_exits_0(void **state)
 {
     struct world *w = *state;
@@ -781,6 +805,41 @@ static void a_retired_segment_is_left_with_the_temporary_code(void **state)
     assert_int_equal(WEXITSTATUS(status), 75);
 }
 
+/* A port that was free a moment ago. */
+static int free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+static void a_worker_listens_on_tcp_beside_its_ipc_endpoint(void **state)
+{
+    struct world *w = *state;
+    struct azoth_error err = {0};
+    char endpoint[64], ipc[300], run_dir[300];
+    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", free_port());
+    struct process *p = harness_start(&w->h, "worker-tcp", 0, "azoth-worker", "--dir", w->h.dir,
+                                      "--name", "tcp", "--worker-listen", endpoint, NULL);
+    struct reqrep *kept = w->client[0];
+    assert_int_equal(reqrep_connect(endpoint, &w->client[0], &err), 0);
+    expect_ok(ask(w, 0, "{\"op\":\"ping\"}"));
+    expect_ok(ask(w, 0, "{\"id\":\"%s\",\"set\":{\"tcp\":1}}", new_id()));
+    reqrep_close(w->client[0]);
+    snprintf(run_dir, sizeof run_dir, "%s/run", w->h.dir);
+    assert_int_equal(dbdir_endpoint(ipc, sizeof ipc, run_dir, &err, "worker-tcp.sock"), 0);
+    assert_int_equal(reqrep_connect(ipc, &w->client[0], &err), 0);
+    expect_ok(ask(w, 0, "{\"op\":\"get\",\"key\":\"tcp\"}"));
+    reqrep_close(w->client[0]);
+    w->client[0] = kept;
+    int status = harness_stop(&w->h, p);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void what_cannot_be_configured_exits_100(void **state)
 {
     struct world *w = *state;
@@ -805,7 +864,7 @@ int main(void)
         cmocka_unit_test(sixty_four_requests_in_flight_are_each_answered_once),
         cmocka_unit_test(the_same_id_again_answers_with_the_first_commit),
         cmocka_unit_test(without_an_id_a_transaction_must_say_at_least_once),
-        cmocka_unit_test(the_same_request_at_once_through_two_workers_commits_once),
+        cmocka_unit_test(the_same_request_twice_at_once_commits_once),
         cmocka_unit_test(a_tpl_request_is_answered_as_tpl_and_is_the_same_as_its_json),
         cmocka_unit_test(a_transaction_without_changes_is_checked_and_answered),
         cmocka_unit_test(malformed_messages_get_named_errors_and_the_worker_stays),
@@ -818,6 +877,8 @@ int main(void)
         cmocka_unit_test(a_command_that_overruns_ends_its_worker_and_is_named_in_the_log),
         cmocka_unit_test(a_killed_writer_costs_time_and_no_errors),
         cmocka_unit_test(deadlines_hold_while_the_writer_is_stopped),
+        cmocka_unit_test(a_paused_database_refuses_at_once_or_lets_wait),
+        cmocka_unit_test(a_worker_listens_on_tcp_beside_its_ipc_endpoint),
         cmocka_unit_test(what_cannot_be_configured_exits_100),
         cmocka_unit_test_setup_teardown(sigterm_answers_what_is_in_flight_and_exits_0, own_begin,
                                         group_end),
