@@ -99,15 +99,17 @@ static void u256_text_is_parsed_strictly(void **state)
     assert_int_equal(u256_parse(bytes_str(""), &n), AZOTH_ERR_ENCODING);
     assert_int_equal(u256_parse(bytes_str("-1"), &n), AZOTH_ERR_ENCODING);
     assert_int_equal(u256_parse(bytes_str("1 "), &n), AZOTH_ERR_ENCODING);
-    assert_int_equal(u256_parse(bytes_str("0000000000000000000000000000000000000000000000000000000000"
-                                          "00000000000000000000000000000000007"),
-                                &n),
-                     0);
+    assert_int_equal(
+        u256_parse(bytes_str("0000000000000000000000000000000000000000000000000000000000"
+                             "00000000000000000000000000000000007"),
+                   &n),
+        0);
     assert_int_equal(n.limb[0], 7);
-    assert_int_equal(u256_parse(bytes_str("115792089237316195423570985008687907853269984665640564039"
-                                          "457584007913129639936"),
-                                &n),
-                     AZOTH_ERR_OVERFLOW);
+    assert_int_equal(
+        u256_parse(bytes_str("115792089237316195423570985008687907853269984665640564039"
+                             "457584007913129639936"),
+                   &n),
+        AZOTH_ERR_OVERFLOW);
 }
 
 static void equal_sets_have_equal_bytes_whatever_the_order(void **state)
@@ -203,9 +205,9 @@ static void json_and_back_is_the_same_value(void **state)
 {
     (void)state;
     static const char *const texts[] = {"-9223372036854775808", "\"caf\\u0000\xc3\xa9\"",
-                                        "[\"b\",\"\",\"b\"]", "{\"set\":[\"a\",\"b\"]}",
-                                        "{\"u256\":\"0\"}",   "{\"bytes\":\"AP8=\"}",
-                                        "{\"bytes\":\"\"}",   "[]"};
+                                        "[\"b\",\"\",\"b\"]",   "{\"set\":[\"a\",\"b\"]}",
+                                        "{\"u256\":\"0\"}",     "{\"bytes\":\"AP8=\"}",
+                                        "{\"bytes\":\"\"}",     "[]"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         json_t *j = json_loads(texts[i], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
         struct buf enc = {0}, back = {0};
@@ -250,11 +252,23 @@ static void json_that_is_no_value_is_refused(void **state)
 static void utf8_is_checked_as_rfc_3629_says(void **state)
 {
     (void)state;
-    static const char *const good[] = {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf",
-                                       "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
-    static const char *const wrong[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80",
-                                        "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-                                        "\xe2\x82", "\xc3"};
+    static const char *const good[] = {"",
+                                       "a",
+                                       "\xc2\x80",
+                                       "\xe0\xa0\x80",
+                                       "\xed\x9f\xbf",
+                                       "\xf0\x90\x80\x80",
+                                       "\xf4\x8f\xbf\xbf"};
+    static const char *const wrong[] = {"\x80",
+                                        "\xc0\x80",
+                                        "\xc1\xbf",
+                                        "\xe0\x9f\xbf",
+                                        "\xed\xa0\x80",
+                                        "\xf0\x8f\xbf\xbf",
+                                        "\xf4\x90\x80\x80",
+                                        "\xf5\x80\x80\x80",
+                                        "\xe2\x82",
+                                        "\xc3"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         assert_true(utf8_valid(bytes_str(good[i])));
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
