@@ -150,7 +150,7 @@ run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	AZOTH_BUILD=$(BUILD) examples/bank/run.sh
 
 TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM))
-REPLAYS := $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ))
+REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
 test: all $(TESTS) $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)

@@ -154,6 +154,8 @@ static int tick(struct endpoint *e)
         struct call *c = r->table[i];
         if (!c || c->endpoint != e->index)
             continue;
+        if (c->sending)
+            continue; /* whether it was taken is known in a moment */
         if (now >= c->deadline_ns) {
             expire(r, c);
         } else if (now - c->sent_ns >= c->resend_ns) {

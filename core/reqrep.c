@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <nanomsg/nn.h>
 #include <nanomsg/reqrep.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 
 struct reqrep {
     int socket;
     int receive_timeout_ms;
+    _Atomic int send_timeout_ms;
 };
 
 static int set_int(int s, int option, int value)
@@ -188,6 +190,11 @@ static int send_with(struct reqrep *s, const unsigned char *header, size_t len,
     c->cmsg_len = NN_CMSG_LEN(sizeof(size_t) + len);
     memcpy(NN_CMSG_DATA(c), &len, sizeof len);
     memcpy(NN_CMSG_DATA(c) + sizeof len, header, len);
+    /* Set at each change only: senders share the socket, and a stale value costs a little time. */
+    if (timeout_ms > 0 && timeout_ms != atomic_load(&s->send_timeout_ms)) {
+        set_int(s->socket, NN_SNDTIMEO, timeout_ms);
+        atomic_store(&s->send_timeout_ms, timeout_ms);
+    }
     struct nn_iovec iov = {(void *)(uintptr_t)message.ptr, message.len};
     struct nn_msghdr h = {&iov, 1, control, NN_CMSG_SPACE(sizeof(size_t) + len)};
     int n;
