@@ -576,6 +576,22 @@ static int submit_remote(struct azoth_txn *t, struct operation *op, struct azoth
     return rc;
 }
 
+/*
+ * May op go on without overtaking one of the first n that still wait for their locks? Those that
+ * touch the same keys keep the order of submission. Beyond a few that wait, it waits too.
+ */
+static int in_order(const struct azoth *db, uint32_t n, const struct operation *op)
+{
+    uint32_t waiting = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!preflight_waiting(db->operation[i]->preflight))
+            continue;
+        if (++waiting > 64 || preflight_conflict(db->operation[i]->preflight, op->preflight))
+            return 0;
+    }
+    return 1;
+}
+
 int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_error *err)
 {
     int rc = ready(t, err);
@@ -606,7 +622,8 @@ int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_e
     pthread_mutex_lock(&db->lock);
     int full = db->operations == CLIENT_POOL;
     if (!full) {
-        preflight_step(op->preflight, clock_mono_ns());
+        if (in_order(db, db->operations, op))
+            preflight_step(op->preflight, clock_mono_ns());
         db->operation[db->operations++] = op;
     }
     pthread_mutex_unlock(&db->lock);
@@ -627,7 +644,8 @@ static uint32_t step_operations(struct azoth *db, struct operation **out)
     uint64_t now = clock_mono_ns();
     for (uint32_t i = 0; i < db->operations; i++) {
         struct operation *op = db->operation[i];
-        if (preflight_step(op->preflight, now) == PREFLIGHT_DONE)
+        int go = !preflight_waiting(op->preflight) || in_order(db, kept, op);
+        if (go && preflight_step(op->preflight, now) == PREFLIGHT_DONE)
             out[done++] = op;
         else
             db->operation[kept++] = op;

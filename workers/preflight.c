@@ -53,6 +53,7 @@ struct preflight {
     struct declared *declared; /* sorted by key; made when a hook runs */
     uint32_t declared_len, declared_cap;
     int changes; /* the image has operations or events */
+    int keys;    /* it declares keys */
     int emitted;
     struct txn_builder out;
     struct preflight_outcome outcome;
@@ -154,6 +155,7 @@ static int declare(struct preflight *f)
     const struct segment *s = f->participant->segment;
     f->intents = 0;
     f->changes = 0;
+    f->keys = 0;
     size_t at = 0;
     struct txn_item it;
     while (txn_next(f->request.image, &at, &it)) {
@@ -162,6 +164,7 @@ static int declare(struct preflight *f)
         if (it.kind != TXN_EVENT)
             f->intent[f->intents++] = stripe_of_key(s, it.key) | (writes ? INTENT_EXCLUSIVE : 0);
     }
+    f->keys = f->intents > 0;
     if (f->request.id)
         f->intent[f->intents++] = stripe_of_id(s, f->request.id) | INTENT_EXCLUSIVE;
     sort_intents(f);
@@ -492,6 +495,28 @@ void preflight_end(struct preflight *f, struct preflight_outcome *ret)
 {
     ensure(f->next == NEXT_NONE);
     *ret = f->outcome;
+}
+
+/* ---- order among several ---- */
+
+int preflight_waiting(const struct preflight *f)
+{
+    return f->next != NEXT_NONE && f->next != NEXT_RESULT;
+}
+
+int preflight_conflict(const struct preflight *a, const struct preflight *b)
+{
+    if (!a->keys || !b->keys)
+        return 1;
+    /* Both are sorted by stripe. */
+    for (uint32_t i = 0, k = 0; i < a->intents && k < b->intents;) {
+        uint32_t x = a->intent[i] & ~INTENT_EXCLUSIVE, y = b->intent[k] & ~INTENT_EXCLUSIVE;
+        if (x == y && ((a->intent[i] | b->intent[k]) & INTENT_EXCLUSIVE))
+            return 1;
+        i += x <= y;
+        k += y <= x;
+    }
+    return 0;
 }
 
 /* ---- waiting ---- */

@@ -89,6 +89,13 @@ void preflight_run(struct preflight *f, const struct preflight_request *r,
  * *seen is the caller's; begin with 0. Returns 1 when something was published since *seen.
  */
 int preflight_wait_any(struct participant *p, uint32_t *seen, uint64_t timeout_ns);
+/*
+ * To keep order among several of one submitter: 1 while f is begun and not yet submitted; 1 when
+ * the two share a stripe that one of them writes, or when one of them declares no key at all (its
+ * place among the events is then all that it has).
+ */
+int preflight_waiting(const struct preflight *f);
+int preflight_conflict(const struct preflight *a, const struct preflight *b);
 /* preflight_step() leaves waking the writer to the caller, who submits several and wakes once. */
 void preflight_flush(struct participant *p);
 

@@ -573,6 +573,40 @@ static void many_transactions_in_flight_are_each_told_once_and_keep_their_order(
     azoth_events_free(it);
 }
 
+static void transactions_in_flight_on_one_key_keep_their_order_among_others(void **state)
+{
+    (void)state;
+    landed = 0;
+    for (int i = 0; i < 300; i++) {
+        char member[16], other[16];
+        struct azoth_txn *t = azoth_txn_new(db);
+        snprintf(member, sizeof member, "%d", i);
+        snprintf(other, sizeof other, "other/%d", i % 17);
+        if (i % 3 == 0)
+            azoth_array_push(t, KEY("list"), azoth_str(member));
+        azoth_add_i64(t, azoth_str(other), 1);
+        azoth_txn_set_deadline(t, 60000);
+        assert_int_equal(azoth_submit(t, on_done, NULL, &err), 0);
+    }
+    while (azoth_in_flight(db))
+        assert_true(azoth_poll(db, 1000) >= 0);
+    assert_int_equal(landed, 300);
+    struct azoth_buffer buf = {0};
+    struct azoth_entry e;
+    struct azoth_bytes m;
+    size_t at = 0;
+    int i = 0;
+    assert_int_equal(azoth_get(db, KEY("list"), &buf, &e, &err), 0);
+    for (; azoth_value_next(e.value, &at, &m); i += 3) {
+        char want[16];
+        snprintf(want, sizeof want, "%d", i);
+        assert_int_equal(m.len, strlen(want));
+        assert_memory_equal(m.ptr, want, m.len);
+    }
+    assert_int_equal(i, 300);
+    free(buf.ptr);
+}
+
 /* ---- limits ---- */
 
 static int one(int (*add)(struct azoth_txn *, struct azoth_bytes, struct azoth_bytes),
@@ -716,6 +750,7 @@ int main(int argc, char **argv)
         T(callbacks_see_declared_keys_only_and_yield_operations),
         T(the_same_id_answers_with_the_first_result_and_commits_nothing),
         T(many_transactions_in_flight_are_each_told_once_and_keep_their_order),
+        T(transactions_in_flight_on_one_key_keep_their_order_among_others),
         T(what_is_over_its_limit_is_refused_by_name),
         T(a_transaction_of_a_thousand_events_and_five_hundred_keys_is_one_commit),
         T(a_pause_refuses_or_holds_writes_and_ends_by_itself),
