@@ -97,11 +97,11 @@ int service_exit_code(int azoth_code)
     case AZOTH_ERR_USAGE:
     case AZOTH_ERR_LAYOUT:
     case AZOTH_ERR_FORMAT:
-    case AZOTH_ERR_NO_DATABASE:
     case AZOTH_ERR_PROJECTION:
     case AZOTH_ERR_DIVERGED:
     case AZOTH_ERR_GAP:
         return SERVICE_EXIT_NEVER_RESTART;
+    case AZOTH_ERR_NO_DATABASE: /* its writer, started beside us, may be about to make it */
     case AZOTH_ERR_NO_WRITER:
     case AZOTH_ERR_RETIRED:
     case AZOTH_ERR_UNREACHABLE:

@@ -76,7 +76,12 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
     case SQLITE_DELETE:
     case SQLITE_DROP_TABLE:
     case SQLITE_CREATE_TABLE:
+    case SQLITE_CREATE_VIEW:
+    case SQLITE_CREATE_VTABLE:
         return own_name(a) ? SQLITE_DENY : SQLITE_OK;
+    case SQLITE_CREATE_TRIGGER: /* b is the table: a trigger on the cursor would run with it */
+    case SQLITE_CREATE_TEMP_TRIGGER:
+    case SQLITE_CREATE_INDEX:
     case SQLITE_ALTER_TABLE:
         return own_name(b) ? SQLITE_DENY : SQLITE_OK;
     default:
@@ -241,6 +246,14 @@ static int apply_migration(struct tablefile *f, const struct sqlfile *def,
     tablefile_guard(f, 1);
     while (!rc && (got = tablefile_next(f, &c, &s, err)) == 1) {
         int step;
+        if (sqlite3_bind_parameter_count(s) > 0) {
+            rc =
+                error_set(err, AZOTH_ERR_PROJECTION,
+                          "%s:%u:1: migration %u has a parameter: there is no event in a migration",
+                          def->path, c.line, m->version);
+            sqlite3_finalize(s);
+            break;
+        }
         while ((step = sqlite3_step(s)) == SQLITE_ROW)
             ;
         if (step != SQLITE_DONE)
@@ -307,6 +320,13 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
 static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sqlfile *def,
                           const struct table_options *o, struct azoth_error *err)
 {
+    const char *name = (const char *)sqlite3_column_text(s, 0);
+    if (sqlite3_column_int64(s, 7) != 1)
+        return error_set(err, AZOTH_ERR_FORMAT, "%s: format %lld", f->path,
+                         (long long)sqlite3_column_int64(s, 7));
+    if (!name || strcmp(name, def->name) != 0)
+        return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is of projection %.63s, not %s",
+                         f->path, name ? name : "?", def->name);
     if (o->uuid &&
         (sqlite3_column_bytes(s, 1) != 16 || memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
         return error_set(err, AZOTH_ERR_DIVERGED,
@@ -502,6 +522,7 @@ int query_run(const char *dir, const char *name, const char *sql, query_row row,
     char path[4400];
     sqlite3 *db = NULL;
     sqlite3_stmt *s = NULL;
+    const char *tail = "";
     snprintf(path, sizeof path, "%s/%s.db", dir, name);
     if (!dbdir_name_valid(name) || access(path, F_OK))
         return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
@@ -510,14 +531,17 @@ int query_run(const char *dir, const char *name, const char *sql, query_row row,
         int no = 1;
         sqlite3_busy_timeout(db, 2000);
         sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, no, NULL);
-        rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+        sqlite3_exec(db, "PRAGMA query_only = ON", NULL, NULL, NULL);
+        rc = sqlite3_prepare_v2(db, sql, -1, &s, &tail);
+        if (rc == SQLITE_OK && tail[strspn(tail, " \t\r\n;")])
+            rc = SQLITE_MISUSE;
     }
     if (rc == SQLITE_OK && !s)
         rc = SQLITE_MISUSE;
     if (rc == SQLITE_OK && (rc = query_rows(s, row, arg)) == SQLITE_DONE)
         rc = SQLITE_OK;
     if (rc == SQLITE_MISUSE)
-        rc = error_set(err, AZOTH_ERR_USAGE, "a SQL statement is wanted");
+        rc = error_set(err, AZOTH_ERR_USAGE, "one SQL statement is wanted");
     else if (rc != SQLITE_OK)
         rc = (rc & 0xff) == SQLITE_ERROR || (rc & 0xff) == SQLITE_READONLY
                  ? error_foreign(err, AZOTH_ERR_USAGE, rc, "%s", sqlite3_errmsg(db))

@@ -31,7 +31,9 @@
 #include "writer/append.h"
 #include "writer/create.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define REAP_INTERVAL_NS (250 * NS_PER_MS)
@@ -199,6 +201,9 @@ static void publish_head(struct writer *w)
 
 static int open_parts(struct writer *w, struct azoth_error *err)
 {
+    /* The place is a lock in the directory: that comes first. */
+    if (w->options.create && mkdir(w->dir, 0770) && errno != EEXIST)
+        return error_errno(err, errno, "%s", w->dir);
     int rc = writer_place_take(w->dir, w->options.program, &w->place_fd, err);
     if (rc)
         return rc;

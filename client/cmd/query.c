@@ -164,10 +164,20 @@ const struct cmd cmd_query = {
 
 /* ---- projection ---- */
 
+/* The first error is told by the caller, the others as they come. */
+static void tell_error(void *arg, const struct azoth_error *found)
+{
+    struct azoth_error *first = arg;
+    if (!first->code)
+        *first = *found;
+    else
+        cmd_fail(found);
+}
+
 static int check_one(const char *file, int json)
 {
     struct azoth_error err = {0};
-    int rc = projection_check(file, &err);
+    int rc = projection_check_all(file, tell_error, &err);
     if (json) {
         struct json_text j = {0};
         out_open(&j, NULL, '{');
