@@ -195,9 +195,9 @@ AZOTH_API int azoth_commit(struct azoth_txn *t, struct azoth_commit_info *info,
  * stripes no longer than the deadline: LOCK_TIMEOUT and the like are told through done too. At most
  * 1,024 are in flight for a handle: BUSY beyond.
  *
- * Order: of one attached handle, transactions that touch the same key, and those that declare no key
- * (events alone), are applied in the order of submission. Others may overtake one that waits for its
- * locks. Through workers (azoth_connect) there is no order among those in flight.
+ * Order: of one attached handle, transactions that touch the same key, and those that declare no
+ * key (events alone), are applied in the order of submission. Others may overtake one that waits
+ * for its locks. Through workers (azoth_connect) there is no order among those in flight.
  */
 typedef void (*azoth_done)(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
                            const struct azoth_error *err, void *arg);

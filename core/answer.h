@@ -11,7 +11,8 @@
 #include "core/store.h"
 #include "core/wire.h"
 
-/* Small enough for a socket's buffer: nanomsg drops an answer to a peer that it is still sending to. */
+/* Small enough for a socket's buffer: nanomsg drops an answer to a peer that it is still sending
+ * to. */
 #define ANSWER_BYTES_MAX (128u << 10)
 
 /* Fills *ret, whose bytes lie in *store (cleared first; caller's). Errors are in the answer.

@@ -98,7 +98,8 @@ void gauges_detach(struct gauges *g);
 void shm_wait(A32 *word, uint32_t expected, uint64_t timeout_ns);
 void shm_wake(A32 *word, int count);
 
-#define SHM_WAIT_SLICE_NS 100000000ull /* the longest sleep before conditions are looked at again  \
-                                        */
+#define SHM_WAIT_SLICE_NS                                                                          \
+    100000000ull /* the longest sleep before conditions are looked at again                        \
+                  */
 
 #endif
