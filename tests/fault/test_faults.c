@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -382,6 +385,53 @@ static void a_projector_or_feed_killed_at_its_points_goes_on_exactly_where_it_wa
     }
 }
 
+/* A port that nobody uses now. */
+static int free_port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(s >= 0);
+    assert_int_equal(bind(s, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(getsockname(s, (struct sockaddr *)&a, &len), 0);
+    close(s);
+    return ntohs(a.sin_port);
+}
+
+static void a_projector_reached_over_tcp_gets_everything_from_elsewhere(void **state)
+{
+    (void)state;
+    static struct harness h, far;
+    char feed[64], projector[64], path[300], uuid[40] = "";
+    harness_begin(&h);
+    harness_begin(&far); /* another directory: it has neither this store nor this segment */
+    put_file(far.dir, "projections/counts.sql", counts_sql);
+    fill_events(&h, 5000);
+    snprintf(path, sizeof path, "%s/uuid", h.dir);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(uuid, sizeof uuid, f));
+    fclose(f);
+    uuid[strcspn(uuid, "\n")] = 0;
+    snprintf(feed, sizeof feed, "tcp://127.0.0.1:%d", free_port());
+    snprintf(projector, sizeof projector, "tcp://127.0.0.1:%d", free_port());
+    harness_start(&h, "feed", 0, "azoth-feed", "--dir", h.dir, "--feed-listen", feed, NULL);
+    struct process *p = harness_start(&far, "projector", 0, "azoth-projector", "--dir", far.dir,
+                                      "--once", "--uuid", uuid, "--feed-connect", feed,
+                                      "--projector-endpoint", projector, "counts", NULL);
+    assert_int_equal(harness_wait(&far, p, 30000), 0);
+    projection_is(&far, "4500 2 5000 11254500 5000");
+    /* One that follows another database is refused, and said so. */
+    put_file(far.dir, "projections/other.sql",
+             "-- azoth: projection other\n-- azoth: on added\nSELECT 1;\n");
+    p = harness_start(&far, "other", 0, "azoth-projector", "--dir", far.dir, "--once",
+                      "--feed-connect", feed, "other", NULL);
+    int status = harness_wait(&far, p, 30000);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 100);
+    harness_end(&far);
+    harness_end(&h);
+}
+
 /* ---- full things ---- */
 
 static void a_full_queue_answers_busy_and_goes_on_when_there_is_room(void **state)
@@ -506,6 +556,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_forked_childs_handle_answers_forked_and_the_parents_goes_on),
         cmocka_unit_test(lost_repeated_reordered_and_late_batches_change_nothing),
         cmocka_unit_test(a_projector_or_feed_killed_at_its_points_goes_on_exactly_where_it_was),
+        cmocka_unit_test(a_projector_reached_over_tcp_gets_everything_from_elsewhere),
         cmocka_unit_test(a_full_queue_answers_busy_and_goes_on_when_there_is_room),
         cmocka_unit_test(a_full_disk_refuses_by_name_and_writes_go_on_when_space_is_back),
         cmocka_unit_test(a_missing_directory_and_a_foreign_file_are_refused_by_name),
