@@ -852,10 +852,12 @@ static void what_cannot_be_configured_exits_100(void **state)
         {program, "--dir", w->h.dir, "--worker-command-time", "soon", NULL},
         {program, "--dir", w->h.dir, "--nonsense", NULL},
         {program, "--dir", w->h.dir, "--name", "a/b", NULL},
-        {program, "--dir", "/nonexistent", NULL},
     };
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(harness_run(out, sizeof out, cases[i]), 100);
+    /* Not there yet: its writer, started beside it, may be about to make it. */
+    char *const absent[] = {program, "--dir", "/nonexistent", NULL};
+    assert_int_equal(harness_run(out, sizeof out, absent), 75);
 }
 
 int main(void)
