@@ -4,8 +4,10 @@
 #include "core/clock.h"
 #include "tests/system/harness.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -607,6 +609,70 @@ static void transactions_in_flight_on_one_key_keep_their_order_among_others(void
     free(buf.ptr);
 }
 
+/* ---- threads ---- */
+
+static void *add_many(void *arg)
+{
+    struct azoth_error why;
+    char own[24];
+    snprintf(own, sizeof own, "thread/%p", arg);
+    for (long i = 0; i < 100; i++) {
+        struct azoth_txn *t = azoth_txn_new(db);
+        azoth_add_i64(t, KEY("shared"), 1);
+        azoth_add_i64(t, azoth_str(own), 1);
+        azoth_event_json(t, "added", "{}");
+        int rc = azoth_commit(t, NULL, &why);
+        azoth_txn_free(t);
+        if (rc)
+            return t;
+    }
+    return NULL;
+}
+
+static void *read_many(void *arg)
+{
+    _Atomic int *stop = arg;
+    int64_t last = 0, n;
+    struct azoth_error why;
+    while (!atomic_load(stop)) {
+        int rc = azoth_get_i64(db, KEY("shared"), &n, &why);
+        if (rc == AZOTH_ERR_NOT_FOUND)
+            continue;
+        if (rc || n < last) /* a counter that only grows is never seen smaller */
+            return arg;
+        last = n;
+    }
+    return NULL;
+}
+
+static void sixteen_threads_of_one_handle_write_while_others_read(void **state)
+{
+    (void)state;
+    pthread_t w[16], r[4];
+    _Atomic int stop = 0;
+    void *bad;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&r[i], NULL, read_many, &stop), 0);
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(pthread_create(&w[i], NULL, add_many, (void *)(intptr_t)(i + 1)), 0);
+    for (int i = 0; i < 16; i++) {
+        pthread_join(w[i], &bad);
+        assert_null(bad);
+    }
+    atomic_store(&stop, 1);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(r[i], &bad);
+        assert_null(bad);
+    }
+    int64_t n;
+    uint64_t head;
+    assert_int_equal(azoth_get_i64(db, KEY("shared"), &n, &err), 0);
+    assert_int_equal(n, 1600);
+    assert_int_equal(azoth_head(db, &head, NULL, &err), 0);
+    assert_int_equal(head, 1600);
+    assert_true(harness_segment_clean(&h, 1000));
+}
+
 /* ---- limits ---- */
 
 static int one(int (*add)(struct azoth_txn *, struct azoth_bytes, struct azoth_bytes),
@@ -751,6 +817,7 @@ int main(int argc, char **argv)
         T(the_same_id_answers_with_the_first_result_and_commits_nothing),
         T(many_transactions_in_flight_are_each_told_once_and_keep_their_order),
         T(transactions_in_flight_on_one_key_keep_their_order_among_others),
+        T(sixteen_threads_of_one_handle_write_while_others_read),
         T(what_is_over_its_limit_is_refused_by_name),
         T(a_transaction_of_a_thousand_events_and_five_hundred_keys_is_one_commit),
         T(a_pause_refuses_or_holds_writes_and_ends_by_itself),
