@@ -11,6 +11,7 @@
     X(preflight_one_stripe)                                                                        \
     X(preflight_locked)                                                                            \
     X(preflight_submitted)                                                                         \
+    X(writer_epoch)                                                                                \
     X(writer_taken)                                                                                \
     X(writer_applied)                                                                              \
     X(writer_committed)                                                                            \

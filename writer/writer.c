@@ -217,6 +217,8 @@ static int open_parts(struct writer *w, struct azoth_error *err)
     struct buf record = {0};
     rc = append_open(w->store, (uint32_t)w->options.sync, &w->append, &record, err);
     if (!rc)
+        CRASH_POINT(writer_epoch);
+    if (!rc)
         rc = segment_enter(w, err);
     if (!rc)
         rc = participant_join(w->segment, w->dir, PARTICIPANT_WRITER, w->options.program,

@@ -6,6 +6,7 @@
  */
 #include "core/clock.h"
 #include "core/crash.h"
+#include "core/error.h"
 #include "shm/segment.h"
 #include "tests/system/harness.h"
 
@@ -40,8 +41,12 @@ static int add_one(struct azoth *db, const char *key, uint32_t deadline_ms, stru
     azoth_txn_set_deadline(t, deadline_ms);
     azoth_add_i64(t, azoth_str(key), 1);
     azoth_event_bytes(t, "added", azoth_str(key));
-    int rc = azoth_commit(t, NULL, err);
+    struct azoth_commit_info info = {0};
+    int rc = azoth_commit(t, &info, err);
     azoth_txn_free(t);
+    /* The batch record must have answered, not the request id: nobody sent this twice. */
+    if (rc == 0 && info.duplicate)
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "answered as if it had been sent twice");
     return rc;
 }
 
@@ -131,6 +136,37 @@ static void a_writer_killed_at_any_of_its_points_loses_nothing_and_repeats_nothi
                                          "writer_one_completed:7", "writer_completed:7"};
     for (size_t i = 0; i < sizeof points / sizeof *points; i++)
         writer_dies_at("AZOTH_CRASH", points[i]);
+}
+
+static void a_writer_killed_again_while_it_recovers_still_answers_from_the_record(void **state)
+{
+    (void)state;
+    static struct harness h;
+    harness_begin(&h);
+    setenv("AZOTH_CRASH", "writer_committed:7", 1);
+    struct process *w = start_writer(&h, 0);
+    struct process *c[2];
+    setenv("AZOTH_CRASH", "writer_epoch", 1);
+    for (int i = 0; i < 2; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "adder%d", i);
+        c[i] = start_adder(&h, name, "n", 20);
+    }
+    for (int i = 0; i < 3; i++) { /* at the commit, then twice behind the new epoch */
+        int status = harness_wait(&h, w, 20000);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        if (i == 2)
+            unsetenv("AZOTH_CRASH");
+        harness_spawn(&h, w);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(harness_wait(&h, c[i], 30000), 0);
+    struct azoth *db = harness_attach(&h, 5000);
+    assert_non_null(db);
+    assert_int_equal(count_events(db), 40);
+    assert_true(harness_segment_clean(&h, 2000));
+    azoth_close(db);
+    harness_end(&h);
 }
 
 static void a_writer_killed_between_meta_page_and_reader_table_applies_the_batch_once(void **state)
@@ -549,6 +585,7 @@ int main(int argc, char **argv)
         return add_main(argv[2], argv[3], atoi(argv[4]));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_writer_killed_at_any_of_its_points_loses_nothing_and_repeats_nothing),
+        cmocka_unit_test(a_writer_killed_again_while_it_recovers_still_answers_from_the_record),
         cmocka_unit_test(a_writer_killed_between_meta_page_and_reader_table_applies_the_batch_once),
         cmocka_unit_test(a_client_killed_at_any_of_its_points_leaves_no_lock_for_a_second),
         cmocka_unit_test(a_reaper_killed_in_the_middle_is_replaced),
