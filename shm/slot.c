@@ -182,7 +182,8 @@ int slot_intend(struct slot *s, const uint32_t *intents, uint32_t n)
             return rc;
         to = (uint32_t *)(void *)block_at(seg, sl->intents_block);
     }
-    memcpy(to, intents, n * sizeof *intents);
+    if (n)
+        memcpy(to, intents, n * sizeof *intents);
     atomic_store(&sl->intents, n);
     uint64_t word = slot_word(SLOT_CLAIMED, s->owner->index, s->ticket);
     int moved = atomic_compare_exchange_strong(
