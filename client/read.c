@@ -334,6 +334,7 @@ static int wanted(const struct azoth_events *it, const struct event_record *ev)
 static int next_local(struct azoth_events *it, struct event_record *ev, struct azoth_error *err)
 {
     int rc;
+    ensure(it->db->local != NULL);
     if (!it->scan) {
         rc = snapshot_begin(it->db->local->store, &it->snapshot, err);
         if (!rc)

@@ -685,7 +685,7 @@ int azoth_poll(struct azoth *db, uint32_t timeout_ms)
         for (uint32_t i = 0; i < n; i++)
             finish(db, ended[i]);
         uint64_t now = clock_mono_ns();
-        int end = n > 0 || left == 0 || now >= until;
+        int end = n > 0 || !a || now >= until;
         if (!end && !local_step(db->local))
             preflight_wait_any(a->participant, &db->done_seen, until - now);
         if (a)

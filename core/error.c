@@ -1,3 +1,4 @@
+#define CORE_ERROR_IMPLEMENTATION
 #include "core/error.h"
 
 #include <errno.h>

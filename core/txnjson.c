@@ -630,11 +630,12 @@ static int answer_events(struct buf *out, const struct wire_answer *a)
         if (!rc)
             rc = txnjson_event(out, &ev);
     }
+    uint64_t next = a->first_event + 1;
     /* "next" is where the following page begins: a filtered page may end behind its last event. */
     if (!rc)
         rc = buf_addf(out, "],\"more\":%s,\"next\":%llu,\"head\":%llu}",
                       a->flags & WIRE_MORE ? "true" : "false",
-                      (unsigned long long)(a->first_event + 1), (unsigned long long)a->last_event);
+                      (unsigned long long)next, (unsigned long long)a->last_event);
     return rc;
 }
 

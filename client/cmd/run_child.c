@@ -150,7 +150,7 @@ static int spawn(struct run_child *c, char *const *env, int out)
     snprintf(watchdog, sizeof watchdog, "WATCHDOG_USEC=%llu",
              (unsigned long long)(WATCHDOG_NS / 1000));
     memcpy(argv + 3, c->argv, (size_t)c->argc * sizeof *argv);
-    for (; env[n] && n < sizeof full_env / sizeof *full_env - 3; n++)
+    for (; n < sizeof full_env / sizeof *full_env - 3 && env[n]; n++)
         full_env[n] = env[n];
     if (env[n])
         return E2BIG;
