@@ -28,10 +28,10 @@ int error_errno(struct azoth_error *err, int errnum, const char *fmt, ...)
 
 /* The static analyzer must see that these never return 0: it cannot look into another file. */
 #if defined(__clang_analyzer__) && !defined(CORE_ERROR_IMPLEMENTATION)
-#define error_set(err, code, ...)          ((void)(error_set)(err, code, __VA_ARGS__), (code))
-#define error_foreign(err, code, n, ...)   ((void)(error_foreign)(err, code, n, __VA_ARGS__), (code))
-#define error_errno(err, errnum, ...)      ((void)(error_errno)(err, errnum, __VA_ARGS__), AZOTH_ERR_IO)
-#define error_from_errno(errnum)           ((void)(error_from_errno)(errnum), AZOTH_ERR_IO)
+#define error_set(err, code, ...)        ((void)(error_set)(err, code, __VA_ARGS__), (code))
+#define error_foreign(err, code, n, ...) ((void)(error_foreign)(err, code, n, __VA_ARGS__), (code))
+#define error_errno(err, errnum, ...)    ((void)(error_errno)(err, errnum, __VA_ARGS__), AZOTH_ERR_IO)
+#define error_from_errno(errnum)         ((void)(error_from_errno)(errnum), AZOTH_ERR_IO)
 #endif
 
 /*

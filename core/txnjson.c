@@ -634,8 +634,8 @@ static int answer_events(struct buf *out, const struct wire_answer *a)
     /* "next" is where the following page begins: a filtered page may end behind its last event. */
     if (!rc)
         rc = buf_addf(out, "],\"more\":%s,\"next\":%llu,\"head\":%llu}",
-                      a->flags & WIRE_MORE ? "true" : "false",
-                      (unsigned long long)next, (unsigned long long)a->last_event);
+                      a->flags & WIRE_MORE ? "true" : "false", (unsigned long long)next,
+                      (unsigned long long)a->last_event);
     return rc;
 }
 

@@ -591,6 +591,7 @@ static int others_attached(struct writer *w)
 /* Finishes what was submitted before now; what comes later waits for the next writer. */
 static void drain(struct writer *w)
 {
+    ensure(w->segment != NULL);
     atomic_store(&w->segment->header->writer_state, WRITER_DRAINING);
     uint64_t last = atomic_load(&w->segment->header->queue_seq);
     for (;;) {
@@ -605,6 +606,7 @@ static void drain(struct writer *w)
 
 static void leave_segment(struct writer *w)
 {
+    ensure(w->segment != NULL);
     struct header_shm *h = w->segment->header;
     atomic_store(&h->writer_state, WRITER_ABSENT);
     atomic_store(&h->writer_pid, 0);
