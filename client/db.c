@@ -352,11 +352,33 @@ void local_close(struct local *l)
 
 /* ---- handles ---- */
 
+static _Atomic unsigned generation = 1; /* counts forks on the way to this process */
+
+static void count_fork(void)
+{
+    atomic_fetch_add(&generation, 1);
+}
+
+static void register_fork(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+int handle_check(const struct azoth *db, struct azoth_error *err)
+{
+    if (db->generation == atomic_load_explicit(&generation, memory_order_relaxed))
+        return 0;
+    return error_set(err, AZOTH_ERR_FORKED, "%s", azoth_code_sentence(AZOTH_ERR_FORKED));
+}
+
 static int handle_new(const struct azoth_options *opt, struct azoth **ret, struct azoth_error *err)
 {
     struct azoth *db = calloc(1, sizeof *db);
     if (!db)
         return error_set(err, AZOTH_ERR_NOMEM, "a handle");
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork);
+    db->generation = atomic_load(&generation);
     db->deadline_ms = opt->deadline_ms ? opt->deadline_ms : 5000;
     db->wait_paused = opt->wait_paused;
     db->read_only = (opt->flags & AZOTH_READ_ONLY) != 0;
@@ -424,6 +446,10 @@ void azoth_close(struct azoth *db)
 {
     if (!db)
         return;
+    if (handle_check(db, NULL)) {
+        free(db); /* all else is the parent's */
+        return;
+    }
     while (azoth_in_flight(db) > 0)
         if (azoth_poll(db, 100) < 0)
             break;

@@ -73,7 +73,12 @@ struct azoth {
     uint32_t done_seen;
     unsigned char id_prefix[10];
     _Atomic uint64_t id_next;
+    unsigned generation; /* of the process that opened it */
 };
+
+/* 0, or FORKED in a child of the process that opened the handle: its locks, threads, LMDB slots and
+ * sockets are the parent's. Looked at before anything of the handle is touched. */
+int handle_check(const struct azoth *db, struct azoth_error *err);
 
 struct callback {
     azoth_callback fn;

@@ -45,10 +45,11 @@ struct azoth_events {
     int more;
 };
 
-static int allowed(int code, struct azoth_error *err)
+static int allowed(const struct azoth *db, int code, struct azoth_error *err)
 {
-    if (!client_in_callback)
-        return 0;
+    int rc = handle_check(db, err);
+    if (rc || !client_in_callback)
+        return rc;
     return error_set(err, code, "inside a callback only azoth_txn_get reads: %s",
                      azoth_code_sentence(code));
 }
@@ -90,7 +91,7 @@ static int copy_out(struct azoth_buffer *buf, const struct state_record *st,
 int azoth_get(struct azoth *db, struct azoth_bytes key, struct azoth_buffer *buf,
               struct azoth_entry *ret, struct azoth_error *err)
 {
-    int rc = allowed(AZOTH_ERR_UNDECLARED_KEY, err);
+    int rc = allowed(db, AZOTH_ERR_UNDECLARED_KEY, err);
     if (rc)
         return rc;
     struct state_record st;
@@ -149,7 +150,7 @@ int azoth_exists(struct azoth *db, struct azoth_bytes key, int *ret, struct azot
 
 int azoth_snapshot(struct azoth *db, struct azoth_snapshot **ret, struct azoth_error *err)
 {
-    int rc = allowed(AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     if (db->remote)
@@ -191,6 +192,9 @@ uint64_t azoth_snapshot_head(struct azoth_snapshot *s)
 
 int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_txn, struct azoth_error *err)
 {
+    int forked = handle_check(db, err);
+    if (forked)
+        return forked;
     if (db->remote)
         return error_set(err, AZOTH_ERR_UNSUPPORTED, "a remote handle does not see the head");
     struct snapshot *sn;
@@ -222,7 +226,7 @@ static struct azoth_bytes bound(struct azoth_scan *s, int i, struct azoth_bytes 
 int azoth_scan(struct azoth *db, struct azoth_bytes prefix, struct azoth_bytes from,
                struct azoth_bytes to, struct azoth_scan **ret, struct azoth_error *err)
 {
-    int rc = allowed(AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     if (prefix.len > AZOTH_KEY_MAX || from.len > AZOTH_KEY_MAX || to.len > AZOTH_KEY_MAX)
@@ -297,7 +301,7 @@ void azoth_scan_free(struct azoth_scan *s)
 int azoth_events(struct azoth *db, uint64_t from, uint64_t to, const char *type,
                  struct azoth_events **ret, struct azoth_error *err)
 {
-    int rc = allowed(AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     size_t n = type ? strlen(type) : 0;
@@ -379,7 +383,10 @@ static int next_remote(struct azoth_events *it, struct event_record *ev, struct 
 int azoth_events_next(struct azoth_events *it, struct azoth_event *ret, struct azoth_error *err)
 {
     struct event_record ev;
-    int rc = it->db->remote ? next_remote(it, &ev, err) : next_local(it, &ev, err);
+    int rc = handle_check(it->db, err);
+    if (rc)
+        return rc;
+    rc = it->db->remote ? next_remote(it, &ev, err) : next_local(it, &ev, err);
     if (rc == 1)
         *ret = (struct azoth_event){.id = ev.id,
                                     .txn = ev.txn,
@@ -487,6 +494,9 @@ static int id_in_hands(struct azoth *db, struct azoth_bytes id)
 int client_request(struct azoth *db, const struct wire_request *req, struct buf *store,
                    struct wire_answer *ret, struct azoth_error *err)
 {
+    int rc = handle_check(db, err);
+    if (rc)
+        return rc;
     if (db->remote)
         return remote_call(db->remote, req, clock_mono_ns() + req->deadline_ms * NS_PER_MS, store,
                            ret, err);

@@ -412,8 +412,8 @@ void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_req
 }
 
 /* One transaction on one attachment until it is done; embedded, the caller may be the writer. */
-static void run_local(struct local *l, struct preflight *f, const struct preflight_request *r,
-                      struct preflight_outcome *ret)
+static void run_local(struct local *l, struct attachment *a, struct preflight *f,
+                      const struct preflight_request *r, struct preflight_outcome *ret)
 {
     preflight_begin(f, r);
     for (;;) {
@@ -424,7 +424,7 @@ static void run_local(struct local *l, struct preflight *f, const struct preflig
         if (st == PREFLIGHT_SUBMITTED) {
             if (local_step(l))
                 continue;
-            slot_wake_writer(l->attachment->segment);
+            slot_wake_writer(a->segment);
         }
         preflight_wait(f, now);
     }
@@ -446,7 +446,7 @@ static int commit_local(struct azoth_txn *t, uint64_t deadline_ns, struct prefli
             local_release(l, a);
             return ret->code = error_set(&ret->error, AZOTH_ERR_NOMEM, "a transaction");
         }
-        run_local(l, f, &r, ret);
+        run_local(l, a, f, &r, ret);
         local_preflight_put(l, a, f);
         local_release(l, a);
         /* Refused before anything was queued: the next segment is as good. */
@@ -501,6 +501,9 @@ static int commit_remote(struct azoth_txn *t, const struct wire_request *req, ui
 
 static int ready(struct azoth_txn *t, struct azoth_error *err)
 {
+    int rc = handle_check(t->db, err);
+    if (rc)
+        return rc;
     if (client_in_callback)
         return error_set(err, AZOTH_ERR_USAGE, "a callback cannot commit");
     if (t->db->read_only)
@@ -669,6 +672,9 @@ static void finish(struct azoth *db, struct operation *op)
 
 int azoth_poll(struct azoth *db, uint32_t timeout_ms)
 {
+    int usable = handle_check(db, NULL);
+    if (usable)
+        return usable;
     if (db->remote)
         return remote_poll(db->remote, timeout_ms * NS_PER_MS);
     uint64_t until = clock_mono_ns() + timeout_ms * NS_PER_MS;
@@ -697,6 +703,8 @@ int azoth_poll(struct azoth *db, uint32_t timeout_ms)
 
 uint32_t azoth_in_flight(struct azoth *db)
 {
+    if (handle_check(db, NULL))
+        return 0;
     if (db->remote)
         return remote_in_flight(db->remote);
     pthread_mutex_lock(&db->lock);

@@ -300,8 +300,13 @@ static void a_forked_childs_handle_answers_forked_and_the_parents_goes_on(void *
     assert_non_null(db);
     struct azoth_error err = {0};
     pid_t pid = fork();
-    if (pid == 0)
-        _exit(add_one(db, "k", 1000, NULL) == AZOTH_ERR_FORKED ? 7 : 8);
+    if (pid == 0) {
+        int64_t n;
+        int forked = add_one(db, "k", 1000, NULL) == AZOTH_ERR_FORKED &&
+                     azoth_get_i64(db, AZOTH_STR("k"), &n, NULL) == AZOTH_ERR_FORKED;
+        azoth_close(db); /* frees the handle, leaves the parent's alone */
+        _exit(forked ? 7 : 8);
+    }
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(WEXITSTATUS(status), 7);
