@@ -97,6 +97,9 @@ int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
                  struct azoth_error *err)
 {
     int rc = 0;
+    if (atomic_load(&l->failed))
+        return error_set(err, AZOTH_ERR_IO,
+                         "a commit of the embedded writer failed: close this handle and open again");
     pthread_mutex_lock(&l->lock);
     struct attachment *a = l->attachment;
     if (a && atomic_load(&a->participant->forked)) {
@@ -161,6 +164,11 @@ void local_preflight_put(struct local *l, struct attachment *a, struct preflight
 }
 
 /* ---- the embedded writer ---- */
+
+uint64_t local_now(const struct local *l)
+{
+    return atomic_load((_Atomic int *)&l->failed) ? UINT64_MAX : clock_mono_ns();
+}
 
 int local_step(struct local *l)
 {

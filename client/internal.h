@@ -113,6 +113,9 @@ void local_hold(struct local *l, struct attachment *a); /* one more user */
 void local_release(struct local *l, struct attachment *a);
 struct preflight *local_preflight(struct local *l, struct attachment *a);
 void local_preflight_put(struct local *l, struct attachment *a, struct preflight *f);
+/* The time for preflight_step(). After the embedded writer failed nobody will answer: then every
+ * deadline has passed, and what was submitted is told as unknown at once. */
+uint64_t local_now(const struct local *l);
 /* Embedded: runs a step if nobody else does; 1 when it did. */
 int local_step(struct local *l);
 

@@ -417,7 +417,7 @@ static void run_local(struct local *l, struct attachment *a, struct preflight *f
 {
     preflight_begin(f, r);
     for (;;) {
-        uint64_t now = clock_mono_ns();
+        uint64_t now = local_now(l);
         enum preflight_stage st = preflight_step(f, now);
         if (st == PREFLIGHT_DONE)
             break;
@@ -644,7 +644,7 @@ int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_e
 static uint32_t step_operations(struct azoth *db, struct operation **out)
 {
     uint32_t kept = 0, done = 0;
-    uint64_t now = clock_mono_ns();
+    uint64_t now = local_now(db->local);
     for (uint32_t i = 0; i < db->operations; i++) {
         struct operation *op = db->operation[i];
         int go = !preflight_waiting(op->preflight) || in_order(db, kept, op);
