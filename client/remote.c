@@ -197,13 +197,23 @@ static void *receiver_main(void *arg)
 
 /* ---- opening ---- */
 
+/* Waits by the monotonic clock: a jump of the other one must not lengthen them. */
+static void cond_init(pthread_cond_t *c)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 int remote_open(const char *endpoints, struct remote **ret, struct azoth_error *err)
 {
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return error_set(err, AZOTH_ERR_NOMEM, "a remote handle");
     pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->ended_wake, NULL);
+    cond_init(&r->ended_wake);
     r->ended_tail = &r->ended;
     int rc = 0;
     for (const char *p = endpoints; *p && !rc;) {
@@ -273,11 +283,7 @@ static int start(struct remote *r, const struct wire_request *req, uint64_t dead
     struct call *c = calloc(1, sizeof *c);
     if (!c)
         return error_set(err, AZOTH_ERR_NOMEM, "a request");
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init(&c->wake);
     c->transaction = req->kind == WIRE_TX || req->kind == WIRE_CALL;
     c->deadline_ns = deadline_ns;
     c->resend_ns = RESEND_NS;
@@ -370,7 +376,7 @@ int remote_poll(struct remote *r, uint64_t timeout_ns)
     pthread_mutex_lock(&r->lock);
     if (!r->ended && r->in_flight && timeout_ns) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         uint64_t ns = (uint64_t)until.tv_nsec + timeout_ns;
         until.tv_sec += (time_t)(ns / NS_PER_S);
         until.tv_nsec = (long)(ns % NS_PER_S);
