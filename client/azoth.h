@@ -12,9 +12,9 @@
  *   azoth_txn_free(t);
  *   azoth_close(db);
  *
- * Calls return 0 or a negative AZOTH_ERR_*; the last parameter (may be NULL) gets the detail.
- * Outputs are untouched on failure. A handle may be used by many threads at once; a transaction,
- * snapshot or iterator by one at a time. After fork() the child's handle answers AZOTH_ERR_FORKED.
+ * Calls return 0 or a negative AZOTH_ERR_*; the last parameter (may be NULL) gets the detail. Outputs
+ * are untouched on failure. A handle may be used by many threads at once; a transaction, snapshot or
+ * iterator by one at a time. After fork() the child's handle answers AZOTH_ERR_FORKED.
  */
 #ifndef AZOTH_H
 #define AZOTH_H
@@ -85,8 +85,8 @@ AZOTH_API void azoth_txn_free(struct azoth_txn *t);
 AZOTH_API void azoth_txn_reset(struct azoth_txn *t); /* empties it for another use; new id */
 
 /*
- * Every append below returns 0 or the error; the first error is also kept and returned by commit,
- * so a sequence may be written without looking at each. Keys and values are copied.
+ * Every append below returns 0 or the error; the first error is also kept and returned by commit, so
+ * a sequence may be written without looking at each. Keys and values are copied.
  */
 AZOTH_API int azoth_read(struct azoth_txn *t, struct azoth_bytes key); /* declares, for callbacks */
 AZOTH_API int azoth_write(struct azoth_txn *t,
@@ -144,11 +144,10 @@ AZOTH_API int azoth_event_json(struct azoth_txn *t, const char *type,
 AZOTH_API int azoth_event_bytes(struct azoth_txn *t, const char *type, struct azoth_bytes payload);
 
 /*
- * Callbacks run in the calling process, under the stripe locks, on a snapshot taken after them.
- * They see declared keys only (UNDECLARED_KEY), no scans (SCAN_IN_CALLBACK). validate refuses with
+ * Callbacks run in the calling process, under the stripe locks, on a snapshot taken after them. They
+ * see declared keys only (UNDECLARED_KEY), no scans (SCAN_IN_CALLBACK). validate refuses with
  * azoth_reject(). execute reads, and yields operations and events with the append calls above on
- * the transaction it is given; it writes nothing itself. Not retried, called at most once per
- * commit.
+ * the transaction it is given; it writes nothing itself. Not retried, called at most once per commit.
  */
 typedef int (*azoth_callback)(struct azoth_txn *t, void *arg);
 AZOTH_API int azoth_validate(struct azoth_txn *t, azoth_callback fn, void *arg);
@@ -180,11 +179,10 @@ struct azoth_commit_info {
 };
 
 /*
- * Commits and waits, at most until the deadline. 0 means durable (in the database's sync mode).
- * info may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, ID_REUSED,
- * UNDECLARED_KEY, OVERFLOW, UNDERFLOW, TYPE, TXN_SIZE, NOSPACE: nothing was changed.
- * OUTCOME_UNKNOWN: submitted, the answer did not come in time; azoth_outcome() tells, and a retry
- * under the same id is safe.
+ * Commits and waits, at most until the deadline. 0 means durable (in the database's sync mode). info
+ * may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, ID_REUSED, UNDECLARED_KEY,
+ * OVERFLOW, UNDERFLOW, TYPE, TXN_SIZE, NOSPACE: nothing was changed. OUTCOME_UNKNOWN: submitted, the
+ * answer did not come in time; azoth_outcome() tells, and a retry under the same id is safe.
  */
 AZOTH_API int azoth_commit(struct azoth_txn *t, struct azoth_commit_info *info,
                            struct azoth_error *err);

@@ -98,8 +98,9 @@ int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
 {
     int rc = 0;
     if (atomic_load(&l->failed))
-        return error_set(err, AZOTH_ERR_IO,
-                         "a commit of the embedded writer failed: close this handle and open again");
+        return error_set(
+            err, AZOTH_ERR_IO,
+            "a commit of the embedded writer failed: close this handle and open again");
     pthread_mutex_lock(&l->lock);
     struct attachment *a = l->attachment;
     if (a && atomic_load(&a->participant->forked)) {

@@ -3,8 +3,8 @@
  *
  *   struct azoth        a handle; several may be open on one directory
  *   struct local        one per directory and process: store, embedded writer, the attachment
- *   struct attachment   a segment and our row in it; replaced when the segment is retired, kept
- * until its last transaction has ended
+ *   struct attachment   a segment and our row in it; replaced when the segment is retired, kept until
+ *                       its last transaction has ended
  */
 #ifndef CLIENT_INTERNAL_H
 #define CLIENT_INTERNAL_H
@@ -124,9 +124,8 @@ void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_req
 void commit_info_of(const struct txn_result *r, struct azoth_commit_info *ret);
 
 /*
- * Executes any request, attached or remote, and yields its answer, whose bytes lie in *store.
- * Errors of the request are in the answer (code, message); the return value is for what could not
- * be asked.
+ * Executes any request, attached or remote, and yields its answer, whose bytes lie in *store. Errors
+ * of the request are in the answer (code, message); the return value is for what could not be asked.
  */
 int client_request(struct azoth *db, const struct wire_request *req, struct buf *store,
                    struct wire_answer *ret, struct azoth_error *err);

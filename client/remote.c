@@ -1,13 +1,16 @@
 /*
  * remote.c - requests to workers over raw REQ sockets, many in flight, one thread per endpoint.
  *
- * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it
- * by that number. Failure modes: a worker dies with the request       nothing tells us: after a
- * second of silence it is sent again, to the next endpoint. The request id makes that harmless an
- * answer comes twice, or too late   its number is not in the table any more: dropped a peer died in
- * the middle of a message  nanomsg would parse rubbish from then on: a socket on which calls stay
- * silent is closed and made anew the deadline passes                  UNREACHABLE if no worker ever
- * took it, else OUTCOME_UNKNOWN
+ * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it by
+ * that number. Failure modes:
+ *   a worker dies with the request      nothing tells us: after some silence it is sent again, to the
+ *                                       next endpoint. The request id makes that harmless
+ *   nanomsg drops an answer             (a raw REP socket does, on a connection that is still busy with
+ *                                       another answer): as above
+ *   an answer comes twice, or too late  its number is not in the table any more: dropped
+ *   a peer died inside a message        nanomsg would parse rubbish from then on: a socket on which
+ *                                       calls stay silent is closed and made anew
+ *   the deadline passes                 UNREACHABLE if no worker ever took it, else OUTCOME_UNKNOWN
  *
  * One lock for table and calls; sockets have their own, so that a slow send holds up no answer.
  */
@@ -20,7 +23,7 @@
 
 #define ENDPOINTS_MAX 16u
 #define CALLS_MAX     4096u /* a power of two: the low bits of a number are the place in the table */
-#define RESEND_NS     (1000 * NS_PER_MS)
+#define RESEND_NS     (300 * NS_PER_MS)
 #define TICK_MS       50
 
 struct call {

@@ -1,9 +1,8 @@
 /*
  * answer.h - executing read requests against a store: get, scan, events, outcome, ping.
  *
- * One snapshot per request, ended before it returns. Pages are bounded by the request's limit and
- * by ANSWER_BYTES_MAX; WIRE_MORE says that there is more. Used by azoth-worker and by attached
- * clients.
+ * One snapshot per request, ended before it returns. Pages are bounded by the request's limit and by
+ * ANSWER_BYTES_MAX; WIRE_MORE says that there is more. Used by azoth-worker and by attached clients.
  */
 #ifndef CORE_ANSWER_H
 #define CORE_ANSWER_H

@@ -1,6 +1,6 @@
 /*
- * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set
- * at build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
+ * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set at
+ * build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
  * SIGKILL at the N-th passing (default 1), or stop itself with AZOTH_CRASH_ACTION=stop.
  */
 #ifndef CORE_CRASH_H

@@ -33,8 +33,8 @@ int dbdir_name_valid(const char *name);
 
 /*
  * Splits a unit's instance "DATABASE" or "DATABASE:NAME" (systemd cannot): the data directory
- * /var/lib/azoth/DATABASE, the run directory /run/azoth/DATABASE, and NAME (empty when there is
- * none). AZOTH_ERR_USAGE.
+ * /var/lib/azoth/DATABASE, the run directory /run/azoth/DATABASE, and NAME (empty when there is none).
+ * AZOTH_ERR_USAGE.
  */
 int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir, size_t run_size,
                    char *name, size_t name_size, struct azoth_error *err);

@@ -1,9 +1,9 @@
 /*
  * service.h - what a supervised process does around its loop: signals, readiness, watchdog.
  *
- * service_init() blocks SIGTERM, SIGINT and SIGHUP in the calling thread (threads made later
- * inherit it; nanomsg's too) and ignores SIGPIPE; a signalfd delivers them. Speaks sd_notify(3)
- * through libsystemd; without a supervisor those calls do nothing.
+ * service_init() blocks SIGTERM, SIGINT and SIGHUP in the calling thread (threads made later inherit
+ * it; nanomsg's too) and ignores SIGPIPE; a signalfd delivers them. Speaks sd_notify(3) through
+ * libsystemd; without a supervisor those calls do nothing.
  */
 #ifndef CORE_SERVICE_H
 #define CORE_SERVICE_H

@@ -2,11 +2,12 @@
  * store.c - one LMDB environment per directory and process, snapshots, single reads.
  *
  * Failure modes
- *   a second descriptor of lock.mdb in this process  closing it would drop LMDB's lock on the
- * process and let others reuse our pages: hence the process-wide list of open stores a process
- * stopped inside LMDB's reader mutex     first registration of a reader blocks: a writer
- *                                                    (STORE_WRITE) registers none before it is
- * ready reader slots are scarce                          snapshots are kept and renewed
+ *   a second descriptor of lock.mdb in this process  closing it would drop LMDB's lock on the process
+ *                                                    and let others reuse our pages: hence the
+ *                                                    process-wide list of open stores
+ *   a process stopped inside LMDB's reader mutex     first registration of a reader blocks: a writer
+ *                                                    (STORE_WRITE) registers none before it is ready
+ *   reader slots are scarce                          snapshots are kept and renewed
  */
 #include "core/store.h"
 

@@ -1,8 +1,8 @@
 /*
  * txnjson.c - requests and answers as JSON text (forms in txnjson.h).
  *
- * The text is bounded before it is parsed; jansson bounds the nesting (2048 levels). Every member
- * is looked at by name, so that a misspelt one is an error and not a transaction that does less.
+ * The text is bounded before it is parsed; jansson bounds the nesting (2048 levels). Every member is
+ * looked at by name, so that a misspelt one is an error and not a transaction that does less.
  */
 #include "core/txnjson.h"
 

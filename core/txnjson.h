@@ -33,10 +33,10 @@
  * An answer:
  *   {"ok":true,"txn":7,"first_event":3,"last_event":4,"events":2,"keys_written":2,
  *    "keys_deleted":0,"keys_missing":0,"duplicate":false}
- *   {"ok":false,"error":"AZOTH_ERR_PREFLIGHT_FAILED","message":"...","retry":false}  ("id" when
- * known) get:    {"ok":true,"key":K,"version":7,"value":VALUE} scan:
- * {"ok":true,"items":[{"key":K,"version":N,"value":V},...],"more":true|false} events:
- * {"ok":true,"events":[{"id":1,"txn":1,"time":ns,"type":T,"key":S,"data":ANY |
+ *   {"ok":false,"error":"AZOTH_ERR_PREFLIGHT_FAILED","message":"...","retry":false}  ("id" when known)
+ *   get:    {"ok":true,"key":K,"version":7,"value":VALUE}
+ *   scan:   {"ok":true,"items":[{"key":K,"version":N,"value":V},...],"more":true|false}
+ *   events: {"ok":true,"events":[{"id":1,"txn":1,"time":ns,"type":T,"key":S,"data":ANY |
  *            "bytes":B64,"metadata":ANY},...],"more":..,"head":N}
  */
 #ifndef CORE_TXNJSON_H

@@ -3,10 +3,10 @@
  * string, then the fields in order, integers in the byte order that the flags tell).
  *
  * Encoding is tpl's own. Decoding walks the image with a bounds-checked reader of the same layout,
- * for scalars and 'B' only: tpl_load() copies every image and trusts lengths that come from
- * outside, and tpl_unpack() allocates for each 'B'. An image is accepted only when its flags byte,
- * length field and format string are exactly what our encoder writes, so the two stay one format; a
- * test decodes with tpl what this file accepts.
+ * for scalars and 'B' only: tpl_load() copies every image and trusts lengths that come from outside,
+ * and tpl_unpack() allocates for each 'B'. An image is accepted only when its flags byte, length
+ * field and format string are exactly what our encoder writes, so the two stay one format; a test
+ * decodes with tpl what this file accepts.
  */
 #include "core/wire.h"
 

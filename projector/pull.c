@@ -4,9 +4,8 @@
  * Invariants
  *   L1  a batch is handed out only if it carries the present subscription's number and begins at
  *       `received` + 1: lost, repeated, reordered and late ones change nothing.
- *   L2  the next batch is asked for before this one is applied, so the feed works meanwhile; what
- * was received and not applied is lost with the process only, and the cursor in SQLite is the
- * truth.
+ *   L2  the next batch is asked for before this one is applied, so the feed works meanwhile; what was
+ *       received and not applied is lost with the process only, and the cursor in SQLite is the truth.
  */
 #include "projector/pull.h"
 

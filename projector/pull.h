@@ -28,9 +28,9 @@ void pull_close(struct pull *p);
 int pull_poll_fd(const struct pull *p);
 
 /*
- * Looks for the next batch. 1 and *ret (borrows the message until pull_release): it begins behind
- * what was received before; the next one has been asked for already. 0: none now. Errors: what the
- * feed refused with (DIVERGED), IO. Asks again when the feed has been silent for too long.
+ * Looks for the next batch. 1 and *ret (borrows the message until pull_release): it begins behind what
+ * was received before; the next one has been asked for already. 0: none now. Errors: what the feed
+ * refused with (DIVERGED), IO. Asks again when the feed has been silent for too long.
  */
 int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct azoth_error *err);
 void pull_release(struct pull *p);

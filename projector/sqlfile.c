@@ -1,7 +1,6 @@
 /*
- * sqlfile.c - parsing a definition, line by line: a mark opens a block, other lines belong to the
- * open block. SQL is not looked into further than to find where comments end: SQLite splits
- * statements.
+ * sqlfile.c - parsing a definition, line by line: a mark opens a block, other lines belong to the open
+ * block. SQL is not looked into further than to find where comments end: SQLite splits statements.
  */
 #include "projector/sqlfile.h"
 
@@ -401,8 +400,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
 /* ---- lines ---- */
 
 /*
- * The text after "-- azoth:" when the line is a mark, else NULL. Neither letters' case nor blanks
- * make it a comment: a handler that is silently none would be worse.
+ * The text after "-- azoth:" when the line is a mark, else NULL. Neither letters' case nor blanks make
+ * it a comment: a handler that is silently none would be worse.
  */
 static const char *mark_of(const char *from, const char *to)
 {

@@ -2,18 +2,17 @@
  * sqlfile.h - the definition of a projection: one SQL file with `-- azoth:` marks.
  *
  *   -- azoth: projection NAME            first mark, once
- *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom
- * | retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
+ *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom |
+ *                                        retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
  *   -- azoth: shard-by :FIELD | @key
  *   -- azoth: migration N [TITLE]        ascending from 1; SQL until the next mark
  *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
  *
- * A mark is a line of its own; a line that looks like one is one, also inside a string or a
- * comment. Every strategy is parsed; this version refuses all but fail-fast by name.
+ * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
+ * Every strategy is parsed; this version refuses all but fail-fast by name.
  *
- * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type
- * @time
+ * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.
  *
  * Everything here is plain memory: any thread, one at a time for one struct sqlfile.
@@ -79,10 +78,9 @@ struct sqlfile {
 };
 
 /*
- * Reads and parses the file `path` (a regular file). *ret owns a copy of the text until
- * sqlfile_fini; after an error it is empty. PROJECTION: the file is not there or not valid, err
- * says FILE:LINE:COLUMN (from 1; columns count bytes) and what. IO, PERMISSION, NOMEM. Blocks on
- * the disk.
+ * Reads and parses the file `path` (a regular file). *ret owns a copy of the text until sqlfile_fini;
+ * after an error it is empty. PROJECTION: the file is not there or not valid, err says
+ * FILE:LINE:COLUMN (from 1; columns count bytes) and what. IO, PERMISSION, NOMEM. Blocks on the disk.
  */
 int sqlfile_read(const char *path, struct sqlfile *ret, struct azoth_error *err);
 
@@ -94,9 +92,9 @@ int sqlfile_parse(const char *path, struct azoth_bytes text, struct sqlfile *ret
 typedef void (*sqlfile_report)(void *arg, const struct azoth_error *err);
 
 /*
- * As sqlfile_read and sqlfile_parse, but goes on behind an invalid line and reports every error.
- * After PROJECTION *ret holds what was understood; sqlfile_fini is due after any code. The code (0:
- * none) is that of the first error.
+ * As sqlfile_read and sqlfile_parse, but goes on behind an invalid line and reports every error. After
+ * PROJECTION *ret holds what was understood; sqlfile_fini is due after any code. The code (0: none)
+ * is that of the first error.
  */
 int sqlfile_read_all(const char *path, struct sqlfile *ret, sqlfile_report report, void *arg);
 int sqlfile_parse_all(const char *path, struct azoth_bytes text, struct sqlfile *ret,

@@ -6,8 +6,8 @@
  *
  * Failure modes
  *   killed before COMMIT     SQLite rolls back; the cursor is the old one; the events come again
- *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor +
- * 1 a handler fails          the transaction is rolled back and done again up to the event before:
+ *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor + 1
+ *   a handler fails          the transaction is rolled back and done again up to the event before:
  *                            rare, so that the usual batch pays no savepoint for each event, which
  *                            costs about a statement. A strategy that goes on behind the event will
  *                            want savepoints from the failing one on
@@ -34,9 +34,9 @@
 #include <sys/stat.h>
 
 /*
- * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it
- * may grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long
- * reader each try syncs and gains nothing.
+ * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it may
+ * grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long reader
+ * each try syncs and gains nothing.
  */
 #define WAL_PAGES_MAX       4000
 #define CHECKPOINT_BATCHES  16u
@@ -544,8 +544,8 @@ static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct 
 
 /*
  * One transaction: the events below `stop` (0: all), then the cursor at last, or with a stop at the
- * newest event applied: the feed checks the checksum at the cursor, and only those of events given
- * are known. Rolled back on any failure; *pr then tells how far it came.
+ * newest event applied: the feed checks the checksum at the cursor, and only those of events given are
+ * known. Rolled back on any failure; *pr then tells how far it came.
  */
 static int apply_once(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                       uint32_t last_check, uint64_t stop, struct progress *pr,

@@ -2,9 +2,9 @@
  * table.h - a projection's SQLite file: migrations, handlers, cursor.
  *
  * DIR/NAME.gN.db is the file of generation N, DIR/NAME.db a relative symbolic link to the one that
- * serves, DIR/NAME.lock the lock of the process that projects into it. The connection here is the
- * only one that writes or checkpoints (SQLite 3.40 has a defect with two); everybody else opens the
- * file read-only, at any time.
+ * serves, DIR/NAME.lock the lock of the process that projects into it. The connection here is the only
+ * one that writes or checkpoints (SQLite 3.40 has a defect with two); everybody else opens the file
+ * read-only, at any time.
  *
  * Own tables: azoth_projection (one row: identity, cursor, checksum of the handlers that moved it
  * there) and azoth_migrations (history). Definitions may not write to tables of that prefix.
@@ -51,19 +51,19 @@ struct azoth_bytes table_types(const struct table *t);
  * checksum). frames is read during the call only. Blocks on the disk.
  *
  * GAP: first is not cursor + 1, or last is below first - 1; nothing was done, so a batch that came
- * twice or too early is dropped by its receiver. last = first - 1 is an empty range: 0. CORRUPT:
- * ids do not ascend within the range, a frame fails its check, or the cursor in the file is not the
- * one it was left at.
+ * twice or too early is dropped by its receiver. last = first - 1 is an empty range: 0. CORRUPT: ids do
+ * not ascend within the range, a frame fails its check, or the cursor in the file is not the one it was
+ * left at.
  *
- * Fields of the payload: integers (within int64), reals, strings, null as such, booleans as 0 and
- * 1, objects and arrays as JSON text; of a name that comes twice, the last. @payload is text when
- * it is UTF-8, else a blob. An event is parsed once, and only when its handler has a :field.
+ * Fields of the payload: integers (within int64), reals, strings, null as such, booleans as 0 and 1,
+ * objects and arrays as JSON text; of a name that comes twice, the last. @payload is text when it is
+ * UTF-8, else a blob. An event is parsed once, and only when its handler has a :field.
  *
- * fail-fast: an event whose handler fails (also: a field that is not there, a payload that is no
- * JSON object) stops it. What came before it is committed with the cursor at the newest event
- * before it that was given (others between were not for this projection), nothing of it is left,
- * and HANDLER is returned: err names event, type, FILE:LINE and why. NOSPACE, IO, CORRUPT, BUSY,
- * PERMISSION, NOMEM: the machine's fault and not the event's; nothing of the batch was applied.
+ * fail-fast: an event whose handler fails (also: a field that is not there, a payload that is no JSON
+ * object) stops it. What came before it is committed with the cursor at the newest event before it that
+ * was given (others between were not for this projection), nothing of it is left, and HANDLER is
+ * returned: err names event, type, FILE:LINE and why. NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM:
+ * the machine's fault and not the event's; nothing of the batch was applied.
  */
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                 uint32_t last_check, struct azoth_error *err);
@@ -87,10 +87,10 @@ uint64_t table_applied_events(const struct table *t); /* table_stats.events */
 /* ---- checking, for `azoth projection check` (tablecheck.c) ---- */
 
 /*
- * Everything that can be found wrong before running: marks, then migrations (run on an empty
- * database in memory, each undo right after its migration and taken back), then handlers, prepared.
- * Calls report for each error, at most PROJECTION_CHECK_MAX, with FILE:LINE:COLUMN. The code of the
- * first, or 0: PROJECTION, IO, PERMISSION, NOMEM. Touches no file but the definition.
+ * Everything that can be found wrong before running: marks, then migrations (run on an empty database
+ * in memory, each undo right after its migration and taken back), then handlers, prepared. Calls report
+ * for each error, at most PROJECTION_CHECK_MAX, with FILE:LINE:COLUMN. The code of the first, or 0:
+ * PROJECTION, IO, PERMISSION, NOMEM. Touches no file but the definition.
  */
 #define PROJECTION_CHECK_MAX 50u
 int projection_check_all(const char *path, sqlfile_report report, void *arg);
@@ -114,9 +114,9 @@ struct query_value {
 typedef int (*query_row)(void *arg, int n, const char *const *names,
                          const struct query_value *values);
 /*
- * Runs one statement on DIR/NAME.db, read-only, without checkpointing, on a connection of its own:
- * any process, any thread. NOT_FOUND (no such projection), USAGE (SQLite's message), IO. Calls row
- * for each row; with no rows once with values NULL.
+ * Runs one statement on DIR/NAME.db, read-only, without checkpointing, on a connection of its own: any
+ * process, any thread. NOT_FOUND (no such projection), USAGE (SQLite's message), IO. Calls row for
+ * each row; with no rows once with values NULL.
  */
 int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
               struct azoth_error *err);

@@ -2,9 +2,9 @@
  * tablecheck.c - what can be found wrong with a definition before it runs.
  *
  * Marks are parsed; migrations run on an empty database in memory, each undo right behind its
- * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are
- * there then. After an error it goes on behind the statement, so that one run tells all. A table
- * that a wrong statement did not make is told again by those that use it.
+ * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are there
+ * then. After an error it goes on behind the statement, so that one run tells all. A table that a
+ * wrong statement did not make is told again by those that use it.
  */
 #include "projector/table.h"
 

@@ -64,10 +64,11 @@ _Static_assert(sizeof(struct prefix_shm) == 64, "the prefix is frozen");
  *   writer line:  by the writer alone; head after its commit is durable, with release
  *   wake line:    queue_seq, writer_wake and writer_sleeps by submitters and writer;
  *                 free_wake and free_waiters by whoever frees or wants a slot
- *   pause line:   pause_request by whoever pauses, resumes or lets it time out; paused by the
- * writer queue_bits:   set by submitters after SUBMITTED, taken (exchanged with 0) by the writer. A
- * hint: the slot's word is the truth, and a lost bit is set again by the reaper or found by the
- * restarted writer free_bits:    a hint likewise
+ *   pause line:   pause_request by whoever pauses, resumes or lets it time out; paused by the writer
+ *   queue_bits:   set by submitters after SUBMITTED, taken (exchanged with 0) by the writer. A hint:
+ *                 the slot's word is the truth, and a lost bit is set again by the reaper or found
+ *                 by the restarted writer
+ *   free_bits:    a hint likewise
  */
 #define SHM_HEADER_FIELDS(F1, FN)                                                                  \
     FN(uint8_t, uuid, 16)                                                                          \
@@ -251,12 +252,13 @@ static inline uint64_t slot_word_ticket(uint64_t w)
 
 /*
  * Stripe: what keys hash onto.
- *   exclusive  0, or owner = (slot + 1) << 40 | ticket; taken by the slot's owner, given back by
- * the owner, the writer on completion, or a reaper: always by compare-and-swap from the very value,
- * so a late release cannot hit the next holder shared     one bit per slot. A holder sets its bit
- * and then looks at exclusive; an exclusive taker sets exclusive and then looks at the bits (both
- * sequentially consistent): at least one of two sees the other waiters, wake   set by who sleeps,
- * exchanged by who releases
+ *   exclusive  0, or owner = (slot + 1) << 40 | ticket; taken by the slot's owner, given back by the
+ *              owner, the writer on completion, or a reaper: always by compare-and-swap from the
+ *              very value, so a late release cannot hit the next holder
+ *   shared     one bit per slot. A holder sets its bit and then looks at exclusive; an exclusive
+ *              taker sets exclusive and then looks at the bits (both sequentially consistent): at
+ *              least one of two sees the other
+ *   waiters, wake   set by who sleeps, exchanged by who releases
  */
 #define SHM_STRIPE_FIELDS(F1, FN)                                                                  \
     F1(A64, exclusive)                                                                             \

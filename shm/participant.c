@@ -2,8 +2,7 @@
  * participant.c - joining, leaving, and asking the kernel who is dead.
  *
  * Joining takes the kernel's lock on a row's byte first and the row second, leaving frees the row
- * first and the lock second. So a row that is LIVE without its lock belongs to a dead process,
- * always.
+ * first and the lock second. So a row that is LIVE without its lock belongs to a dead process, always.
  *
  *   dies before the row is LIVE  -> the kernel drops the lock, the row was FREE: nothing to repair
  *   dies while LIVE              -> reaper (shm/reaper.c)

@@ -6,9 +6,8 @@
  *   PREFLIGHT           owner       any participant       stripes released by the intents, freed
  *   SUBMITTED           owner       any participant       given to the writer, queued again
  *   COMMITTED, REJECTED owner       any participant       freed (stripes were released before)
- *   REAPING             reaper      any participant       marked with the new reaper, done once
- * more any                 writer      the next writer       scan of all slots, batch record
- * (writer/)
+ *   REAPING             reaper      any participant       marked with the new reaper, done once more
+ *   any                 writer      the next writer       scan of all slots, batch record (writer/)
  *
  * Invariant R1: a row is freed only after a pass over all slots found none that names it, and the
  * swap is from the very generation that was found dead: a new process on the row is not touched.

@@ -5,9 +5,10 @@
  * in full, fills the header and stores the magic last; others map it and look at the magic first.
  *
  * Failure modes:
- *   creator dies before the magic  -> attachers see "no writer"; the next writer unlinks and starts
- * anew another layout                 -> attachers are told both versions; the writer retires it
- * through the frozen prefix object smaller than it says    -> CORRUPT, before anything is touched
+ *   creator dies before the magic  -> attachers see "no writer"; the next writer unlinks and starts anew
+ *   another layout                 -> attachers are told both versions; the writer retires it through
+ *                                     the frozen prefix
+ *   object smaller than it says    -> CORRUPT, before anything is touched
  */
 #include "shm/segment.h"
 

@@ -66,9 +66,9 @@ int segment_create(const struct segment_name *name, const struct segment_plan *p
 int segment_attach(const struct segment_name *name, struct segment **ret, struct azoth_error *err);
 void segment_detach(struct segment *s); /* NULL is accepted */
 
-/* For looking only (status, post mortem): a read-only mapping, of a retired segment and of one
- * without a writer too. Calls that write must not be made on it. NO_WRITER (not there), LAYOUT,
- * CORRUPT, PERMISSION, NOMEM. */
+/* For looking only (status, post mortem): a read-only mapping, of a retired segment and of one without
+ * a writer too. Calls that write must not be made on it. NO_WRITER (not there), LAYOUT, CORRUPT,
+ * PERMISSION, NOMEM. */
 int segment_inspect(const struct segment_name *name, struct segment **ret, struct azoth_error *err);
 
 /* Marks it retired and wakes everybody who waits in it. The name is unlinked if it is still this

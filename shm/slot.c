@@ -2,17 +2,18 @@
  * slot.c - commit slots. The edges of the state machine drawn in slot.h.
  *
  * Happy path: an owner claims a slot, stores its intents, takes the stripes, writes the payload,
- * submits, sleeps; the writer takes it, commits, releases the stripes, writes the result,
- * publishes; the owner reads the result and frees the slot.
+ * submits, sleeps; the writer takes it, commits, releases the stripes, writes the result, publishes;
+ * the owner reads the result and frees the slot.
  *
  * Invariants
  *   Q1  `word` changes by compare-and-swap only; whoever succeeded owns the next step.
  *   Q2  a slot in FREE has no intents and no blocks.
- *   Q3  SUBMITTED is stored after the payload, so what the writer sees is whole; its hash is
- * checked all the same, because the payload is another process's word. Q4  stripes are released
- * before the result is published: a caller that has its answer may at once take the same stripes
- * again. Q5  queue_bits and free_bits are hints. A lost queue bit (its owner died between SUBMITTED
- * and the bit) is set by the reaper; lost in the writer's hands, by the scan at its start. A lost
+ *   Q3  SUBMITTED is stored after the payload, so what the writer sees is whole; its hash is checked
+ *       all the same, because the payload is another process's word.
+ *   Q4  stripes are released before the result is published: a caller that has its answer may at
+ *       once take the same stripes again.
+ *   Q5  queue_bits and free_bits are hints. A lost queue bit (its owner died between SUBMITTED and
+ *       the bit) is set by the reaper; lost in the writer's hands, by the scan at its start. A lost
  *       free bit is found by the full scan that precedes waiting.
  *   Q6  order for one submitter: seq is drawn before the bit is set, and the writer sorts by it.
  */

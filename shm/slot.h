@@ -9,8 +9,7 @@
  *       │◄──────────────────┴─────────────────────┘                     ▼
  *       │◄──────── slot_free (owner, or writer when given up) ── COMMITTED, REJECTED
  *       │
- *       └◄─ REAPING ◄── slot_reap: from CLAIMED, PREFLIGHT, COMMITTED, REJECTED or REAPING of a
- * dead owner
+ *       └◄─ REAPING ◄── slot_reap: from CLAIMED, PREFLIGHT, COMMITTED, REJECTED or REAPING of a dead owner
  */
 #ifndef SHM_SLOT_H
 #define SHM_SLOT_H

@@ -2,18 +2,18 @@
  * stripe.c - stripe locks.
  *
  * Exclusive: swap `exclusive` from 0 to (slot, ticket), then wait until no shared bit but ours is
- * left; the mark keeps new ones out meanwhile. Shared: set the slot's bit, then look at
- * `exclusive`; if somebody is there, take the bit back. Both sides write first and look second,
- * sequentially consistent, so of two that meet at least one sees the other.
+ * left; the mark keeps new ones out meanwhile. Shared: set the slot's bit, then look at `exclusive`;
+ * if somebody is there, take the bit back. Both sides write first and look second, sequentially
+ * consistent, so of two that meet at least one sees the other.
  *
  * Order: each transaction takes its stripes in ascending order, and a shared taker holds no bit
  * while it waits. A waiter therefore only ever waits for holders that are further on: no cycle.
  *
  * Invariants
- *   S1  exclusive == (slot, ticket) or a shared bit of slot is set only while the slot's intents
- * name the stripe: the intents are stored first and erased last. S2  a release names its holder, so
- * repeating one, or one that comes late, changes nothing. S3  nobody waits here while holding
- * something the writer needs: it takes no stripes.
+ *   S1  exclusive == (slot, ticket) or a shared bit of slot is set only while the slot's intents name
+ *       the stripe: the intents are stored first and erased last.
+ *   S2  a release names its holder, so repeating one, or one that comes late, changes nothing.
+ *   S3  nobody waits here while holding something the writer needs: it takes no stripes.
  */
 #include "shm/stripe.h"
 

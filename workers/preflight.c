@@ -7,8 +7,8 @@
  *   WANTS_STRIPE     (all held) evaluated, then     LOCK_TIMEOUT           reaper: stripes, slot
  *                    SUBMITTED or DONE
  *   WANTS_BLOCKS     WANTS_STRIPE or SUBMITTED      BUSY                   reaper
- *   SUBMITTED        DONE                           OUTCOME_UNKNOWN, the   the writer commits it
- * and slot is the writer's   frees the slot
+ *   SUBMITTED        DONE                           OUTCOME_UNKNOWN, the   the writer commits it and
+ *                                                   slot is the writer's   frees the slot
  *
  * Invariants
  *   P1  the snapshot is begun after the last stripe is held, so it shows every commit that a former

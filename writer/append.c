@@ -8,11 +8,11 @@
  * Failure modes
  *   an operation fails          nothing of its transaction was put yet: refused alone (A1)
  *   LMDB is full in the middle  the batch is aborted whole; the caller tries halves
- *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as
- * above. LMDB calls a write that was cut short by a full disk EIO the commit fails otherwise  what
- * the disk holds is unknown: the process must end (A3) killed anywhere             the old meta
- * page or the new one counts; the next writer commits a write transaction of its own before it
- * believes either (A2)
+ *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above.
+ *                               LMDB calls a write that was cut short by a full disk EIO
+ *   the commit fails otherwise  what the disk holds is unknown: the process must end (A3)
+ *   killed anywhere             the old meta page or the new one counts; the next writer commits a
+ *                               write transaction of its own before it believes either (A2)
  *
  * Invariants
  *   A1  no put of a transaction precedes the evaluation of its last operation.

@@ -2,21 +2,21 @@
  * feed.c - subscriptions and batches.
  *
  * Happy path: a projector sends a pull with a new subscription number, its cursor and a credit; the
- * feed checks that the projector follows this history, sends one batch that begins at cursor + 1,
- * and waits for the next pull. Each pull is one grant; a batch is at most the credit, but at least
- * one event, so a large one passes.
+ * feed checks that the projector follows this history, sends one batch that begins at cursor + 1, and
+ * waits for the next pull. Each pull is one grant; a batch is at most the credit, but at least one
+ * event, so a large one passes.
  *
  * Failure modes
- *   a pull or batch is lost      the projector hears nothing, and subscribes anew under a new
- * number one comes twice or late      its cursor is not where we are, or its number is old: ignored
+ *   a pull or batch is lost      the projector hears nothing, and subscribes anew under a new number
+ *   one comes twice or late      its cursor is not where we are, or its number is old: ignored
  *   the projector is slow        its credit is used up: nothing is sent; others are not held up
  *   the projector is gone        silent for longer than lapse: taken off, its row says so
  *   the feed is killed           projectors subscribe again; cursors are theirs, nothing is lost
- *   the log is not theirs        another UUID, a cursor beyond the head, another event at the
- * cursor: DIVERGED is sent, and nothing else
+ *   the log is not theirs        another UUID, a cursor beyond the head, another event at the cursor:
+ *                                DIVERGED is sent, and nothing else
  *
- * Invariant F1: a batch's range is contiguous from the subscription's cursor, whatever the filter
- * left of it; `cursor` moves to its end only when the transport has taken it.
+ * Invariant F1: a batch's range is contiguous from the subscription's cursor, whatever the filter left
+ * of it; `cursor` moves to its end only when the transport has taken it.
  */
 #include "writer/feed.h"
 

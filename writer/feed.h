@@ -24,10 +24,10 @@ void feed_close(struct feed *f);
 void feed_set_gauges(struct feed *f, struct gauges *gauges);
 
 /*
- * Takes the requests that have come, then gives each subscription with credit one batch, in turn;
- * one short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do until a
- * request comes (feed_poll_fd) or, if feed_waits() says so, until there are new events. Errors:
- * CORRUPT, GAP, IO of the store.
+ * Takes the requests that have come, then gives each subscription with credit one batch, in turn; one
+ * short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do until a request
+ * comes (feed_poll_fd) or, if feed_waits() says so, until there are new events. Errors: CORRUPT, GAP,
+ * IO of the store.
  */
 int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err);
 /* 1 when a subscription has credit and is at the head: new events are waited for. */

@@ -1,10 +1,10 @@
 /*
  * azoth-feed: sends events to projectors.
  *
- * Two things wake the loop: requests (a descriptor) and commits (a futex). A second thread sleeps
- * on the futex and pokes an eventfd; it is armed only while a projector waits at the head, so an
- * idle system has no traffic. The feed reads the store and runs without a writer too; then it looks
- * for a segment once a second.
+ * Two things wake the loop: requests (a descriptor) and commits (a futex). A second thread sleeps on the
+ * futex and pokes an eventfd; it is armed only while a projector waits at the head, so an idle system
+ * has no traffic. The feed reads the store and runs without a writer too; then it looks for a segment
+ * once a second.
  */
 #include "core/clock.h"
 #include "core/dbdir.h"

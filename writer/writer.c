@@ -6,12 +6,13 @@
  * head; for each transaction release its stripes, then publish its result; wake.
  *
  * Death of the writer, by the place where it happens:
- *   before the commit         nothing of the batch is on the disk; its slots are still SUBMITTED
- * and the next writer finds them by its scan in the commit             LMDB's meta page decides: as
- * above, or as below after the commit          the batch record names (slot, ticket, outcome): the
- * next writer answers those that are still SUBMITTED and executes nothing twice while completing as
- * above; releasing stripes again changes nothing (shm/stripe.c, S2) after publishing owners have
- * their answers; who was not woken looks again within a slice
+ *   before the commit         nothing of the batch is on the disk; its slots are still SUBMITTED and
+ *                             the next writer finds them by its scan
+ *   in the commit             LMDB's meta page decides: as above, or as below
+ *   after the commit          the batch record names (slot, ticket, outcome): the next writer answers
+ *                             those that are still SUBMITTED and executes nothing twice
+ *   while completing          as above; releasing stripes again changes nothing (shm/stripe.c, S2)
+ *   after publishing          owners have their answers; who was not woken looks again within a slice
  *
  * Invariants
  *   W1  all results of a batch are published before the next batch commits, since the next commit

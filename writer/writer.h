@@ -36,11 +36,10 @@ void writer_options_from(const struct config *c, struct writer_options *ret);
 int writer_open(const struct writer_options *o, struct writer **ret, struct azoth_error *err);
 
 /*
- * One batch: takes what is queued, applies it in one LMDB transaction, commits (durable, in the
- * sync mode), releases stripes, publishes results, wakes waiters. Returns the number of
- * transactions decided, 0 when nothing was queued, or an error after which this writer cannot go on
- * (IO, CORRUPT: the process exits and is started again; nothing of the batch was answered). Blocks
- * for the commit.
+ * One batch: takes what is queued, applies it in one LMDB transaction, commits (durable, in the sync
+ * mode), releases stripes, publishes results, wakes waiters. Returns the number of transactions
+ * decided, 0 when nothing was queued, or an error after which this writer cannot go on (IO, CORRUPT:
+ * the process exits and is started again; nothing of the batch was answered). Blocks for the commit.
  */
 int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err);
 

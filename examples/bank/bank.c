@@ -2,12 +2,11 @@
  * bank.c - accounts and transfers through workers, and an audit of what came of them.
  *
  *   bank open  ENDPOINTS ACCOUNTS                  opens accounts 0.. with 1000 each
- *   bank load  ENDPOINTS ACCOUNTS SECONDS FLIGHT SEED   random transfers, FLIGHT at once; prints
- * counts bank audit DIR                                 sum, accounts, lowest balance and events in
- * the store
+ *   bank load  ENDPOINTS ACCOUNTS SECONDS FLIGHT SEED   random transfers, FLIGHT at once; prints counts
+ *   bank audit DIR                                 sum, accounts, lowest balance and events in the store
  *
- * A transfer requires that the payer keeps at least zero: no order of events can break that,
- * however many clients and workers there are.
+ * A transfer requires that the payer keeps at least zero: no order of events can break that, however
+ * many clients and workers there are.
  */
 #include <azoth.h>
 

@@ -2,8 +2,8 @@
  * bench_azoth.c - the product beside its floor, in the same run on the same disk.
  *
  * Each row runs product and floor in turn for a fraction of a second, several times, and prints the
- * medians and the median ratio of neighbours: a machine's speed drifts, ratios of neighbours do
- * not. The floor writes records of the product's size under keys of the product's order.
+ * medians and the median ratio of neighbours: a machine's speed drifts, ratios of neighbours do not.
+ * The floor writes records of the product's size under keys of the product's order.
  *
  *   bench_azoth [PAIRS] [ROW ...]     rows a to f; a table, and build/bench.json
  */

@@ -1,10 +1,10 @@
 /*
- * shim.c - preloaded into a program under test, to do what only a library's inside can be made to
- * do.
+ * shim.c - preloaded into a program under test, to do what only a library's inside can be made to do.
  *
- *   AZOTH_SHIM_META=N     dies by SIGKILL right after the N-th write of an LMDB meta page, before
- * the reader table is told AZOTH_SHIM_READER=1   stops itself (SIGSTOP) holding the first
- * process-shared mutex that it locks: in a reader, LMDB's reader mutex
+ *   AZOTH_SHIM_META=N     dies by SIGKILL right after the N-th write of an LMDB meta page, before the
+ *                         reader table is told
+ *   AZOTH_SHIM_READER=1   stops itself (SIGSTOP) holding the first process-shared mutex that it locks:
+ *                         in a reader, LMDB's reader mutex
  */
 #include <dlfcn.h>
 #include <pthread.h>

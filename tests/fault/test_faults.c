@@ -1,8 +1,8 @@
 /*
  * test_faults.c - deaths at named places, a lossy feed, a full disk, a full queue.
  *
- * Built with crash points (AZOTH_FAULTS) like the programs that it runs. With arguments it is its
- * own client: --add DIR KEY N ID commits N additions of 1.
+ * Built with crash points (AZOTH_FAULTS) like the programs that it runs. With arguments it is its own
+ * client: --add DIR KEY N ID commits N additions of 1.
  */
 #include "core/clock.h"
 #include "core/crash.h"

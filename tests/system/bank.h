@@ -13,8 +13,8 @@
 int bank_open(struct azoth *db, int accounts);
 
 /*
- * A client process: `transfers` random transfers among `accounts`, through `endpoints` or, when
- * that is "-", attached with C callbacks. Its journal (one line when sent, one when answered) is
+ * A client process: `transfers` random transfers among `accounts`, through `endpoints` or, when that
+ * is "-", attached with C callbacks. Its journal (one line when sent, one when answered) is
  * DIR/journal-NAME. Exit 0 when every answer was one that it may get.
  */
 struct process *bank_client(struct harness *h, const char *name, const char *endpoints,

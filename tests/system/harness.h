@@ -2,8 +2,8 @@
  * harness.h - real processes for tests: starting, supervising, killing, and what must hold after.
  *
  * Everything lives in a directory of its own; harness_end() ends every process it started, removes
- * the directory and the shared objects, whatever state they are in. A harness in static memory that
- * a failed assertion left open is ended when the test program exits.
+ * the directory and the shared objects, whatever state they are in. A harness in static memory that a
+ * failed assertion left open is ended when the test program exits.
  */
 #ifndef TESTS_HARNESS_H
 #define TESTS_HARNESS_H
