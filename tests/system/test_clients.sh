@@ -29,6 +29,13 @@ done_by=0
 if command -v nanocat >/dev/null; then try "the shell" sh "$root/examples/clients/transfer.sh"; else echo "skip - nanocat is not installed"; fi
 if /usr/bin/perl -MNanoMsg::Raw -e1 2>/dev/null; then try Perl /usr/bin/perl "$root/examples/clients/transfer.pl"; else echo "skip - NanoMsg::Raw is not installed"; fi
 if command -v python3 >/dev/null; then try Python python3 "$root/examples/clients/transfer.py"; else echo "skip - python3 is not installed"; fi
-have=$("$build/azoth" get acct/2 --json | jq .value)
-if [ "$have" = $((done_by * 100)) ]; then echo "ok - each transfer was applied once"; else echo "not ok - each transfer was applied once: $have"; failed=1; fi
+check() { # KEY WANT
+    local have
+    have=$("$build/azoth" get "$1" --at "$endpoint" --json | jq .value)
+    if [ "$have" = "$2" ]; then echo "ok - the worker says that $1 holds $2"; else echo "not ok - the worker says that $1 holds $2: $have"; failed=1; fi
+}
+check acct/1 $((1000 - done_by * 100))
+check acct/2 $((done_by * 100))
+have=$("$build/azoth" events --json | jq -s length)
+if [ "$have" = "$done_by" ]; then echo "ok - each transfer was applied once"; else echo "not ok - each transfer was applied once: $have events"; failed=1; fi
 exit $failed

@@ -20,16 +20,22 @@
 #define ORDERS_MAX   7000
 #define MONTHS       12
 
+struct payee {
+    char name[40]; /* "BANK/ACCOUNT" */
+    int64_t cents; /* recomputed */
+};
+
 struct order {
     int account;
-    char payee[40];
+    char name[40];
+    struct payee *payee;
     int64_t cents;
 };
 
 static struct order orders[ORDERS_MAX];
-static int accounts[ACCOUNTS_MAX], orders_len, accounts_len;
+static struct payee payees[ORDERS_MAX]; /* by name */
+static int accounts[ACCOUNTS_MAX], orders_len, accounts_len, payees_len;
 static int64_t balance[ACCOUNTS_MAX]; /* by account id, recomputed */
-static int64_t paid;                  /* to other banks, recomputed */
 static long want_refused, refused, committed;
 static struct harness h;
 
@@ -58,6 +64,31 @@ static FILE *data(const char *name)
     return fopen(path, "r");
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct payee *)a)->name, ((const struct payee *)b)->name);
+}
+
+static struct payee *payee_of(const char *name)
+{
+    struct payee want = {.cents = 0};
+    snprintf(want.name, sizeof want.name, "%s", name);
+    return bsearch(&want, payees, (size_t)payees_len, sizeof *payees, by_name);
+}
+
+/* Each payee once, also when several orders pay to it. */
+static void make_payees(void)
+{
+    for (int i = 0; i < orders_len; i++)
+        memcpy(payees[i].name, orders[i].name, sizeof payees[i].name);
+    qsort(payees, (size_t)orders_len, sizeof *payees, by_name);
+    for (int i = 0; i < orders_len; i++)
+        if (payees_len == 0 || by_name(&payees[payees_len - 1], &payees[i]) != 0)
+            payees[payees_len++] = payees[i];
+    for (int i = 0; i < orders_len; i++)
+        orders[i].payee = payee_of(orders[i].name);
+}
+
 static int read_data(void)
 {
     char line[300], bank[8], payee[24];
@@ -81,11 +112,12 @@ static int read_data(void)
         if (!dot || strlen(dot) != 3)
             continue;
         x->cents = strtoll(amount, NULL, 10) * 100 + atoi(dot + 1);
-        snprintf(x->payee, sizeof x->payee, "%s/%s", bank, payee);
+        snprintf(x->name, sizeof x->name, "%s/%s", bank, payee);
         orders_len++;
     }
     fclose(a);
     fclose(o);
+    make_payees();
     return 1;
 }
 
@@ -130,9 +162,9 @@ static void pay(struct azoth *db, const struct order *o, int month)
     char key[32], payee[64], json[160];
     struct azoth_txn *t = azoth_txn_new(db);
     snprintf(key, sizeof key, "account/%d", o->account);
-    snprintf(payee, sizeof payee, "payee/%s", o->payee);
+    snprintf(payee, sizeof payee, "payee/%s", o->name);
     snprintf(json, sizeof json, "{\"account\":%d,\"payee\":\"%s\",\"cents\":%lld,\"month\":%d}",
-             o->account, o->payee, (long long)o->cents, month);
+             o->account, o->name, (long long)o->cents, month);
     azoth_require_min_i64(t, azoth_str(key), o->cents);
     azoth_add_i64(t, azoth_str(key), -o->cents);
     azoth_add_i64(t, azoth_str(payee), o->cents);
@@ -141,10 +173,19 @@ static void pay(struct azoth *db, const struct order *o, int month)
     /* The straight recomputation: the same orders, one after the other. */
     if (balance[o->account] >= o->cents) {
         balance[o->account] -= o->cents;
-        paid += o->cents;
+        o->payee->cents += o->cents;
     } else {
         want_refused++;
     }
+}
+
+/* A payee whose every payment was refused is not there at all. */
+static int payees_paid(void)
+{
+    int n = 0;
+    for (int i = 0; i < payees_len; i++)
+        n += payees[i].cents != 0;
+    return n;
 }
 
 static void check_store(struct azoth *db)
@@ -153,7 +194,8 @@ static void check_store(struct azoth *db)
     struct azoth_bytes key;
     struct azoth_entry e;
     struct azoth_error err;
-    int64_t n, sum = 0;
+    int64_t n;
+    int rc, seen = 0;
     for (int i = 0; i < accounts_len; i++) {
         char k[32];
         snprintf(k, sizeof k, "account/%d", accounts[i]);
@@ -162,12 +204,18 @@ static void check_store(struct azoth *db)
     }
     assert_int_equal(azoth_scan(db, AZOTH_STR("payee/"), AZOTH_STR(""), AZOTH_STR(""), &s, &err),
                      0);
-    while (azoth_scan_next(s, &key, &e, &err) == 1) {
+    while ((rc = azoth_scan_next(s, &key, &e, &err)) == 1) {
+        char name[40];
+        snprintf(name, sizeof name, "%.*s", (int)key.len - 6, (const char *)key.ptr + 6);
+        struct payee *p = payee_of(name);
+        assert_non_null(p);
         assert_int_equal(azoth_value_i64(e.value, &n), 0);
-        sum += n;
+        assert_int_equal(n, p->cents);
+        seen++;
     }
+    assert_int_equal(rc, 0);
     azoth_scan_free(s);
-    assert_int_equal(sum, paid);
+    assert_int_equal(seen, payees_paid());
 }
 
 static void check_sql(void)
@@ -177,13 +225,18 @@ static void check_sql(void)
     snprintf(db, sizeof db, "%s/projections/czech.db", h.dir);
     char *const argv[] = {
         "sqlite3", "-readonly", db,
-        "SELECT id || ' ' || cents FROM account; SELECT 'paid ' || sum(cents) FROM payee;", NULL};
+        "SELECT id || ' ' || cents FROM account; SELECT 'payee ' || id || ' ' || cents FROM payee;",
+        NULL};
     assert_int_equal(harness_run(out, sizeof out, argv), 0);
-    int seen = 0;
+    int seen = 0, seen_payees = 0;
     for (char *line = strtok(out, "\n"); line; line = strtok(NULL, "\n")) {
         long long id, cents;
-        if (sscanf(line, "paid %lld", &cents) == 1) {
-            assert_int_equal(cents, paid);
+        char name[40];
+        if (sscanf(line, "payee %39s %lld", name, &cents) == 2) {
+            struct payee *p = payee_of(name);
+            assert_non_null(p);
+            assert_int_equal(cents, p->cents);
+            seen_payees++;
         } else {
             assert_int_equal(sscanf(line, "%lld %lld", &id, &cents), 2);
             assert_int_equal(cents, balance[id]);
@@ -191,6 +244,7 @@ static void check_sql(void)
         }
     }
     assert_int_equal(seen, accounts_len);
+    assert_int_equal(seen_payees, payees_paid());
 }
 
 static void a_year_of_standing_orders_agrees_to_the_cent_in_store_and_sql(void **state)

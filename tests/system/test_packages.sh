@@ -37,4 +37,30 @@ else
     head -20 "$dir/diff"
     failed=1
 fi
+check "the history counts every event" "$("$build/azoth" --dir "$dir/db" query packages \
+    "SELECT sum(events) FROM history" | tail -n +2)" "$committed"
+# A log that contradicts itself: the upgrade of what was removed, and a version that ends like another. What
+# is behind an unfinished step, or mentioned for the first time, is let through.
+cat >"$dir/bad" <<'LOG'
+2026-01-01 00:00:00 upgrade first:all 1.0 2.0
+2026-01-01 00:00:00 status installed gone:all 1.0
+2026-01-01 00:00:01 install gone:all <none> 1.0
+2026-01-01 00:00:01 remove gone:all 1.1 <none>
+2026-01-01 00:00:02 remove gone:all 1.0 <none>
+2026-01-01 00:00:02 status not-installed gone:all <none>
+2026-01-01 00:00:03 upgrade gone:all 1.0 2.0
+2026-01-01 00:00:04 status half-configured tail:all 11.2
+2026-01-01 00:00:04 status installed tail:all 1.2
+2026-01-01 00:00:05 install gone:all <none> 2.0
+2026-01-01 00:00:05 status half-configured gone:all 2.0
+2026-01-01 00:00:06 remove gone:all 2.0 <none>
+LOG
+check "lines that contradict those before them are refused, and no others" \
+    "$("$build/examples/packages/packages" "$dir/bad.db" "$dir/bad" 2>"$dir/err")" "lines 12 committed 8 refused 4"
+check "a refusal names the key" "$(grep -c '^refused: .*ver/gone:all' "$dir/err")" 3
+printf '2026-01-02 00:00:00 status installed late:all 1.0\n' >"$dir/day1"
+printf '2026-01-03 00:00:00 upgrade late:all 0.9 2.0\n' >"$dir/day2"
+"$build/examples/packages/packages" "$dir/bad.db" "$dir/day1" >"$dir/out" 2>&1
+check "what an earlier run has read counts" \
+    "$("$build/examples/packages/packages" "$dir/bad.db" "$dir/day2" 2>"$dir/err")" "lines 1 committed 0 refused 1"
 exit $failed
