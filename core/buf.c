@@ -35,7 +35,8 @@ int buf_reserve(struct buf *b, size_t more)
 
 unsigned char *buf_grow(struct buf *b, size_t n)
 {
-    if (buf_reserve(b, n))
+    /* Never without memory: NULL means that there was none, and has nothing added to it. */
+    if (buf_reserve(b, n ? n : 1))
         return NULL;
     unsigned char *p = b->ptr + b->len;
     b->len += n;
@@ -44,13 +45,11 @@ unsigned char *buf_grow(struct buf *b, size_t n)
 
 int buf_add(struct buf *b, const void *p, size_t n)
 {
-    unsigned char *to = buf_grow(b, n ? n : 1);
+    unsigned char *to = buf_grow(b, n);
     if (!to)
         return AZOTH_ERR_NOMEM;
     if (n)
         memcpy(to, p, n);
-    else
-        b->len--;
     return 0;
 }
 
@@ -113,8 +112,10 @@ const char *bytes_print(struct azoth_bytes b, char *out, size_t size)
 
 int utf8_valid(struct azoth_bytes b)
 {
-    const unsigned char *p = b.ptr, *end = p + b.len;
-    while (p < end) {
+    const unsigned char *p = b.ptr, *end;
+    if (b.len == 0)
+        return 1;
+    for (end = p + b.len; p < end;) {
         if (*p < 0x80) {
             p++;
             continue;
