@@ -3,12 +3,29 @@
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/* Room for `more` bytes. b may lie in out, which growing moves: it is taken along. */
+static int reserve(struct buf *out, size_t more, struct azoth_bytes *b)
+{
+    uintptr_t base = (uintptr_t)out->ptr, at = (uintptr_t)b->ptr - base;
+    size_t cap = out->cap;
+    int rc = buf_reserve(out, more);
+    if (!rc && base && (uintptr_t)b->ptr >= base && at < cap)
+        b->ptr = out->ptr + at;
+    return rc;
+}
+
 int base64_encode(struct buf *out, struct azoth_bytes in)
 {
-    const unsigned char *p = in.ptr;
-    unsigned char *to = buf_grow(out, (in.len + 2) / 3 * 4);
-    if (!to && in.len)
+    if (in.len == 0)
+        return 0;
+    if (in.len > SIZE_MAX / 8)
         return AZOTH_ERR_NOMEM;
+    size_t size = (in.len + 2) / 3 * 4;
+    if (reserve(out, size, &in))
+        return AZOTH_ERR_NOMEM;
+    const unsigned char *p = in.ptr;
+    unsigned char *to = out->ptr + out->len;
+    out->len += size;
     for (size_t i = 0; i < in.len; i += 3) {
         size_t left = in.len - i;
         uint32_t group = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
@@ -34,10 +51,14 @@ static int digit(unsigned char c)
 
 int base64_decode(struct buf *out, struct azoth_bytes text)
 {
-    const unsigned char *p = text.ptr;
     size_t before = out->len;
     if (text.len % 4)
         return AZOTH_ERR_ENCODING;
+    if (text.len == 0)
+        return 0;
+    if (reserve(out, text.len / 4 * 3, &text))
+        return AZOTH_ERR_NOMEM;
+    const unsigned char *p = text.ptr;
     for (size_t i = 0; i < text.len; i += 4) {
         int last = i + 4 == text.len;
         int pad = last && p[i + 3] == '=' ? (p[i + 2] == '=' ? 2 : 1) : 0;
@@ -49,12 +70,8 @@ int base64_decode(struct buf *out, struct azoth_bytes text)
             (uint32_t)d[0] << 18 | (uint32_t)d[1] << 12 | (uint32_t)d[2] << 6 | (uint32_t)d[3];
         if ((pad == 1 && (group & 0xff)) || (pad == 2 && (group & 0xffff)))
             goto fail; /* a second spelling of the same bytes */
-        unsigned char bytes[3] = {(unsigned char)(group >> 16), (unsigned char)(group >> 8),
-                                  (unsigned char)group};
-        if (buf_add(out, bytes, (size_t)(3 - pad))) {
-            out->len = before;
-            return AZOTH_ERR_NOMEM;
-        }
+        for (int k = 0; k < 3 - pad; k++)
+            out->ptr[out->len++] = (unsigned char)(group >> (16 - 8 * k));
     }
     return 0;
 fail:

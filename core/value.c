@@ -29,6 +29,8 @@ int value_type_parse(const char *name, uint32_t *ret)
 
 /* ---- lists: sets and arrays ---- */
 
+#define LIST_HEAD 4u /* the count; shorter bytes are no list and have no place to splice */
+
 static int is_list(struct azoth_value v)
 {
     return v.type == AZOTH_TYPE_SET || v.type == AZOTH_TYPE_ARRAY;
@@ -38,7 +40,7 @@ int value_next(struct azoth_value v, size_t *at, struct azoth_bytes *ret)
 {
     size_t from = *at ? *at : 4;
     const unsigned char *p = v.enc.ptr;
-    if (!is_list(v) || from + 4 > v.enc.len)
+    if (!is_list(v) || from > v.enc.len || v.enc.len - from < 4)
         return 0;
     size_t len = get_u32(p + from);
     if (len > v.enc.len - from - 4)
@@ -114,17 +116,37 @@ int value_count(struct azoth_value v, uint32_t *ret)
 
 /* ---- makers ---- */
 
+/*
+ * Operands may lie in the buffer that the result is appended to, and growing moves them. Where they
+ * lay is taken before, as a number: the old pointer means nothing afterwards.
+ */
+struct place {
+    uintptr_t base;
+    size_t cap;
+};
+
+static struct place place_of(const struct buf *out)
+{
+    return (struct place){(uintptr_t)out->ptr, out->cap};
+}
+
+static struct azoth_bytes moved(const struct buf *out, struct place was, struct azoth_bytes b)
+{
+    uintptr_t p = (uintptr_t)b.ptr;
+    if (was.base && p >= was.base && p - was.base < was.cap)
+        b.ptr = out->ptr + (p - was.base);
+    return b;
+}
+
 /* Appends n bytes to out, fills them from p and makes *ret of them. p may lie in out. */
 static int emit(struct buf *out, uint32_t type, const void *p, size_t n, struct azoth_value *ret)
 {
-    const unsigned char *from = p;
-    int inside = out->ptr && from >= out->ptr && from < out->ptr + out->cap;
-    size_t offset = inside ? (size_t)(from - out->ptr) : 0;
-    unsigned char *to = buf_grow(out, n ? n : 1);
+    struct place was = place_of(out);
+    unsigned char *to = buf_grow(out, n ? n : 1); /* one byte at least, so that *ret has a place */
     if (!to)
         return AZOTH_ERR_NOMEM;
     if (n)
-        memmove(to, inside ? out->ptr + offset : from, n);
+        memmove(to, moved(out, was, bytes_of(p, n)).ptr, n);
     else
         out->len--;
     *ret = (struct azoth_value){type, bytes_of(to, n)};
@@ -179,17 +201,16 @@ static int make_list(struct buf *out, uint32_t type, const struct azoth_bytes *m
             return AZOTH_ERR_UTF8;
         size += 4 + members[i].len;
     }
-    /* Members may lie in out: build beside it. */
-    unsigned char *list = malloc(size);
+    struct place was = place_of(out);
+    unsigned char *list = buf_grow(out, size);
     if (!list)
         return AZOTH_ERR_NOMEM;
     put_u32(list, (uint32_t)n);
     unsigned char *to = list + 4;
     for (size_t i = 0; i < n; i++)
-        to = put_member(to, members[i]);
-    int rc = emit(out, type, list, size, ret);
-    free(list);
-    return rc;
+        to = put_member(to, moved(out, was, members[i]));
+    *ret = (struct azoth_value){type, bytes_of(list, size)};
+    return 0;
 }
 
 static int by_bytes(const void *a, const void *b)
@@ -358,19 +379,19 @@ static int splice(struct buf *out, struct azoth_value list, size_t at, size_t cu
     size_t size = list.enc.len - cut + (put ? 4 + member.len : 0);
     if (size > AZOTH_VALUE_MAX)
         return AZOTH_ERR_VALUE_SIZE;
-    unsigned char *p = malloc(size);
+    struct place was = place_of(out);
+    unsigned char *p = buf_grow(out, size);
     if (!p)
         return AZOTH_ERR_NOMEM;
-    const unsigned char *from = list.enc.ptr;
+    const unsigned char *from = moved(out, was, list.enc).ptr;
     memcpy(p, from, at);
     unsigned char *to = p + at;
     if (put)
-        to = put_member(to, member);
+        to = put_member(to, moved(out, was, member));
     memcpy(to, from + at + cut, list.enc.len - at - cut);
     put_u32(p, get_u32(from) + (put ? 1 : 0) - (cut ? 1 : 0));
-    int rc = emit(out, list.type, p, size, ret);
-    free(p);
-    return rc;
+    *ret = (struct azoth_value){list.type, bytes_of(p, size)};
+    return 0;
 }
 
 int value_set_add(struct buf *out, struct azoth_value set, struct azoth_bytes member,
@@ -379,6 +400,8 @@ int value_set_add(struct buf *out, struct azoth_value set, struct azoth_bytes me
     size_t at;
     if (set.type != AZOTH_TYPE_SET)
         return AZOTH_ERR_TYPE;
+    if (set.enc.len < LIST_HEAD)
+        return AZOTH_ERR_ENCODING;
     if (member.len > AZOTH_VALUE_MAX)
         return AZOTH_ERR_VALUE_SIZE;
     if (!utf8_valid(member))
@@ -397,6 +420,8 @@ int value_set_remove(struct buf *out, struct azoth_value set, struct azoth_bytes
     size_t at;
     if (set.type != AZOTH_TYPE_SET)
         return AZOTH_ERR_TYPE;
+    if (set.enc.len < LIST_HEAD)
+        return AZOTH_ERR_ENCODING;
     int there = find(set, member, &at);
     int rc = there ? splice(out, set, at, 4 + member.len, 0, member, ret)
                    : emit(out, set.type, set.enc.ptr, set.enc.len, ret);
@@ -410,6 +435,8 @@ int value_array_push(struct buf *out, struct azoth_value array, struct azoth_byt
 {
     if (array.type != AZOTH_TYPE_ARRAY)
         return AZOTH_ERR_TYPE;
+    if (array.enc.len < LIST_HEAD)
+        return AZOTH_ERR_ENCODING;
     if (member.len > AZOTH_VALUE_MAX)
         return AZOTH_ERR_VALUE_SIZE;
     if (!utf8_valid(member))

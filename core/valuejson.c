@@ -52,10 +52,10 @@ static int from_u256(struct buf *out, const json_t *j, struct azoth_value *ret,
         n = u256_of((uint64_t)json_integer_value(j));
     else
         return bad(err, AZOTH_ERR_BAD_JSON, "a u256 is written as decimal text");
+    if (rc == AZOTH_ERR_OVERFLOW)
+        return bad(err, rc, "the u256 is over 2^256-1");
     if (rc)
-        return bad(err, rc,
-                   rc == AZOTH_ERR_OVERFLOW ? "the u256 is over 2^256-1"
-                                            : "a u256 is written as decimal digits");
+        return bad(err, AZOTH_ERR_BAD_JSON, "a u256 is written as decimal digits");
     rc = value_make_u256(out, &n, ret);
     return rc ? bad(err, rc, azoth_code_sentence(rc)) : 0;
 }
@@ -64,12 +64,19 @@ static int from_bytes(struct buf *out, const json_t *j, struct azoth_value *ret,
                       struct azoth_error *err)
 {
     size_t before = out->len;
-    if (!json_is_string(j) || base64_decode(out, string_of(j)))
+    int rc = json_is_string(j) ? 0 : AZOTH_ERR_ENCODING;
+    if (!rc)
+        rc = buf_reserve(out, 1); /* no bytes at all still have a place to point at */
+    if (!rc)
+        rc = base64_decode(out, string_of(j));
+    if (rc == AZOTH_ERR_ENCODING)
         return bad(err, AZOTH_ERR_BAD_JSON, "bytes are written as padded base64");
-    if (out->len - before > AZOTH_VALUE_MAX) {
+    if (!rc && out->len - before > AZOTH_VALUE_MAX) {
         out->len = before;
-        return bad(err, AZOTH_ERR_VALUE_SIZE, azoth_code_sentence(AZOTH_ERR_VALUE_SIZE));
+        rc = AZOTH_ERR_VALUE_SIZE;
     }
+    if (rc)
+        return bad(err, rc, azoth_code_sentence(rc));
     *ret = (struct azoth_value){AZOTH_TYPE_BYTES, {out->ptr + before, out->len - before}};
     return 0;
 }
@@ -121,7 +128,25 @@ int value_from_json(struct buf *out, const json_t *json, struct azoth_value *ret
 
 /* ---- output ---- */
 
-int json_add_string(struct buf *out, struct azoth_bytes b, int lossy)
+/*
+ * Room for the text of b: an escape has at most six bytes for one of b, and `more` are for what
+ * stands around it. b may lie in out, which growing moves: it is taken along, and the writing that
+ * follows does not grow out again.
+ */
+static int reserve_text(struct buf *out, size_t more, struct azoth_bytes *b)
+{
+    uintptr_t base = (uintptr_t)out->ptr, at = (uintptr_t)b->ptr - base;
+    if (!base || (uintptr_t)b->ptr < base || at >= out->cap)
+        return 0;
+    if (b->len > SIZE_MAX / 8)
+        return AZOTH_ERR_NOMEM;
+    int rc = buf_reserve(out, 6 * b->len + more);
+    if (!rc)
+        b->ptr = out->ptr + at;
+    return rc;
+}
+
+static int add_string(struct buf *out, struct azoth_bytes b, int lossy)
 {
     const unsigned char *p = b.ptr;
     size_t before = out->len;
@@ -157,6 +182,14 @@ int json_add_string(struct buf *out, struct azoth_bytes b, int lossy)
     return rc;
 }
 
+#define AROUND 128u /* quotes, a type's name, digits of a number, and buf_addf's NUL */
+
+int json_add_string(struct buf *out, struct azoth_bytes b, int lossy)
+{
+    int rc = reserve_text(out, AROUND, &b);
+    return rc ? rc : add_string(out, b, lossy);
+}
+
 static int list_to_json(struct buf *out, struct azoth_value v)
 {
     size_t at = 0;
@@ -167,12 +200,12 @@ static int list_to_json(struct buf *out, struct azoth_value v)
             rc = buf_add_str(out, ",");
         first = 0;
         if (!rc)
-            rc = json_add_string(out, m, 0);
+            rc = add_string(out, m, 0);
     }
     return rc ? rc : buf_add_str(out, "]");
 }
 
-int value_to_json(struct buf *out, struct azoth_value v)
+static int to_json(struct buf *out, struct azoth_value v)
 {
     int64_t n;
     struct azoth_u256 u;
@@ -200,8 +233,22 @@ int value_to_json(struct buf *out, struct azoth_value v)
             rc = base64_encode(out, v.enc);
         return rc ? rc : buf_add_str(out, "\"}");
     case AZOTH_TYPE_STRING:
-        return json_add_string(out, v.enc, 0);
+        return add_string(out, v.enc, 0);
     default:
         return AZOTH_ERR_ENCODING;
     }
+}
+
+int value_to_json(struct buf *out, struct azoth_value v)
+{
+    size_t before = out->len;
+    /* Damaged bytes would otherwise be shown as a shorter list than the one that was stored. */
+    if (value_check(v))
+        return AZOTH_ERR_ENCODING;
+    int rc = reserve_text(out, AROUND, &v.enc);
+    if (!rc)
+        rc = to_json(out, v);
+    if (rc)
+        out->len = before;
+    return rc;
 }
