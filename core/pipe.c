@@ -8,7 +8,10 @@
 #include <nanomsg/nn.h>
 #include <nanomsg/pipeline.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 struct pipe_end {
     int socket;
@@ -34,6 +37,41 @@ static int check_endpoint(const char *endpoint, struct azoth_error *err)
         return 0;
     return error_set(err, AZOTH_ERR_USAGE, "%s: neither ipc://PATH nor tcp://ADDRESS:PORT",
                      endpoint);
+}
+
+/*
+ * nanomsg would do this itself, but it aborts the process when the file cannot be removed (a
+ * directory, a directory that is not ours), and removes a regular file without a word.
+ */
+static int remove_stale(const char *path, struct azoth_error *err)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
+    if (!S_ISSOCK(st.st_mode))
+        return error_set(err, AZOTH_ERR_DUPLICATE, "%s is there and is no socket", path);
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "socket");
+    int e = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 ? 0 : errno;
+    close(fd);
+    if (e == 0 || e == EAGAIN || e == EINPROGRESS)
+        return error_set(err, AZOTH_ERR_DUPLICATE, "%s is in use", path);
+    if (e != ECONNREFUSED && e != ENOENT)
+        return error_errno(err, e, "%s", path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "%s", path);
+    return 0;
+}
+
+int pipe_prepare_bind(const char *endpoint, struct azoth_error *err)
+{
+    int rc = check_endpoint(endpoint, err);
+    if (rc || strncmp(endpoint, "ipc://", 6) != 0)
+        return rc;
+    return remove_stale(endpoint + 6, err);
 }
 
 static int nn_error(struct azoth_error *err, const char *endpoint)
@@ -68,15 +106,14 @@ static int open_socket(int protocol, struct pipe_end **ret, struct azoth_error *
 
 int pipe_bind_more(struct pipe_end *p, const char *endpoint, struct azoth_error *err)
 {
-    int rc = check_endpoint(endpoint, err);
+    int rc = pipe_prepare_bind(endpoint, err);
     if (rc)
         return rc;
-    if (nn_bind(p->socket, endpoint) < 0)
-        return nn_error(err, endpoint);
-    /* The group may connect, whatever the umask was. */
-    if (strncmp(endpoint, "ipc://", 6) == 0)
-        (void)!chmod(endpoint + 6, 0660);
-    return 0;
+    /* 0660 from the first moment: who can connect can abort this process. */
+    mode_t mask = umask(0117);
+    rc = nn_bind(p->socket, endpoint);
+    umask(mask);
+    return rc < 0 ? nn_error(err, endpoint) : 0;
 }
 
 int pipe_bind_pull(const char *endpoint, struct pipe_end **ret, struct azoth_error *err)

@@ -18,6 +18,11 @@ int pipe_bind_pull(const char *endpoint, struct pipe_end **ret, struct azoth_err
 /* A second endpoint on a bound socket. */
 int pipe_bind_more(struct pipe_end *p, const char *endpoint, struct azoth_error *err);
 int pipe_connect_push(const char *endpoint, struct pipe_end **ret, struct azoth_error *err);
+/*
+ * Before nn_bind, here and in reqrep: for ipc, removes a socket file that nobody listens on.
+ * AZOTH_ERR_USAGE (endpoint), DUPLICATE (in use, or the path is no socket), PERMISSION, IO.
+ */
+int pipe_prepare_bind(const char *endpoint, struct azoth_error *err);
 void pipe_close(struct pipe_end *p); /* NULL is accepted; unsent messages are discarded */
 
 /*

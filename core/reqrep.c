@@ -2,6 +2,7 @@
 
 #include "core/dbdir.h"
 #include "core/error.h"
+#include "core/pipe.h"
 #include "core/record.h"
 #include "core/wire.h"
 
@@ -11,6 +12,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define SP_HEADER_MAX sizeof(((struct reqrep_return *)0)->header)
 
 struct reqrep {
     int socket;
@@ -57,7 +60,8 @@ static int open_socket(int protocol, struct reqrep **ret, struct azoth_error *er
         free(s);
         return rc;
     }
-    set_int(s->socket, NN_RCVMAXSIZE, (int)WIRE_MESSAGE_MAX);
+    /* nanomsg counts the SP header in: without room for it the greatest message never arrives. */
+    set_int(s->socket, NN_RCVMAXSIZE, (int)(WIRE_MESSAGE_MAX + SP_HEADER_MAX));
     set_int(s->socket, NN_RCVTIMEO, 0);
     set_int(s->socket, NN_SNDTIMEO, 1000);
     set_int(s->socket, NN_SNDBUF, 1 << 20);
@@ -70,14 +74,14 @@ static int open_socket(int protocol, struct reqrep **ret, struct azoth_error *er
 
 int reqrep_bind_more(struct reqrep *s, const char *endpoint, struct azoth_error *err)
 {
-    int rc = check_endpoint(endpoint, err);
+    int rc = pipe_prepare_bind(endpoint, err);
     if (rc)
         return rc;
-    if (nn_bind(s->socket, endpoint) < 0)
-        return nn_error(err, endpoint);
-    if (strncmp(endpoint, "ipc://", 6) == 0)
-        (void)!chmod(endpoint + 6, 0660);
-    return 0;
+    /* 0660 from the first moment: who can connect can abort this process. */
+    mode_t mask = umask(0117);
+    rc = nn_bind(s->socket, endpoint);
+    umask(mask);
+    return rc < 0 ? nn_error(err, endpoint) : 0;
 }
 
 int reqrep_bind(const char *endpoint, struct reqrep **ret, struct azoth_error *err)
@@ -183,7 +187,7 @@ static int send_with(struct reqrep *s, const unsigned char *header, size_t len,
     if (message.len > WIRE_MESSAGE_MAX)
         return error_set(err, AZOTH_ERR_USAGE, "a message of %zu bytes: at most %u", message.len,
                          WIRE_MESSAGE_MAX);
-    _Alignas(16) unsigned char control[NN_CMSG_SPACE(sizeof(size_t) + 128)] = {0};
+    _Alignas(16) unsigned char control[NN_CMSG_SPACE(sizeof(size_t) + SP_HEADER_MAX)] = {0};
     struct nn_cmsghdr *c = (void *)control;
     c->cmsg_level = PROTO_SP;
     c->cmsg_type = SP_HDR;

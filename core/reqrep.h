@@ -31,7 +31,10 @@ int reqrep_poll_fd(struct reqrep *s);
 /* Server. 1 and outputs, 0 when none came within timeout_ms, IO. Release with reqrep_release(). */
 int reqrep_receive(struct reqrep *s, int timeout_ms, struct reqrep_return *ret_to,
                    struct azoth_bytes *ret, struct azoth_error *err);
-/* 0, BUSY, IO. A client that is gone is not an error. */
+/*
+ * 0, BUSY, IO. A client that is gone is not an error. 0 is no promise: nanomsg drops an answer in
+ * silence when the client's connection is full (about 2 MiB of answers that it does not read).
+ */
 int reqrep_answer(struct reqrep *s, const struct reqrep_return *to, struct azoth_bytes message,
                   int timeout_ms, struct azoth_error *err);
 

@@ -564,6 +564,21 @@ int txnjson_item(struct buf *out, struct azoth_bytes key, const struct state_rec
     return rc ? rc : buf_add_str(out, "}");
 }
 
+/* JSON text without its line ends, which stand only between tokens: one object is one line. */
+static int add_line(struct buf *out, struct azoth_bytes b)
+{
+    const char *p = b.ptr, *end = p + b.len;
+    int rc = 0;
+    while (p < end && !rc) {
+        const char *q = p;
+        while (q < end && *q != '\n' && *q != '\r')
+            q++;
+        rc = buf_add(out, p, (size_t)(q - p));
+        p = q + (q < end);
+    }
+    return rc;
+}
+
 /* ,"name":JSON when b is JSON text, else ,"other":"base64". */
 static int add_json_or_bytes(struct buf *out, const char *name, const char *other,
                              struct azoth_bytes b)
@@ -573,7 +588,7 @@ static int add_json_or_bytes(struct buf *out, const char *name, const char *othe
     if (j) {
         json_decref(j);
         rc = buf_addf(out, ",\"%s\":", name);
-        return rc ? rc : buf_add(out, b.ptr, b.len);
+        return rc ? rc : add_line(out, b);
     }
     rc = buf_addf(out, ",\"%s\":\"", other);
     if (!rc)

@@ -2,17 +2,19 @@
  * wire.c - envelopes as tpl images (tpl 1.6, "tpl: serialize C data": magic, flags, length, format
  * string, then the fields in order, integers in the byte order that the flags tell).
  *
- * Encoding is tpl's own. Decoding walks the image with a bounds-checked reader of the same layout,
- * for scalars and 'B' only: tpl_load() copies every image and trusts lengths that come from outside,
- * and tpl_unpack() allocates for each 'B'. An image is accepted only when its flags byte, length
- * field and format string are exactly what our encoder writes, so the two stay one format; a test
- * decodes with tpl what this file accepts.
+ * Encoding is tpl's own but for the bytes of each 'B', see finish(). Decoding walks the image with
+ * a bounds-checked reader of the same layout, for scalars and 'B' only: tpl_load() copies every
+ * image and trusts lengths that come from outside, and tpl_unpack() allocates for each 'B'. An
+ * image is accepted only when its flags byte, length field and format string are exactly what our
+ * encoder writes, so the two stay one format; a test decodes with tpl what this file accepts.
  */
 #include "core/wire.h"
 
 #include "core/error.h"
 
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <tpl.h>
 
@@ -26,6 +28,35 @@ extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent 
 
 /* ---- encoding ---- */
 
+/*
+ * tpl allocates a node for each field and calls `fatal`, which must not return, when it gets none.
+ * So its memory during an encoding comes from this pool, which is large enough for every format
+ * above: no encoding can run into `fatal`, and none allocates but in the caller's buf. Users of tpl
+ * beside us in one process get malloc() as ever.
+ */
+static _Thread_local struct {
+    _Alignas(16) unsigned char bytes[4096];
+    size_t used;
+    int active;
+} pool;
+
+static void *pool_malloc(size_t n)
+{
+    size_t size = (n + 15) & ~(size_t)15;
+    if (!pool.active || size > sizeof pool.bytes - pool.used)
+        return malloc(n);
+    void *p = pool.bytes + pool.used;
+    pool.used += size;
+    return p;
+}
+
+static void pool_free(void *p)
+{
+    uintptr_t at = (uintptr_t)p, begin = (uintptr_t)pool.bytes;
+    if (at < begin || at >= begin + sizeof pool.bytes)
+        free(p);
+}
+
 static int quiet(const char *fmt, ...)
 {
     (void)fmt;
@@ -35,82 +66,106 @@ static int quiet(const char *fmt, ...)
 static void fatal(const char *fmt, ...)
 {
     (void)fmt;
-    /* Only a format string of this file could bring us here: a bug of ours, seen by the first test.
-     * tpl's own hook would exit() without a trace. */
+    /* Only a format string of this file, or one too long for the pool, could bring us here: a bug
+     * of ours, seen by the first test. tpl's own hook would exit() without a trace. */
     ensure_failed("tpl accepts our format", __FILE__, __LINE__);
 }
 
-static void hooks_once(void)
+static void set_hooks(void)
 {
-    static _Atomic int done;
-    if (done)
-        return;
     tpl_hook.oops = quiet;
     tpl_hook.fatal = fatal;
-    done = 1;
+    tpl_hook.malloc = pool_malloc;
+    tpl_hook.free = pool_free;
 }
 
-/* Packs the mapped variables and appends the image. */
-static int dump(struct buf *out, tpl_node *tn)
+static void begin(void)
 {
-    if (!tn)
-        return AZOTH_ERR_NOMEM;
-    size_t size = 0;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, set_hooks);
+    pool.used = 0;
+    pool.active = 1;
+}
+
+/* What tpl is given for every 'B': see finish(). */
+static tpl_bin none = {(void *)(uintptr_t) "", 0};
+
+/*
+ * Appends the image. tpl writes it with empty 'B's, which stand last in every format; their lengths
+ * and bytes are put in here. So a body is copied once; tpl_pack() and tpl_dump() copy it each.
+ */
+static int finish(struct buf *out, tpl_node *tn, const struct azoth_bytes *bins, size_t n)
+{
+    size_t size = 0, total;
+    unsigned char *to = NULL;
     int rc = AZOTH_ERR_NOMEM;
-    if (tpl_pack(tn, 0) == 0 && tpl_dump(tn, TPL_GETSIZE, &size) == 0) {
-        unsigned char *to = buf_grow(out, size);
-        if (to && tpl_dump(tn, TPL_MEM | TPL_PREALLOCD, to, size) == 0)
-            rc = 0;
+    if (tn && tpl_pack(tn, 0) == 0 && tpl_dump(tn, TPL_GETSIZE, &size) == 0) {
+        total = size;
+        for (size_t i = 0; i < n; i++)
+            total += bins[i].len;
+        /* More than the length field can say is more than anyone has memory for. */
+        if (total <= UINT32_MAX && buf_reserve(out, total) == 0)
+            to = out->ptr + out->len;
     }
-    tpl_free(tn);
+    if (to && tpl_dump(tn, TPL_MEM | TPL_PREALLOCD, to, size) == 0) {
+        unsigned char *at = to + size - 4 * n;
+        for (size_t i = 0; i < n; i++) {
+            put_u32(at, (uint32_t)bins[i].len);
+            if (bins[i].len)
+                memcpy(at + 4, bins[i].ptr, bins[i].len);
+            at += 4 + bins[i].len;
+        }
+        put_u32(to + 4, (uint32_t)total);
+        out->len += total;
+        rc = 0;
+    }
+    if (tn)
+        tpl_free(tn);
+    pool.active = 0;
     return rc;
-}
-
-static tpl_bin bin_of(struct azoth_bytes b)
-{
-    /* tpl copies sz bytes even when there are none: never NULL. */
-    return (tpl_bin){b.len ? (void *)(uintptr_t)b.ptr : (void *)(uintptr_t) "", (uint32_t)b.len};
 }
 
 int wire_request_encode(struct buf *out, const struct wire_request *m)
 {
-    hooks_once();
+    begin();
     struct wire_request c = *m;
-    tpl_bin id = bin_of(m->id), name = bin_of(m->name), body = bin_of(m->body),
-            args = bin_of(m->args), after = bin_of(m->after);
-    return dump(out, tpl_map(REQUEST_FORMAT, &c.kind, &c.flags, &c.deadline_ms, &c.limit, &c.from,
-                             &c.to, &id, &name, &body, &args, &after));
+    const struct azoth_bytes bins[] = {m->id, m->name, m->body, m->args, m->after};
+    tpl_node *tn = tpl_map(REQUEST_FORMAT, &c.kind, &c.flags, &c.deadline_ms, &c.limit, &c.from,
+                           &c.to, &none, &none, &none, &none, &none);
+    return finish(out, tn, bins, 5);
 }
 
 int wire_answer_encode(struct buf *out, const struct wire_answer *m)
 {
-    hooks_once();
+    begin();
     struct wire_answer c = *m;
-    tpl_bin id = bin_of(m->id), message = bin_of(m->message), body = bin_of(m->body);
-    return dump(out, tpl_map(ANSWER_FORMAT, &c.kind, &c.code, &c.flags, &c.txn, &c.first_event,
-                             &c.last_event, &c.keys_written, &c.keys_deleted, &c.keys_missing, &id,
-                             &message, &body));
+    const struct azoth_bytes bins[] = {m->id, m->message, m->body};
+    tpl_node *tn =
+        tpl_map(ANSWER_FORMAT, &c.kind, &c.code, &c.flags, &c.txn, &c.first_event, &c.last_event,
+                &c.keys_written, &c.keys_deleted, &c.keys_missing, &none, &none, &none);
+    return finish(out, tn, bins, 3);
 }
 
 int wire_pull_encode(struct buf *out, const struct wire_pull *m)
 {
-    hooks_once();
+    begin();
     struct wire_pull c = *m;
-    tpl_bin uuid = bin_of(bytes_of(m->uuid, 16)), name = bin_of(m->name),
-            endpoint = bin_of(m->endpoint), types = bin_of(m->types),
-            shard_by = bin_of(m->shard_by), error = bin_of(m->error);
-    return dump(out, tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
-                             &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
-                             &c.errors, &uuid, &name, &endpoint, &types, &shard_by, &error));
+    const struct azoth_bytes bins[] = {bytes_of(m->uuid, 16), m->name, m->endpoint, m->types,
+                                       m->shard_by,           m->error};
+    tpl_node *tn = tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
+                           &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
+                           &c.errors, &none, &none, &none, &none, &none, &none);
+    return finish(out, tn, bins, 6);
 }
 
 int wire_batch_encode(struct buf *out, const struct wire_batch *m)
 {
-    hooks_once();
+    begin();
     struct wire_batch c = *m;
-    tpl_bin message = bin_of(m->message), frames = bin_of(m->frames);
-    return dump(out, tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head,
-                             &c.last_check, &c.code, &message, &frames));
+    const struct azoth_bytes bins[] = {m->message, m->frames};
+    tpl_node *tn = tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head, &c.last_check,
+                           &c.code, &none, &none);
+    return finish(out, tn, bins, 2);
 }
 
 /* ---- decoding ---- */
@@ -211,6 +266,9 @@ int wire_request_decode(struct azoth_bytes image, struct wire_request *ret, stru
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a request of kind %u", m.kind);
     if (m.id.len != 0 && m.id.len != AZOTH_ID_BYTES)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a request id has 16 bytes");
+    /* A flag that is not understood asks for something that would not be done. */
+    if (m.flags & ~(uint32_t)(WIRE_AT_LEAST_ONCE | WIRE_WAIT_PAUSED))
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "a request with flags %x", m.flags);
     if (m.deadline_ms < 1 || m.deadline_ms > 3600000)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a deadline is 1 ms to 1 h");
     if (m.limit < 1 || m.limit > 1000)
@@ -241,10 +299,29 @@ int wire_answer_decode(struct azoth_bytes image, struct wire_answer *ret, struct
     rc = reader_close(&r, err);
     if (rc)
         return rc;
-    if (m.code > 0)
-        return error_set(err, AZOTH_ERR_BAD_REQUEST, "an answer with code %d", m.code);
+    if (m.code > 0 || m.kind > WIRE_PING)
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "an answer of kind %u with code %d", m.kind,
+                         m.code);
+    if (m.id.len != 0 && m.id.len != AZOTH_ID_BYTES)
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "a request id has 16 bytes");
     *ret = m;
     return 0;
+}
+
+/* Names and endpoints become C strings at the feed: what lies behind a NUL would be lost. */
+static int is_text(struct azoth_bytes b)
+{
+    return b.len == 0 || !memchr(b.ptr, 0, b.len);
+}
+
+/* A list of u8 length and bytes, each with at least one. */
+static int is_list(struct azoth_bytes b)
+{
+    const unsigned char *p = b.ptr;
+    size_t at = 0;
+    while (at < b.len && p[at] > 0 && p[at] <= b.len - at - 1)
+        at += 1u + p[at];
+    return at == b.len;
 }
 
 int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azoth_error *err)
@@ -275,6 +352,8 @@ int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azo
         return rc;
     if (uuid.len != 16 || m.name.len < 1 || m.shards < 1 || m.shards > 1024 || m.shard >= m.shards)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a pull with fields out of their ranges");
+    if (!is_text(m.name) || !is_text(m.endpoint) || !is_text(m.shard_by) || !is_list(m.types))
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "a pull with malformed fields");
     memcpy(m.uuid, uuid.ptr, 16);
     *ret = m;
     return 0;
@@ -332,7 +411,7 @@ int wire_item_next(struct azoth_bytes items, size_t *at, struct azoth_bytes *ret
         return AZOTH_ERR_CORRUPT;
     size_t key = get_u16(p), value = get_u32(p + 4);
     struct azoth_value v = {get_u16(p + 2), bytes_of(p + 16 + key, value)};
-    if (value_check(v))
+    if (key < 1 || key > AZOTH_KEY_MAX || value_check(v))
         return AZOTH_ERR_CORRUPT;
     *ret_key = bytes_of(p + 16, key);
     *ret = (struct state_record){get_u64(p + 8), v};
