@@ -8,24 +8,21 @@
 #include <string.h>
 
 struct row {
-    const char *section, *key, *def, *help;
+    const char *section, *key, *name, *def, *help;
     enum config_type type;
     uint64_t least, greatest;
 };
 
 static const struct row rows[CONFIG_KEYS] = {
-#define X(section, key, type, def, lo, hi, help)                                                   \
-    [CONFIG_##section##_##key] = {#section, #key, def, help, CONFIG_##type, lo, hi},
+#define X(s, k, type, def, lo, hi, help)                                                           \
+    [CONFIG_##s##_##k] = {#s, #k, #s "." #k, def, help, CONFIG_##type, lo, hi},
     CONFIG_TABLE(X)
 #undef X
 };
 
 const char *config_key_name(enum config_key key)
 {
-    static char names[CONFIG_KEYS][64];
-    if (!names[key][0])
-        snprintf(names[key], sizeof names[key], "%s.%s", rows[key].section, rows[key].key);
-    return names[key];
+    return rows[key].name;
 }
 
 const char *config_key_help(enum config_key key)
@@ -129,59 +126,96 @@ void config_defaults(struct config *c)
 struct reading {
     struct config *config;
     const char *path;
-    struct azoth_error *err;
+    FILE *file;
+    int line; /* the one that inih works on */
     int code;
+    struct azoth_error *err;
 };
 
-static int on_entry(void *user, const char *section, const char *key, const char *value, int lineno)
+static int refuse(struct reading *r, const char *why)
 {
-    struct reading *r = user;
-    for (int k = 0; k < CONFIG_KEYS; k++)
-        if (strcmp(rows[k].section, section) == 0 && strcmp(rows[k].key, key) == 0) {
-            struct azoth_error why;
-            if (config_set(r->config, (enum config_key)k, value, 1, &why) == 0)
-                return 1;
-            r->code =
-                error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: %s", r->path, lineno, why.message);
-            return 0;
-        }
-    r->code = error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: there is no setting %s.%s", r->path,
-                        lineno, section, key);
+    r->code = error_set(r->err, AZOTH_ERR_CONFIG, "%s:%d: %s", r->path, r->line, why);
     return 0;
 }
 
-#if !INI_HANDLER_LINENO
-/* Debian builds inih without line numbers in its handler; ini_parse() still returns the line of
- * the first error, and ours is that line since we stop there. */
-static int on_entry_plain(void *user, const char *section, const char *key, const char *value)
+static int on_entry(void *user, const char *section, const char *key, const char *value)
 {
-    return on_entry(user, section, key, value, 0);
+    struct reading *r = user;
+    struct azoth_error why;
+    for (int k = 0; k < CONFIG_KEYS; k++)
+        if (strcmp(rows[k].section, section) == 0 && strcmp(rows[k].key, key) == 0)
+            return config_set(r->config, (enum config_key)k, value, 1, &why) == 0 ||
+                   refuse(r, why.message);
+    error_set(&why, AZOTH_ERR_CONFIG, "there is no setting %s.%s", section, key);
+    return refuse(r, why.message);
 }
+
+#if INI_HANDLER_LINENO
+static int on_numbered_entry(void *user, const char *section, const char *key, const char *value,
+                             int line)
+{
+    (void)line;
+    return on_entry(user, section, key, value);
+}
+#define ON_ENTRY on_numbered_entry
+#else
+#define ON_ENTRY on_entry
 #endif
+
+/* "[section]" and nothing behind it but a comment: inih drops what stands there. */
+static int section_alone(const char *text)
+{
+    const char *end = strchr(text, ']');
+    return !end || strchr(";#\r\n", end[1 + strspn(end + 1, " \t")]);
+}
+
+/*
+ * inih's line source, ours for three reasons: it knows the line (Debian's inih tells its handler
+ * none) and ends at the first mistake; a long line is refused, not cut in two; and blanks at
+ * the beginning go, since inih takes an indented line for more of the value above it, so that an
+ * indented `none` would undo `sync = full` in silence.
+ */
+static char *next_line(char *out, int size, void *stream)
+{
+    struct reading *r = stream;
+    if (r->code || !fgets(out, size, r->file))
+        return NULL;
+    r->line++;
+    size_t n = strlen(out);
+    if ((n == 0 || out[n - 1] != '\n') && !feof(r->file)) {
+        char why[80];
+        snprintf(why, sizeof why, "a line has at most %d bytes and no NUL", size - 2);
+        refuse(r, why);
+        return NULL;
+    }
+    size_t blanks = strspn(out, " \t");
+    memmove(out, out + blanks, n - blanks + 1);
+    if (*out == '[' && !section_alone(out)) {
+        refuse(r, "text after [section]: a setting has its own line");
+        return NULL;
+    }
+    return out;
+}
 
 static int read_file(struct config *c, const char *path, struct azoth_error *err)
 {
-    struct azoth_error why = {0};
-    struct reading r = {c, path, &why, 0};
-#if INI_HANDLER_LINENO
-    int line = ini_parse(path, on_entry, &r);
-#else
-    int line = ini_parse(path, on_entry_plain, &r);
-#endif
-    if (line == -1) {
+    FILE *f = fopen(path, "re");
+    if (!f)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-    }
-    if (line == -2)
-        return error_set(err, AZOTH_ERR_NOMEM, "%s", path);
-    if (r.code) {
-        /* "PATH:0: text" when the handler was not told the line. */
-        const char *text = strstr(why.message, ": ");
-        return error_set(err, AZOTH_ERR_CONFIG, "%s:%d: %s", path, line, text ? text + 2 : "");
-    }
-    if (line > 0)
-        return error_set(err, AZOTH_ERR_CONFIG, "%s:%d: neither [section] nor key = value", path,
-                         line);
-    return 0;
+    struct reading r = {.config = c, .path = path, .file = f, .err = err};
+    errno = 0;
+    int line = ini_parse_stream(next_line, &r, ON_ENTRY, &r);
+    int rc = r.code;
+    if (!rc && ferror(f))
+        rc = error_errno(err, errno, "%s", path);
+    if (!rc && line == -2)
+        rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
+    /* After a line that it cannot read itself inih reads on: the earlier mistake is told. */
+    if (line > 0 && (!rc || (r.code && line < r.line)))
+        rc = error_set(err, AZOTH_ERR_CONFIG, "%s:%d: neither [section] nor key = value", path,
+                       line);
+    fclose(f);
+    return rc;
 }
 
 int config_load(struct config *c, const char *dir, struct azoth_error *err)
@@ -189,7 +223,6 @@ int config_load(struct config *c, const char *dir, struct azoth_error *err)
     config_defaults(c);
     char path[4200];
     snprintf(path, sizeof path, "%s/azoth.conf", dir);
-    errno = ENOENT;
     int rc = read_file(c, path, err);
     for (int k = 0; !rc && k < CONFIG_KEYS; k++) {
         char name[80];

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const names[] = {
 #define X(name) #name,
@@ -32,9 +31,20 @@ static void read_choice(void)
         fprintf(stderr, "AZOTH_CRASH=%s names no crash point\n", want);
         abort();
     }
-    atomic_store(&left, colon ? strtol(colon + 1, NULL, 10) : 1);
-    if (what && strcmp(what, "stop") == 0)
+    /* A test that names what never comes would pass without its death. */
+    char *end = "";
+    long passing = colon ? strtol(colon + 1, &end, 10) : 1;
+    if (passing < 1 || *end) {
+        fprintf(stderr, "AZOTH_CRASH=%s: the passing is a number from 1\n", want);
+        abort();
+    }
+    atomic_store(&left, passing);
+    if (what && strcmp(what, "stop") == 0) {
         action = SIGSTOP;
+    } else if (what && strcmp(what, "kill") != 0) {
+        fprintf(stderr, "AZOTH_CRASH_ACTION=%s is neither kill nor stop\n", what);
+        abort();
+    }
 }
 
 void crash_point(enum crash_point at)
@@ -42,7 +52,7 @@ void crash_point(enum crash_point at)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, read_choice);
     if (chosen == (int)at && atomic_fetch_sub(&left, 1) == 1)
-        kill(getpid(), action);
+        raise(action); /* not kill(): another thread may take that, and this one runs on a while */
 }
 #else
 /* A translation unit must not be empty. */

@@ -2,7 +2,6 @@
 
 #include "core/error.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -64,15 +63,18 @@ int dbdir_endpoint(char *out, size_t size, const char *run_dir, struct azoth_err
     return 0;
 }
 
-int dbdir_name_valid(const char *name)
+/* Spelled out: isalpha() follows the locale of the program that holds the library. */
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+static int name_letters(const char *name)
 {
     size_t n = strlen(name);
-    if (n < 1 || n > AZOTH_NAME_MAX || !isalpha((unsigned char)name[0]))
-        return 0;
-    for (size_t i = 0; i < n; i++)
-        if (!isalnum((unsigned char)name[i]) && name[i] != '_' && name[i] != '-')
-            return 0;
-    return 1;
+    return n >= 1 && n <= AZOTH_NAME_MAX && strspn(name, LETTERS "0123456789_-") == n;
+}
+
+int dbdir_name_valid(const char *name)
+{
+    return name_letters(name) && strchr(LETTERS, name[0]);
 }
 
 int dbdir_make(const char *path, unsigned mode, struct azoth_error *err)
@@ -80,6 +82,9 @@ int dbdir_make(const char *path, unsigned mode, struct azoth_error *err)
     char part[PATH_MAX];
     if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", path);
+    /* "new/" is "new": else the last part would be made as a parent, open to everybody. */
+    for (size_t n = strlen(part); n > 1 && part[n - 1] == '/'; n--)
+        part[n - 1] = 0;
     for (char *p = part + 1; *p; p++)
         if (*p == '/') {
             *p = 0;
@@ -87,9 +92,12 @@ int dbdir_make(const char *path, unsigned mode, struct azoth_error *err)
                 return error_errno(err, errno, "%s", part);
             *p = '/';
         }
-    if (mkdir(part, mode) && errno != EEXIST)
+    if (mkdir(part, mode) == 0)
+        return 0;
+    struct stat st;
+    if (errno != EEXIST || stat(part, &st))
         return error_errno(err, errno, "%s", part);
-    return 0;
+    return S_ISDIR(st.st_mode) ? 0 : error_errno(err, ENOTDIR, "%s", part);
 }
 
 int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_dir, size_t run_size,
@@ -106,8 +114,15 @@ int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_d
     if (!dbdir_name_valid(db))
         return error_set(err, AZOTH_ERR_USAGE, "%s: a database's name has letters, digits, _ and -",
                          db);
-    snprintf(dir, dir_size, "/var/lib/azoth/%s", db);
-    snprintf(run_dir, run_size, "/run/azoth/%s", db);
-    snprintf(name, name_size, "%s", colon ? colon + 1 : "");
+    const char *rest = colon ? colon + 1 : "";
+    /* The name becomes part of paths. A worker's may begin with a digit. */
+    if (colon && !name_letters(rest))
+        return error_set(err, AZOTH_ERR_USAGE,
+                         "%s: the name after the colon has 1 to %u letters, digits, _ and -",
+                         instance, AZOTH_NAME_MAX);
+    if ((size_t)snprintf(dir, dir_size, "/var/lib/azoth/%s", db) >= dir_size ||
+        (size_t)snprintf(run_dir, run_size, "/run/azoth/%s", db) >= run_size ||
+        (size_t)snprintf(name, name_size, "%s", rest) >= name_size)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", instance);
     return 0;
 }

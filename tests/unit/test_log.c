@@ -1,0 +1,151 @@
+/* The log: one line, one write. Standard error is a datagram socket, so each write is seen whole.
+ */
+#include "core/log.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static int saved = -1, pair[2];
+
+static int catch_stderr(void **state)
+{
+    (void)state;
+    saved = dup(STDERR_FILENO);
+    if (saved < 0 || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair))
+        return -1;
+    return dup2(pair[1], STDERR_FILENO) < 0 ? -1 : 0;
+}
+
+static int release_stderr(void **state)
+{
+    (void)state;
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(pair[0]);
+    close(pair[1]);
+    return 0;
+}
+
+/* The next write, NUL-terminated; "" when there was none. */
+static const char *written(void)
+{
+    static char text[4096];
+    ssize_t n = recv(pair[0], text, sizeof text - 1, MSG_DONTWAIT);
+    text[n > 0 ? n : 0] = 0;
+    return text;
+}
+
+static void a_line_has_its_priority_and_is_one_write(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_WARN, "the disk is full: free=%d", 7);
+    assert_string_equal(written(), "<4>the disk is full: free=7\n");
+    assert_string_equal(written(), "");
+}
+
+static void lines_above_the_level_are_not_written(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_NOTICE);
+    log_line(LOG_LEVEL_INFO, "not this");
+    log_line(LOG_LEVEL_DEBUG, "nor this");
+    assert_string_equal(written(), "");
+    log_line(LOG_LEVEL_NOTICE, "this");
+    assert_string_equal(written(), "<5>this\n");
+}
+
+static void a_newline_in_a_message_makes_no_second_line(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_ERR, "key=%s", "a\n<0>forged");
+    assert_string_equal(written(), "<3>key=a <0>forged\n");
+}
+
+static void a_long_line_is_cut_and_still_ends(void **state)
+{
+    (void)state;
+    static char text[5000];
+    memset(text, 'x', sizeof text - 1);
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_INFO, "%s", text);
+    const char *got = written();
+    size_t n = strlen(got);
+    assert_in_range(n, 512, 1024);
+    assert_int_equal(got[n - 1], '\n');
+    assert_int_equal(strspn(got + 3, "x"), n - 4);
+    assert_string_equal(written(), "");
+}
+
+static void an_error_is_logged_with_its_name_and_the_foreign_code(void **state)
+{
+    (void)state;
+    struct azoth_error err = {
+        .code = AZOTH_ERR_NOSPACE, .foreign = 28, .message = "data.mdb: no space"};
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_error(LOG_LEVEL_ERR, "stopping", &err);
+    assert_string_equal(written(),
+                        "<3>stopping: data.mdb: no space error=AZOTH_ERR_NOSPACE code=28\n");
+}
+
+static void a_terminal_is_shown_the_program_instead_of_the_priority(void **state)
+{
+    (void)state;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master < 0 || grantpt(master) || unlockpt(master))
+        skip();
+    int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
+    assert_true(terminal >= 0);
+    dup2(terminal, STDERR_FILENO);
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_ERR, "hello");
+    char text[100] = "";
+    ssize_t n = read(master, text, sizeof text - 1);
+    dup2(pair[1], STDERR_FILENO);
+    close(terminal);
+    close(master);
+    assert_true(n > 0);
+    assert_string_equal(text, "azoth-test: hello\r\n");
+}
+
+static void the_levels_have_five_names(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"err", "warning", "notice", "info", "debug"};
+    for (int i = 0; i < 5; i++) {
+        int level = -1;
+        assert_int_equal(log_level_parse(names[i], &level), 0);
+        assert_int_equal(level, LOG_LEVEL_ERR + i);
+    }
+    static const char *const others[] = {"", "error", "warn", "INFO", "6", "info "};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        int level = -1;
+        assert_int_equal(log_level_parse(others[i], &level), AZOTH_ERR_CONFIG);
+        assert_int_equal(level, -1);
+    }
+}
+
+#define CAUGHT(f) cmocka_unit_test_setup_teardown(f, catch_stderr, release_stderr)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CAUGHT(a_line_has_its_priority_and_is_one_write),
+        CAUGHT(lines_above_the_level_are_not_written),
+        CAUGHT(a_newline_in_a_message_makes_no_second_line),
+        CAUGHT(a_long_line_is_cut_and_still_ends),
+        CAUGHT(an_error_is_logged_with_its_name_and_the_foreign_code),
+        CAUGHT(a_terminal_is_shown_the_program_instead_of_the_priority),
+        cmocka_unit_test(the_levels_have_five_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
