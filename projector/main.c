@@ -219,7 +219,9 @@ static int loop(struct projector *p, struct azoth_error *err)
         }
         if (rc == 1) {
             heard = 1;
-            p->idle = 0;
+            /* The head alone, told to one who asked, is no work. */
+            if (b.last >= b.first)
+                p->idle = 0;
             rc = apply(p, &b, err);
             if (rc)
                 return rc;

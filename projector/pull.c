@@ -9,11 +9,14 @@
  */
 #include "projector/pull.h"
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/pipe.h"
 
 #include <string.h>
 #include <sys/random.h>
+
+#define TRIES_MAX 8
 
 struct pull {
     struct pull_options o;
@@ -23,6 +26,8 @@ struct pull {
     uint64_t received, applied;
     uint32_t received_check;
     uint64_t heard_ns;
+    uint64_t retry_ns; /* when a subscription that the transport did not take is sent again; or 0 */
+    uint32_t tries;
     int subscribed;
     uint32_t state;
     uint64_t errors;
@@ -72,7 +77,7 @@ int pull_poll_fd(const struct pull *p)
     return pipe_poll_fd(p->in);
 }
 
-static void send_pull(struct pull *p, uint32_t credit)
+static int send_pull(struct pull *p, uint32_t credit)
 {
     struct wire_pull m = {
         .subscription = p->subscription,
@@ -93,9 +98,8 @@ static void send_pull(struct pull *p, uint32_t credit)
     };
     memcpy(m.uuid, p->o.uuid, sizeof m.uuid);
     buf_clear(&p->buf);
-    /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
-    if (wire_pull_encode(&p->buf, &m) == 0)
-        (void)!pipe_send(p->out, buf_bytes(&p->buf), 0, NULL);
+    int rc = wire_pull_encode(&p->buf, &m);
+    return rc ? rc : pipe_send(p->out, buf_bytes(&p->buf), 0, NULL);
 }
 
 static void subscribe(struct pull *p, uint64_t now_ns)
@@ -103,13 +107,24 @@ static void subscribe(struct pull *p, uint64_t now_ns)
     p->subscription++;
     p->subscribed = 1;
     p->heard_ns = now_ns;
-    /* From what is applied: batches in flight belong to the old number and are dropped. */
-    send_pull(p, p->o.credit_bytes);
+    p->retry_ns = now_ns;
+}
+
+/*
+ * From what was received: batches in flight belong to the old number and are dropped. A connection
+ * that is only being made takes nothing yet: tried again after 1, 2, 4, ... ms, up to the timeout.
+ */
+static void send_subscription(struct pull *p, uint64_t now_ns)
+{
+    p->retry_ns = send_pull(p, p->o.credit_bytes) == 0 ? 0 : now_ns + (NS_PER_MS << p->tries);
+    if (p->tries < TRIES_MAX)
+        p->tries++;
 }
 
 uint64_t pull_deadline_ns(const struct pull *p)
 {
-    return p->subscribed ? p->heard_ns + p->o.timeout_ns : 0;
+    uint64_t silent = p->subscribed ? p->heard_ns + p->o.timeout_ns : 0;
+    return p->retry_ns && p->retry_ns < silent ? p->retry_ns : silent;
 }
 
 void pull_release(struct pull *p)
@@ -127,13 +142,16 @@ static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
         b->first != p->received + 1)
         return 0;
     p->heard_ns = now_ns;
+    p->retry_ns = 0;
+    p->tries = 0;
     if (b->code)
         return error_set(err, b->code, "%.*s", (int)b->message.len, (const char *)b->message.ptr);
     if (b->last < b->first)
         return 1; /* the head, and nothing new: our grant stands */
     p->received = b->last;
     p->received_check = b->last_check;
-    send_pull(p, p->o.credit_bytes);
+    /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
+    (void)!send_pull(p, p->o.credit_bytes);
     return 1;
 }
 
@@ -153,6 +171,8 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
     }
     if (!p->subscribed || now_ns - p->heard_ns >= p->o.timeout_ns)
         subscribe(p, now_ns);
+    if (p->retry_ns && now_ns >= p->retry_ns)
+        send_subscription(p, now_ns);
     return 0;
 }
 
@@ -163,5 +183,5 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
     p->state = state;
     p->errors = errors;
     snprintf(p->error, sizeof p->error, "%s", error ? error : "");
-    send_pull(p, 0);
+    (void)!send_pull(p, 0);
 }

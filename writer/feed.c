@@ -7,18 +7,26 @@
  * event, so a large one passes.
  *
  * Failure modes
- *   a pull or batch is lost      the projector hears nothing, and subscribes anew under a new number
- *   one comes twice or late      its cursor is not where we are, or its number is old: ignored
- *   the projector is slow        its credit is used up: nothing is sent; others are not held up
- *   the projector is gone        silent for longer than lapse: taken off, its row says so
- *   the feed is killed           projectors subscribe again; cursors are theirs, nothing is lost
- *   the log is not theirs        another UUID, a cursor beyond the head, another event at the cursor:
- *                                DIVERGED is sent, and nothing else
+ *   - A pull or batch is lost: the projector hears nothing, and subscribes anew under the next
+ *     number.
+ *   - One comes twice or late: its cursor is not where we are, or its number is before the present
+ *     one; ignored.
+ *   - The projector is slow: its credit is used up, nothing is sent; others are not held up.
+ *   - The transport takes nothing (the connection is being made, or the peer is gone): tried again
+ *     a bounded number of times, then the grant is forgotten, and the projector asks anew.
+ *   - The projector is gone: silent for longer than lapse, taken off, its row says so.
+ *   - The feed is killed: projectors subscribe again; cursors are theirs, nothing is lost.
+ *   - The log is not theirs (another UUID, a cursor beyond the head, another event at the cursor):
+ *     DIVERGED is sent, and nothing else.
+ *   - The log is damaged: what lies before the place is sent, then GAP, CORRUPT or FORMAT to those
+ *     who come to it; projectors that are beyond it go on.
  *
  * Invariant F1: a batch's range is contiguous from the subscription's cursor, whatever the filter left
  * of it; `cursor` moves to its end only when the transport has taken it.
  */
 #include "writer/feed.h"
+#include "writer/feed_faults.h"
+#include "writer/feed_look.h"
 
 #include "core/clock.h"
 #include "core/crash.h"
@@ -28,26 +36,25 @@
 #include "shm/gauges.h"
 #include "shm/projection_row.h"
 
-#include <jansson.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define SUBSCRIPTIONS_MAX SHM_PROJECTIONS
-#define LOOK_EVENTS       50000u
-#define LOOK_BYTES        (4u << 20)
 #define TAKE_MAX          64
+/* A refused send is tried again after 1, 2, 4, ... ms: half a second in all. */
+#define TRIES_MAX 9
 
 struct subscription {
     int used;
-    char name[AZOTH_NAME_MAX + 1], endpoint[128], shard_by[256];
-    uint32_t shard, shards;
+    char name[AZOTH_NAME_MAX + 1], endpoint[128];
+    struct feed_filter filter;
     uint64_t number, instance, cursor;
     uint32_t credit;
-    int greet; /* new: told the head even when there is nothing to send */
-    int refused;
-    uint64_t heard_ns;
-    unsigned char *types; /* u8 length and bytes each */
-    size_t types_len;
+    int greet;     /* new: told the head even when there is nothing to send */
+    int refused;   /* the error that it gets instead of events */
+    int refuse_it; /* the refusal is not sent yet */
+    char why[sizeof((struct azoth_error *)0)->message];
+    uint32_t tries; /* sends in a row that the transport did not take */
+    uint64_t retry_ns, heard_ns;
     struct pipe_end *out;
     int row;
 };
@@ -62,79 +69,6 @@ struct feed {
     uint64_t head; /* as last seen in a snapshot */
     struct buf frames, message;
 };
-
-#ifdef AZOTH_FAULTS
-/* AZOTH_FEED_FAULTS="loss=10,dup=10,reorder=10,late=10,seed=N": what a transport may do, in
- * percent. */
-struct faults {
-    int read, loss, dup, reorder, late;
-    uint64_t seed;
-    struct buf held;
-    struct pipe_end *held_to;
-};
-static struct faults faults;
-
-static int fault_value(const char *text, const char *name)
-{
-    const char *at = text ? strstr(text, name) : NULL;
-    return at ? atoi(at + strlen(name)) : 0;
-}
-
-static int chance(int percent)
-{
-    faults.seed ^= faults.seed << 13;
-    faults.seed ^= faults.seed >> 7;
-    faults.seed ^= faults.seed << 17;
-    return (int)(faults.seed % 100) < percent;
-}
-
-static int send_batch(struct pipe_end *out, struct azoth_bytes m)
-{
-    if (!faults.read) {
-        const char *text = getenv("AZOTH_FEED_FAULTS");
-        faults = (struct faults){1,
-                                 fault_value(text, "loss="),
-                                 fault_value(text, "dup="),
-                                 fault_value(text, "reorder="),
-                                 fault_value(text, "late="),
-                                 (uint64_t)fault_value(text, "seed=") | 1,
-                                 {0},
-                                 NULL};
-    }
-    if (chance(faults.loss))
-        return 0;
-    int rc = 0;
-    if ((chance(faults.reorder) || chance(faults.late)) && !faults.held_to) {
-        buf_clear(&faults.held);
-        if (buf_add(&faults.held, m.ptr, m.len) == 0)
-            faults.held_to = out; /* comes behind a later one */
-    } else {
-        rc = pipe_send(out, m, 0, NULL);
-        if (!rc && chance(faults.dup))
-            pipe_send(out, m, 0, NULL);
-    }
-    if (faults.held_to == out && chance(50)) {
-        pipe_send(out, buf_bytes(&faults.held), 0, NULL);
-        faults.held_to = NULL;
-    }
-    return rc;
-}
-
-static void forget_held(const struct pipe_end *out)
-{
-    if (faults.held_to == out)
-        faults.held_to = NULL;
-}
-#else
-static int send_batch(struct pipe_end *out, struct azoth_bytes m)
-{
-    return pipe_send(out, m, 0, NULL);
-}
-static void forget_held(const struct pipe_end *out)
-{
-    (void)out;
-}
-#endif
 
 int feed_open(const struct feed_options *o, struct store *store, struct gauges *gauges,
               struct feed **ret, struct azoth_error *err)
@@ -157,9 +91,9 @@ int feed_open(const struct feed_options *o, struct store *store, struct gauges *
 
 static void drop(struct subscription *s)
 {
-    forget_held(s->out);
+    feed_send_forget(s->out);
     pipe_close(s->out);
-    free(s->types);
+    free(s->filter.types);
     memset(s, 0, sizeof *s);
 }
 
@@ -199,31 +133,70 @@ uint32_t feed_subscriptions(const struct feed *f)
 int feed_waits(const struct feed *f)
 {
     for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
-        if (f->sub[i].used && f->sub[i].credit && !f->sub[i].refused)
+        if (f->sub[i].used && f->sub[i].credit)
             return 1;
     return 0;
 }
 
+uint64_t feed_retry_ns(const struct feed *f)
+{
+    uint64_t first = 0;
+    for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        const struct subscription *s = &f->sub[i];
+        if (s->used && s->retry_ns && (first == 0 || s->retry_ns < first))
+            first = s->retry_ns;
+    }
+    return first;
+}
+
 /* ---- sending ---- */
 
-static int send_to(struct feed *f, struct subscription *s, struct wire_batch *b)
+/* 1 when the transport took it, 0 when it did not (the try is counted), NOMEM, IO. */
+static int send_to(struct feed *f, struct subscription *s, struct wire_batch *b, uint64_t now_ns,
+                   struct azoth_error *err)
 {
     buf_clear(&f->message);
     b->subscription = s->number;
+    b->head = f->head;
     int rc = wire_batch_encode(&f->message, b);
-    return rc ? rc : send_batch(s->out, buf_bytes(&f->message));
+    if (!rc)
+        rc = feed_send(s->out, buf_bytes(&f->message));
+    if (rc && rc != AZOTH_ERR_BUSY)
+        return error_set(err, rc, "sending a batch to %s", s->name);
+    if (!rc) {
+        s->tries = 0;
+        s->retry_ns = 0;
+        return 1;
+    }
+    if (s->tries < TRIES_MAX) {
+        s->retry_ns = now_ns + (NS_PER_MS << s->tries++);
+    } else {
+        s->credit = 0;
+        s->refuse_it = 0;
+        s->retry_ns = 0;
+    }
+    return 0;
 }
 
-static void refuse(struct feed *f, struct subscription *s, int code, const char *why)
+static void refuse(struct subscription *s, int code, const char *why)
+{
+    s->refused = code;
+    s->refuse_it = 1;
+    s->credit = 0;
+    snprintf(s->why, sizeof s->why, "%s", why);
+}
+
+static int send_refusal(struct feed *f, struct subscription *s, uint64_t now_ns,
+                        struct azoth_error *err)
 {
     struct wire_batch b = {.first = s->cursor + 1,
                            .last = s->cursor,
-                           .head = f->head,
-                           .code = code,
-                           .message = bytes_str(why)};
-    s->refused = 1;
-    s->credit = 0;
-    send_to(f, s, &b);
+                           .code = s->refused,
+                           .message = bytes_str(s->why)};
+    int rc = send_to(f, s, &b, now_ns, err);
+    if (rc > 0)
+        s->refuse_it = 0;
+    return rc;
 }
 
 /* ---- requests ---- */
@@ -237,7 +210,8 @@ static struct subscription *find(struct feed *f, const struct wire_pull *m)
             none = none ? none : s;
             continue;
         }
-        if (bytes_eq(bytes_str(s->name), m->name) && s->shard == m->shard && s->shards == m->shards)
+        if (bytes_eq(bytes_str(s->name), m->name) && s->filter.shard == m->shard &&
+            s->filter.shards == m->shards)
             return s;
     }
     return none;
@@ -246,42 +220,6 @@ static struct subscription *find(struct feed *f, const struct wire_pull *m)
 static void text_of(char *out, size_t size, struct azoth_bytes b)
 {
     snprintf(out, size, "%.*s", (int)b.len, b.len ? (const char *)b.ptr : "");
-}
-
-/* Is the event at the projector's cursor the one that it applied? */
-static int same_history(struct feed *f, const struct wire_pull *m, char *why, size_t size)
-{
-    struct snapshot *sn;
-    struct store_head head;
-    struct event_scan *es = NULL;
-    struct event_record ev;
-    struct azoth_bytes raw;
-    if (memcmp(m->uuid, store_identity(f->store)->uuid, 16) != 0) {
-        snprintf(why, size, "the projection follows another database (UUID)");
-        return 0;
-    }
-    if (snapshot_begin(f->store, &sn, NULL))
-        return -1;
-    int ok = -1;
-    if (snapshot_head(sn, &head, NULL) == 0) {
-        f->head = head.event;
-        if (m->cursor > head.event) {
-            snprintf(why, size, "cursor %llu is beyond the log's head %llu",
-                     (unsigned long long)m->cursor, (unsigned long long)head.event);
-            ok = 0;
-        } else if (m->cursor == 0) {
-            ok = 1;
-        } else if (event_scan_open(sn, m->cursor, m->cursor + 1, &es, NULL) == 0 &&
-                   event_scan_next(es, &ev, &raw, NULL) == 1) {
-            ok = record_checksum(raw) == m->cursor_check;
-            if (!ok)
-                snprintf(why, size, "event %llu is not the one that was applied",
-                         (unsigned long long)m->cursor);
-        }
-    }
-    event_scan_close(es);
-    snapshot_end(sn);
-    return ok;
 }
 
 static int subscribe(struct feed *f, struct subscription *s, const struct wire_pull *m)
@@ -293,8 +231,8 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
         s->used = 1;
         s->row = -1;
         text_of(s->name, sizeof s->name, m->name);
-        s->shard = m->shard;
-        s->shards = m->shards;
+        s->filter.shard = m->shard;
+        s->filter.shards = m->shards;
     }
     if (!s->out || strcmp(endpoint, s->endpoint) != 0) {
         struct pipe_end *out;
@@ -302,32 +240,38 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
             drop(s);
             return 0;
         }
-        forget_held(s->out);
+        feed_send_forget(s->out);
         pipe_close(s->out);
         s->out = out;
         snprintf(s->endpoint, sizeof s->endpoint, "%s", endpoint);
     }
-    free(s->types);
-    s->types = malloc(m->types.len + 1);
-    if (!s->types) {
+    free(s->filter.types);
+    s->filter.types = malloc(m->types.len + 1);
+    if (!s->filter.types) {
         drop(s);
         return 0;
     }
-    s->types_len = m->types.len;
+    s->filter.types_len = m->types.len;
     if (m->types.len)
-        memcpy(s->types, m->types.ptr, m->types.len);
-    text_of(s->shard_by, sizeof s->shard_by, m->shard_by);
+        memcpy(s->filter.types, m->types.ptr, m->types.len);
+    text_of(s->filter.shard_by, sizeof s->filter.shard_by, m->shard_by);
     s->number = m->subscription;
     s->instance = m->instance;
     s->cursor = m->cursor;
     s->credit = m->credit_bytes;
-    s->refused = 0;
+    s->refused = s->refuse_it = 0;
+    s->tries = 0;
+    s->retry_ns = 0;
     s->greet = 1;
-    char why[160];
-    int ok = same_history(f, m, why, sizeof why);
-    if (ok == 0)
-        refuse(f, s, AZOTH_ERR_DIVERGED, why);
-    else if (ok < 0)
+    struct azoth_error why = {0};
+    int rc = 0;
+    if (memcmp(m->uuid, store_identity(f->store)->uuid, 16) != 0)
+        rc = error_set(&why, AZOTH_ERR_DIVERGED, "the projection follows another database (UUID)");
+    else
+        rc = feed_same_history(f->store, m->cursor, m->cursor_check, &f->head, &why);
+    if (rc == AZOTH_ERR_DIVERGED || feed_is_damage(rc))
+        refuse(s, rc, why.message);
+    else if (rc)
         s->credit = 0; /* the store could not be read now: the projector will ask again */
     return 1;
 }
@@ -337,7 +281,7 @@ static void write_row(struct feed *f, struct subscription *s, const struct wire_
     if (!f->gauges)
         return;
     if (s->row < 0)
-        s->row = projection_row_claim(f->gauges, s->name, s->shard, s->shards);
+        s->row = projection_row_claim(f->gauges, s->name, s->filter.shard, s->filter.shards);
     if (s->row < 0)
         return;
     struct projection_shm *p = &f->gauges->projection[s->row];
@@ -365,6 +309,9 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     if (!s)
         return; /* the table is full: the projector goes on asking */
     int fresh = !s->used || s->number != m.subscription || s->instance != m.instance;
+    /* A projector counts its subscriptions up: one from before comes late. */
+    if (s->used && s->instance == m.instance && (int64_t)(m.subscription - s->number) < 0)
+        return;
     if (fresh && m.credit_bytes == 0 && !s->used)
         return; /* a report behind its own end */
     if (fresh && m.credit_bytes) {
@@ -373,111 +320,62 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     } else if (m.credit_bytes && m.cursor == s->cursor && !s->refused) {
         s->credit = m.credit_bytes;
     }
+    /* It takes no more: what it was granted before would only be sent to nobody. */
+    if (m.state == PROJECTION_FAILED || m.state == PROJECTION_STOPPED)
+        s->credit = 0;
     s->heard_ns = now_ns;
     write_row(f, s, &m);
 }
 
 /* ---- batches ---- */
 
-static int wanted_type(const struct subscription *s, struct azoth_bytes type)
+static void count_sent(struct feed *f, const struct subscription *s, const struct feed_look *l)
 {
-    if (s->types_len == 0)
-        return 1;
-    for (size_t at = 0; at + 1 <= s->types_len;) {
-        size_t n = s->types[at];
-        if (n > s->types_len - at - 1)
-            return 0;
-        if (n == type.len && memcmp(s->types + at + 1, type.ptr, n) == 0)
-            return 1;
-        at += 1 + n;
+    if (!f->gauges)
+        return;
+    gauge_add(&f->gauges->g->feed_batches, 1);
+    gauge_add(&f->gauges->g->feed_events, l->wanted);
+    gauge_add(&f->gauges->g->feed_bytes, f->frames.len);
+    if (s->row < 0)
+        return;
+    gauge_add(&f->gauges->projection[s->row].events_sent, l->wanted);
+    gauge_add(&f->gauges->projection[s->row].bytes_sent, f->frames.len);
+}
+
+/* 1 when something was sent, 0 when not, or an error that ends the feed. */
+static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct azoth_error *err)
+{
+    struct feed_look l;
+    struct azoth_error why = {0};
+    if (s->refuse_it)
+        return send_refusal(f, s, now_ns, err);
+    int rc = feed_look(f->store, &s->filter, s->cursor, s->credit, &f->frames, &l, &why);
+    if (feed_is_damage(rc)) {
+        refuse(s, rc, why.message);
+        return send_refusal(f, s, now_ns, err);
     }
-    return 0;
-}
-
-/* The shard of an event: by its stream key, or by a field of its payload. */
-static int wanted_shard(const struct subscription *s, const struct event_record *ev)
-{
-    if (s->shards == 1)
-        return 1;
-    if (s->shard_by[0] != ':')
-        return XXH64(ev->key.ptr, ev->key.len, 0) % s->shards == s->shard;
-    json_t *o = json_loadb(ev->payload.ptr, ev->payload.len, JSON_ALLOW_NUL, NULL);
-    const json_t *v = json_object_get(o, s->shard_by + 1);
-    char *text = v ? json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS) : NULL;
-    uint64_t h = text ? XXH64(text, strlen(text), 0) : 0;
-    free(text);
-    json_decref(o);
-    return h % s->shards == s->shard;
-}
-
-/* Fills f->frames from the subscription's cursor; moves *ret_last over what was looked at. */
-static int look(struct feed *f, const struct subscription *s, uint64_t *ret_last,
-                uint32_t *ret_check, struct azoth_error *err)
-{
-    struct snapshot *sn;
-    struct store_head head;
-    struct event_scan *es = NULL;
-    struct event_record ev;
-    struct azoth_bytes raw;
-    buf_clear(&f->frames);
-    int rc = snapshot_begin(f->store, &sn, err);
-    if (rc)
+    if (rc) {
+        if (err)
+            *err = why;
         return rc;
-    rc = snapshot_head(sn, &head, err);
-    if (!rc) {
-        f->head = head.event;
-        rc = event_scan_open(sn, s->cursor + 1, 0, &es, err);
     }
-    uint32_t events = 0;
-    size_t bytes = 0, credit = s->credit < LOOK_BYTES ? s->credit : LOOK_BYTES;
-    while (!rc && events < LOOK_EVENTS && bytes < LOOK_BYTES && f->frames.len < credit) {
-        int got = event_scan_next(es, &ev, &raw, err);
-        if (got <= 0) {
-            rc = got;
-            break;
-        }
-        int wanted = wanted_type(s, ev.type) && wanted_shard(s, &ev);
-        if (wanted && f->frames.len && f->frames.len + RECORD_FRAME_HEADER + raw.len > credit)
-            break;
-        if (wanted)
-            rc = record_frame_add(&f->frames, ev.id, raw);
-        *ret_last = ev.id;
-        *ret_check = record_checksum(raw);
-        bytes += raw.len;
-        events++;
-    }
-    event_scan_close(es);
-    snapshot_end(sn);
-    return rc;
-}
-
-static int serve(struct feed *f, struct subscription *s, struct azoth_error *err)
-{
-    struct wire_batch b = {.first = s->cursor + 1, .last = s->cursor};
-    int rc = look(f, s, &b.last, &b.last_check, err);
-    if (rc)
-        return rc;
-    if (b.last == s->cursor && !s->greet)
+    f->head = l.head;
+    if (l.last == s->cursor && !s->greet)
         return 0;
-    b.head = f->head;
-    b.frames = buf_bytes(&f->frames);
-    rc = send_to(f, s, &b);
-    if (rc == AZOTH_ERR_BUSY)
-        return 0; /* it takes no more now; it will ask again */
-    if (rc)
-        return error_set(err, rc, "sending a batch to %s", s->name);
+    struct wire_batch b = {.first = s->cursor + 1,
+                           .last = l.last,
+                           .last_check = l.last_check,
+                           .frames = buf_bytes(&f->frames)};
+    rc = send_to(f, s, &b, now_ns, err);
+    if (rc <= 0)
+        return rc;
     CRASH_POINT(feed_sent);
     s->greet = 0;
-    if (b.last == s->cursor)
+    if (l.last == s->cursor)
         return 1;
     s->credit = 0;
-    s->cursor = b.last;
-    if (f->gauges) {
-        gauge_add(&f->gauges->g->feed_batches, 1);
-        gauge_add(&f->gauges->g->feed_bytes, f->frames.len);
-        if (s->row >= 0)
-            gauge_add(&f->gauges->projection[s->row].bytes_sent, f->frames.len);
-    }
+    s->cursor = l.last;
+    count_sent(f, s, &l);
     return 1;
 }
 
@@ -515,9 +413,9 @@ int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
     f->turn++;
     for (uint32_t k = 0; k < SUBSCRIPTIONS_MAX; k++) {
         struct subscription *s = &f->sub[(f->turn + k) % SUBSCRIPTIONS_MAX];
-        if (!s->used || !s->credit || s->refused)
+        if (!s->used || !(s->credit || s->refuse_it) || now_ns < s->retry_ns)
             continue;
-        rc = serve(f, s, err);
+        rc = serve(f, s, now_ns, err);
         if (rc < 0)
             return rc;
         work += rc;

@@ -24,14 +24,17 @@ void feed_close(struct feed *f);
 void feed_set_gauges(struct feed *f, struct gauges *gauges);
 
 /*
- * Takes the requests that have come, then gives each subscription with credit one batch, in turn; one
- * short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do until a request
- * comes (feed_poll_fd) or, if feed_waits() says so, until there are new events. Errors: CORRUPT, GAP,
- * IO of the store.
+ * Takes the requests that have come, then gives each subscription with credit one batch, in turn;
+ * one short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do until a
+ * request comes (feed_poll_fd), if feed_waits() says so until there are new events, and at the
+ * latest at feed_retry_ns(). Damage in the log (GAP, CORRUPT, FORMAT) is told to the projector that
+ * comes to it; errors here are what the store or a socket could not do: IO, NOMEM, FULL.
  */
 int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err);
 /* 1 when a subscription has credit and is at the head: new events are waited for. */
 int feed_waits(const struct feed *f);
+/* When what a transport did not take is tried again; 0: nothing is. */
+uint64_t feed_retry_ns(const struct feed *f);
 int feed_poll_fd(const struct feed *f);
 uint32_t feed_subscriptions(const struct feed *f);
 

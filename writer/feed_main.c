@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define TICK_MS 1000
+#define TICK_NS (TICK_MS * NS_PER_MS)
 
 static const char usage[] =
     "usage: azoth-feed --dir DIR | --instance NAME  [--feed-listen ENDPOINT] [--SECTION-KEY VALUE "
@@ -57,7 +58,7 @@ static void *waker_main(void *arg)
         w->busy = 1;
         pthread_mutex_unlock(&w->lock);
         atomic_store(&h->head_waiters, 1);
-        shm_wait(&h->head_seq, seen, SHM_WAIT_SLICE_NS);
+        shm_wait(&h->head_seq, seen, TICK_NS);
         int news = atomic_load(&h->head_seq) != seen;
         pthread_mutex_lock(&w->lock);
         w->busy = 0;
@@ -81,12 +82,23 @@ static void waker_arm(struct waker *w, struct segment *s, uint32_t seen)
 }
 
 /* Returns when the thread does not look at the segment any more. */
-static void waker_disarm(struct waker *w)
+static void waker_disarm(struct waker *w, struct segment *s)
 {
     pthread_mutex_lock(&w->lock);
     w->segment = NULL;
-    while (w->busy)
-        pthread_cond_wait(&w->wake, &w->lock);
+    while (w->busy) {
+        /* Others who sleep there look again and sleep on. Repeated: it may only be about to sleep.
+         */
+        struct timespec until;
+        shm_wake(&s->header->head_seq, 1 << 30);
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += (long)NS_PER_MS;
+        if (until.tv_nsec >= (long)NS_PER_S) {
+            until.tv_nsec -= (long)NS_PER_S;
+            until.tv_sec++;
+        }
+        pthread_cond_clockwait(&w->wake, &w->lock, CLOCK_MONOTONIC, &until);
+    }
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -101,11 +113,12 @@ struct server {
     struct waker waker;
     int place_fd;
     uint64_t attached_ns;
+    int attach_failed; /* why the last try failed, told already */
 };
 
 static void detach(struct server *s)
 {
-    waker_disarm(&s->waker);
+    waker_disarm(&s->waker, s->segment);
     feed_set_gauges(s->feed, NULL);
     participant_leave(s->participant);
     gauges_detach(s->gauges);
@@ -135,10 +148,14 @@ static void attach(struct server *s, uint64_t now_ns)
         rc = participant_join(s->segment, s->program.dir, PARTICIPANT_FEED, "azoth-feed",
                               &s->participant, &err);
     if (rc) {
-        log_error(LOG_LEVEL_WARN, "cannot attach", &err);
+        /* Once for each reason: it is tried every second. */
+        if (rc != s->attach_failed)
+            log_error(LOG_LEVEL_WARN, "cannot attach", &err);
+        s->attach_failed = rc;
         detach(s);
         return;
     }
+    s->attach_failed = 0;
     if (s->segment->header->device != id->device || s->segment->header->inode != id->inode) {
         /* We read a file that is not the database any more: a new process reads the new one. */
         log_line(LOG_LEVEL_WARN, "the data file was replaced: stopping to be started again");
@@ -147,16 +164,19 @@ static void attach(struct server *s, uint64_t now_ns)
     feed_set_gauges(s->feed, s->gauges);
 }
 
-static void wait_for_work(struct server *s, uint32_t seen)
+static void wait_for_work(struct server *s, uint32_t seen, uint64_t now_ns)
 {
     if (s->segment && feed_waits(s->feed))
         waker_arm(&s->waker, s->segment, seen);
     struct pollfd fds[] = {{.fd = s->service.signal_fd, .events = POLLIN},
                            {.fd = feed_poll_fd(s->feed), .events = POLLIN},
                            {.fd = s->waker.event_fd, .events = POLLIN}};
-    /* Without a segment nobody announces commits. */
-    int timeout = !s->segment && feed_waits(s->feed) ? 100 : TICK_MS;
-    poll(fds, 3, timeout);
+    uint64_t retry = feed_retry_ns(s->feed), timeout = TICK_MS;
+    if (retry)
+        timeout = retry > now_ns ? (retry - now_ns) / NS_PER_MS + 1 : 0;
+    if (timeout > TICK_MS)
+        timeout = TICK_MS;
+    poll(fds, 3, (int)timeout);
     eventfd_t n;
     if (fds[2].revents)
         eventfd_read(s->waker.event_fd, &n);
@@ -167,13 +187,15 @@ static int loop(struct server *s, struct azoth_error *err)
     while (!service_poll(&s->service)) {
         uint64_t now = clock_mono_ns();
         attach(s, now);
+        if (s->service.stopping)
+            break;
         uint32_t seen = s->segment ? atomic_load(&s->segment->header->head_seq) : 0;
         int n = feed_step(s->feed, now, err);
         if (n < 0)
             return n;
         service_heartbeat(&s->service, now);
         if (n == 0)
-            wait_for_work(s, seen);
+            wait_for_work(s, seen, now);
     }
     return 0;
 }
