@@ -44,7 +44,7 @@ FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
 SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c
 PROJECTOR := $(filter-out projector/main.c,$(wildcard projector/*.c))
-CLIENT := client/db.c client/transaction.c client/read.c client/remote.c
+CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) $(WORKERS) $(CLIENT)
@@ -59,6 +59,7 @@ MAIN_azoth-projector := projector/main.c
 
 # Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+FAULT := $(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c))
 HARNESS := tests/system/harness.c tests/system/bank.c
 SYSTEM := $(patsubst tests/system/%.c,%,$(wildcard tests/system/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -153,12 +154,12 @@ TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/sy
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
 test: all $(TESTS) $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
-	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
 
 # The programs and tests with crash points.
 FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
 .PHONY: faults
-faults: all $(BUILD)/tests/fault/test_faults $(BUILD)/tests/fault/shim.so
+faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so
 
 bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
 	AZOTH_BUILD=$(BUILD) tests/bench/run

@@ -17,6 +17,7 @@
     X(writer_committed)                                                                            \
     X(writer_one_completed)                                                                        \
     X(writer_completed)                                                                            \
+    X(reaper_chosen)                                                                               \
     X(reaper_marked)                                                                               \
     X(reaper_stripes_released)                                                                     \
     X(feed_sent)                                                                                   \

@@ -12,8 +12,14 @@
  * Invariant R1: a row is freed only after a pass over all slots found none that names it, and the
  * swap is from the very generation that was found dead: a new process on the row is not touched.
  * A dead process makes no new slots, so the pass misses none.
+ *
+ * Invariant R2: a slot is repaired only when its word was read before the row was seen to be still
+ * of the dead generation. Another reaper may have finished meanwhile and a new process joined on the
+ * row: what names the row then is the living one's, and is left alone.
  */
 #include "shm/reaper.h"
+
+#include "core/crash.h"
 
 static int slot_names(uint64_t word, uint32_t participant)
 {
@@ -25,8 +31,12 @@ static int reap_one(struct participant *self, uint32_t dead, uint64_t row_word)
     struct segment *s = self->segment;
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t word = atomic_load(&s->slot[i].word);
-        if (slot_names(word, dead))
-            slot_reap(self, i, word);
+        if (!slot_names(word, dead))
+            continue;
+        CRASH_POINT(reaper_chosen);
+        if (atomic_load(&s->participant[dead].word) != row_word)
+            return 0;
+        slot_reap(self, i, word);
     }
     for (uint32_t i = 0; i < s->slots; i++)
         if (slot_names(atomic_load(&s->slot[i].word), dead))
