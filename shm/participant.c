@@ -24,8 +24,16 @@
 #define PLACE_WRITER 1000000
 #define PLACE_FEED   1000001
 
+/* A lock on a byte that stands for an office of the whole database. */
+struct place {
+    int fd;
+    off_t at;
+    struct place *next;
+};
+
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct participant *list; /* of this process */
+static struct place *places;     /* of this process */
 
 /* Runs in a forked child: gives up the inherited descriptors, whose locks the parent still holds.
  */
@@ -36,7 +44,10 @@ static void child_after_fork(void)
         close(p->lock_fd);
         p->lock_fd = -1;
     }
+    for (struct place *p = places; p; p = p->next)
+        close(p->fd);
     list = NULL;
+    places = NULL;
     pthread_mutex_unlock(&list_lock);
 }
 
@@ -53,6 +64,12 @@ static void parent_after_fork(void)
 static void register_atfork(void)
 {
     pthread_atfork(before_fork, parent_after_fork, child_after_fork);
+}
+
+static void watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_atfork);
 }
 
 static int lock_file_open(const char *dir, struct azoth_error *err)
@@ -108,8 +125,7 @@ static void row_fill(struct participant_shm *row, enum participant_kind kind, co
 int participant_join(struct segment *s, const char *dir, enum participant_kind kind,
                      const char *name, struct participant **ret, struct azoth_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, register_atfork);
+    watch_forks();
     struct participant *p = calloc(1, sizeof *p);
     if (!p)
         return error_set(err, AZOTH_ERR_NOMEM, "a participant");
@@ -195,34 +211,79 @@ static off_t place_note(off_t place)
     return (place - PLACE_WRITER) * 100;
 }
 
-static int place_take(const char *dir, off_t place, const char *what, const char *program,
-                      int *ret_fd, struct azoth_error *err)
+static int place_taken_by_other(int fd, const char *dir, off_t at, const char *what,
+                                struct azoth_error *err)
 {
-    int fd = lock_file_open(dir, err);
-    if (fd < 0)
-        return fd;
     char note[101] = {0};
-    int got = byte_lock(fd, place);
-    if (got != 1) {
-        int e = errno;
-        ssize_t n = got == 0 ? pread(fd, note, 100, place_note(place)) : 0;
-        close(fd);
-        if (got < 0)
-            return error_errno(err, e, "%s/participants.lock", dir);
-        for (size_t at = strcspn(note, "\n"); at > 0 && note[at - 1] == ' '; at--)
-            note[at - 1] = 0;
-        note[strcspn(note, "\n")] = 0;
-        return error_set(err, AZOTH_ERR_WRITER_RUNNING, "%s: another %s holds this database: %s",
-                         dir, what, n > 0 && note[0] ? note : "unknown process");
-    }
-    snprintf(note, sizeof note, "%s pid %d", program ? program : what, (int)getpid());
+    ssize_t n = pread(fd, note, 100, place_note(at));
+    for (size_t end = strcspn(note, "\n"); end > 0 && note[end - 1] == ' '; end--)
+        note[end - 1] = 0;
+    note[strcspn(note, "\n")] = 0;
+    return error_set(err, AZOTH_ERR_WRITER_RUNNING, "%s: another %s holds this database: %s", dir,
+                     what, n > 0 && note[0] ? note : "unknown process");
+}
+
+static void place_sign(int fd, off_t at, const char *who)
+{
+    char note[101];
+    snprintf(note, sizeof note, "%s pid %d", who, (int)getpid());
     size_t len = strlen(note);
     memset(note + len, ' ', 99 - len);
     note[99] = '\n';
     /* Only a courtesy for the message: a full disk must not stop the writer. */
-    (void)!pwrite(fd, note, 100, place_note(place));
-    *ret_fd = fd;
+    (void)!pwrite(fd, note, 100, place_note(at));
+}
+
+static int place_take(const char *dir, off_t at, const char *what, const char *program,
+                      struct place **ret, struct azoth_error *err)
+{
+    watch_forks();
+    struct place *p = malloc(sizeof *p);
+    if (!p)
+        return error_set(err, AZOTH_ERR_NOMEM, "the %s's place", what);
+    int rc = 0;
+    pthread_mutex_lock(&list_lock); /* no fork between the descriptor and the list */
+    int fd = lock_file_open(dir, err);
+    if (fd < 0) {
+        rc = fd;
+        goto fail;
+    }
+    int got = byte_lock(fd, at);
+    if (got != 1) {
+        rc = got == 0 ? place_taken_by_other(fd, dir, at, what, err)
+                      : error_errno(err, errno, "%s/participants.lock", dir);
+        close(fd);
+        goto fail;
+    }
+    place_sign(fd, at, program ? program : what);
+    *p = (struct place){fd, at, places};
+    places = p;
+    pthread_mutex_unlock(&list_lock);
+    *ret = p;
     return 0;
+fail:
+    pthread_mutex_unlock(&list_lock);
+    free(p);
+    return rc;
+}
+
+void place_leave(struct place *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_lock(&list_lock);
+    struct place **link = &places;
+    while (*link && *link != p)
+        link = &(*link)->next;
+    if (*link) {
+        *link = p->next;
+        /* Unlocked before it is closed: a child that is being spawned holds a copy until its exec. */
+        struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = p->at, .l_len = 1};
+        fcntl(p->fd, F_OFD_SETLK, &l);
+        close(p->fd);
+    }
+    pthread_mutex_unlock(&list_lock);
+    free(p);
 }
 
 static int place_held(const char *dir, off_t place)
@@ -235,9 +296,10 @@ static int place_held(const char *dir, off_t place)
     return held;
 }
 
-int writer_place_take(const char *dir, const char *program, int *ret_fd, struct azoth_error *err)
+int writer_place_take(const char *dir, const char *program, struct place **ret,
+                      struct azoth_error *err)
 {
-    return place_take(dir, PLACE_WRITER, "writer", program, ret_fd, err);
+    return place_take(dir, PLACE_WRITER, "writer", program, ret, err);
 }
 
 int writer_place_held(const char *dir)
@@ -245,9 +307,10 @@ int writer_place_held(const char *dir)
     return place_held(dir, PLACE_WRITER);
 }
 
-int feed_place_take(const char *dir, const char *program, int *ret_fd, struct azoth_error *err)
+int feed_place_take(const char *dir, const char *program, struct place **ret,
+                    struct azoth_error *err)
 {
-    return place_take(dir, PLACE_FEED, "feed", program, ret_fd, err);
+    return place_take(dir, PLACE_FEED, "feed", program, ret, err);
 }
 
 int feed_place_held(const char *dir)

@@ -31,12 +31,19 @@ void participant_leave(struct participant *p);
 /* 1 when the row is LIVE and its process is gone. Never says so of `self`. A system call. */
 int participant_dead(const struct participant *self, uint32_t index);
 
-/* The writer's place: one process per data directory. WRITER_RUNNING tells who holds it (err).
- * *ret_fd keeps it until closed; O_CLOEXEC. */
-int writer_place_take(const char *dir, const char *program, int *ret_fd, struct azoth_error *err);
+/*
+ * The writer's place: one process per data directory. *ret keeps it until place_leave() or the death
+ * of this process; a forked child does not hold it on. WRITER_RUNNING tells who holds it (err),
+ * NO_DATABASE, NOMEM, PERMISSION, IO.
+ */
+struct place;
+int writer_place_take(const char *dir, const char *program, struct place **ret,
+                      struct azoth_error *err);
 int writer_place_held(const char *dir); /* 1 when a writer lives */
 /* The same for azoth-feed: one per data directory. */
-int feed_place_take(const char *dir, const char *program, int *ret_fd, struct azoth_error *err);
+int feed_place_take(const char *dir, const char *program, struct place **ret,
+                    struct azoth_error *err);
 int feed_place_held(const char *dir);
+void place_leave(struct place *p); /* NULL is accepted; not in a forked child */
 
 #endif

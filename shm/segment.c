@@ -108,6 +108,12 @@ static int object_create(const char *name, uint64_t bytes, unsigned mode, void *
     int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_errno(err, errno, "shared memory %s", name);
+    /* fchmod, not the mode of shm_open: the umask of a shell must not shut the group out. First, so
+     * that who attaches meanwhile finds it unfinished, not forbidden. */
+    if (fchmod(fd, mode)) {
+        rc = error_errno(err, errno, "shared memory %s", name);
+        goto fail;
+    }
     /* Allocated now: a later write to a full tmpfs would be SIGBUS. */
     int e = posix_fallocate(fd, 0, (off_t)bytes);
     if (e) {
@@ -117,12 +123,6 @@ static int object_create(const char *name, uint64_t bytes, unsigned mode, void *
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED) {
         rc = error_errno(err, errno, "shared memory %s", name);
-        goto fail;
-    }
-    /* fchmod, not the mode of shm_open: the umask of a shell must not shut the group out. */
-    if (fchmod(fd, mode)) {
-        rc = error_errno(err, errno, "shared memory %s", name);
-        munmap(p, bytes);
         goto fail;
     }
     close(fd);

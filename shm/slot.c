@@ -95,6 +95,20 @@ void slot_claim_wait(struct participant *p, uint64_t timeout_ns)
 
 /* ---- blocks ---- */
 
+void slot_block_wait(struct participant *p, uint32_t n, uint64_t timeout_ns)
+{
+    struct segment *s = p->segment;
+    struct header_shm *h = s->header;
+    uint32_t seen = atomic_load(&h->free_wake), none = 0;
+    /* Word is left before the look: blocks that are freed after it wake us. */
+    atomic_store(&h->free_waiters, 1);
+    for (uint32_t b = 0; b < s->blocks && none < n; b++)
+        none += atomic_load(&s->block_owner[b]) == 0;
+    if (none < n)
+        shm_wait(&h->free_wake, seen,
+                 timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS);
+}
+
 /* Takes n free blocks for the slot or none: two that each held half would wait for each other. */
 static int blocks_take(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t n, uint32_t *ret)
 {

@@ -29,6 +29,9 @@ int slot_claim(struct participant *p, struct slot *ret);
 /* Waits for a free slot at most timeout_ns (and never over SHM_WAIT_SLICE_NS). */
 void slot_claim_wait(struct participant *p, uint64_t timeout_ns);
 
+/* Waits until n blocks may be free, at most timeout_ns (and never over SHM_WAIT_SLICE_NS). */
+void slot_block_wait(struct participant *p, uint32_t n, uint64_t timeout_ns);
+
 /*
  * Stores which stripes will be taken (sorted, unique; INTENT_EXCLUSIVE in the top bit) and moves to
  * PREFLIGHT. More than SHM_INLINE_INTENTS need a block: 0, or BUSY when none is free now.

@@ -491,6 +491,11 @@ enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns)
     return result(f, now_ns);
 }
 
+int preflight_code(const struct preflight *f)
+{
+    return f->outcome.code;
+}
+
 void preflight_end(struct preflight *f, struct preflight_outcome *ret)
 {
     ensure(f->next == NEXT_NONE);
@@ -521,6 +526,14 @@ int preflight_conflict(const struct preflight *a, const struct preflight *b)
 
 /* ---- waiting ---- */
 
+static uint32_t blocks_wanted(struct preflight *f)
+{
+    if (f->next == NEXT_INTEND)
+        return 1;
+    size_t bytes = f->request.hooks.run ? txn_image(&f->out).len : f->request.image.len;
+    return (uint32_t)((bytes + SHM_BLOCK_BYTES - 1) / SHM_BLOCK_BYTES);
+}
+
 void preflight_wait(struct preflight *f, uint64_t now_ns)
 {
     uint64_t left = f->request.deadline_ns > now_ns ? f->request.deadline_ns - now_ns : 0;
@@ -536,8 +549,11 @@ void preflight_wait(struct preflight *f, uint64_t now_ns)
     case PREFLIGHT_WANTS_STRIPE:
         stripe_wait(s, f->slot.index, f->slot.ticket, f->intent[f->held], left);
         break;
-    case PREFLIGHT_WANTS_SLOT:
     case PREFLIGHT_WANTS_BLOCKS:
+        slot_block_wait(f->participant, blocks_wanted(f),
+                        left < NS_PER_MS * 10 ? left : NS_PER_MS * 10);
+        break;
+    case PREFLIGHT_WANTS_SLOT:
         slot_claim_wait(f->participant, left < NS_PER_MS * 10 ? left : NS_PER_MS * 10);
         break;
     case PREFLIGHT_SUBMITTED:

@@ -75,6 +75,8 @@ void preflight_begin(struct preflight *f, const struct preflight_request *r);
 /* Goes as far as it can without waiting. Never blocks, but for the callback and LMDB page faults.
  */
 enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns);
+/* After PREFLIGHT_DONE: 0 committed, or why not. */
+int preflight_code(const struct preflight *f);
 /* After PREFLIGHT_DONE: takes the outcome; f may begin again. */
 void preflight_end(struct preflight *f, struct preflight_outcome *ret);
 /* Waits for what the last step wanted, at most SHM_WAIT_SLICE_NS and not beyond the deadline; reaps

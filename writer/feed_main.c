@@ -111,7 +111,7 @@ struct server {
     struct gauges *gauges;
     struct participant *participant;
     struct waker waker;
-    int place_fd;
+    struct place *place;
     uint64_t attached_ns;
     int attach_failed; /* why the last try failed, told already */
 };
@@ -203,7 +203,7 @@ static int loop(struct server *s, struct azoth_error *err)
 static int open_parts(struct server *s, struct azoth_error *err)
 {
     char endpoint[256];
-    int rc = feed_place_take(s->program.dir, "azoth-feed", &s->place_fd, err);
+    int rc = feed_place_take(s->program.dir, "azoth-feed", &s->place, err);
     if (!rc)
         rc = store_open(s->program.dir, 0, &s->store, err);
     if (!rc)
@@ -243,7 +243,7 @@ static int serve(struct server *s, struct azoth_error *err)
     feed_close(s->feed);
     store_close(s->store);
     close(s->waker.event_fd);
-    close(s->place_fd);
+    place_leave(s->place);
     service_fini(&s->service);
     if (!rc)
         log_line(LOG_LEVEL_NOTICE, "stopped");

@@ -42,7 +42,7 @@
 struct writer {
     struct writer_options options;
     char dir[4096];
-    int place_fd;
+    struct place *place;
     struct store *store;
     struct append *append;
     struct segment *segment;
@@ -58,6 +58,9 @@ struct writer {
     uint32_t pending_len;
     uint64_t closed;              /* pending with seq < closed may be applied (W3) */
     uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
+    uint64_t stop_seq;            /* what was submitted from here on is the next writer's */
+    uint64_t pause_seen_ns;       /* the end of the pause that is asked for, or 0 */
+    uint64_t pause_seq;           /* what was submitted before it was seen is finished first */
 
     /* The batch that is being made. */
     struct slot_taken batch[SHM_SLOTS_MAX];
@@ -205,7 +208,7 @@ static int open_parts(struct writer *w, struct azoth_error *err)
     /* The place is a lock in the directory: that comes first. */
     if (w->options.create && mkdir(w->dir, 0770) && errno != EEXIST)
         return error_errno(err, errno, "%s", w->dir);
-    int rc = writer_place_take(w->dir, w->options.program, &w->place_fd, err);
+    int rc = writer_place_take(w->dir, w->options.program, &w->place, err);
     if (rc)
         return rc;
     char path[4200];
@@ -242,7 +245,7 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     if (!w)
         return error_set(err, AZOTH_ERR_NOMEM, "the writer");
     w->options = *o;
-    w->place_fd = -1;
+    w->stop_seq = UINT64_MAX;
     w->limits = (struct append_limits){o->id_count, o->id_time_ms};
     snprintf(w->dir, sizeof w->dir, "%s", o->dir);
     int rc = open_parts(w, err);
@@ -448,12 +451,18 @@ static int batch_full(const struct writer *w)
            w->batch_bytes >= w->options.batch_bytes;
 }
 
+static int pending_before(const struct writer *w, uint64_t seq)
+{
+    return w->pending_len && w->pending[0].seq < seq;
+}
+
 /* Applies pending ones and takes again, until nothing new has come or the batch is full. */
 static int gather(struct writer *w, struct azoth_error *err)
 {
     for (;;) {
         uint32_t fresh = take(w), i = 0;
-        for (; i < w->pending_len && w->pending[i].seq < w->closed && !batch_full(w); i++) {
+        uint64_t end = w->closed < w->stop_seq ? w->closed : w->stop_seq;
+        for (; i < w->pending_len && w->pending[i].seq < end && !batch_full(w); i++) {
             int rc = decide(w, &w->pending[i], err);
             if (rc) {
                 /* Undecided: it goes into the retry with the others. */
@@ -463,7 +472,8 @@ static int gather(struct writer *w, struct azoth_error *err)
             }
         }
         drop_first_pending(w, i);
-        if ((fresh == 0 && w->pending_len == 0) || batch_full(w))
+        if (batch_full(w) || ((fresh == 0 || w->stop_seq != UINT64_MAX) &&
+                              !pending_before(w, w->stop_seq)))
             return 0;
     }
 }
@@ -476,14 +486,20 @@ static int paused(struct writer *w, uint64_t now_ns)
     struct header_shm *h = w->segment->header;
     uint64_t until = atomic_load(&h->pause_until_ns);
     if (until <= now_ns) {
+        w->pause_seen_ns = 0;
         if (atomic_exchange(&h->paused, 0)) {
             atomic_fetch_add(&h->pause_wake, 1);
             shm_wake(&h->pause_wake, 1 << 30);
         }
         return 0;
     }
-    if (!atomic_load(&h->paused))
-        return 0; /* what is submitted is finished first */
+    if (!atomic_load(&h->paused)) {
+        /* What is submitted is finished first. New work keeps coming: only what was there counts. */
+        if (w->pause_seen_ns != until)
+            w->pause_seq = atomic_load(&h->queue_seq);
+        w->pause_seen_ns = until;
+        return 0;
+    }
     take(w);
     uint32_t kept = 0;
     struct txn_result none = {0};
@@ -503,11 +519,12 @@ static int paused(struct writer *w, uint64_t now_ns)
     return 1;
 }
 
-/* After a step that left nothing undecided: the pause takes effect. */
-static void pause_if_asked(struct writer *w, uint64_t now_ns)
+/* After a step, which has taken at least once since the pause was seen: it takes effect when nothing
+ * older is undecided. */
+static void pause_if_asked(struct writer *w)
 {
     struct header_shm *h = w->segment->header;
-    if (atomic_load(&h->pause_until_ns) > now_ns && !atomic_load(&h->paused)) {
+    if (w->pause_seen_ns && !pending_before(w, w->pause_seq) && !atomic_load(&h->paused)) {
         atomic_store(&h->paused, 1);
         atomic_fetch_add(&h->pause_wake, 1);
         shm_wake(&h->pause_wake, 1 << 30);
@@ -534,7 +551,7 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
     if (paused(w, now_ns))
         return 0;
     if (w->pending_len == 0 && take(w) == 0) {
-        pause_if_asked(w, now_ns);
+        pause_if_asked(w);
         return 0;
     }
     CRASH_POINT(writer_taken);
@@ -556,6 +573,7 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
         w->failed = 1;
         return rc;
     }
+    pause_if_asked(w);
     return (int)n;
 }
 
@@ -594,14 +612,12 @@ static void drain(struct writer *w)
 {
     ensure(w->segment != NULL);
     atomic_store(&w->segment->header->writer_state, WRITER_DRAINING);
-    uint64_t last = atomic_load(&w->segment->header->queue_seq);
-    for (;;) {
-        int n = writer_step(w, clock_mono_ns(), NULL);
-        if (n < 0 || (n == 0 && (w->pending_len == 0 || w->pending[0].seq >= last)) ||
-            atomic_load(&w->segment->header->paused))
+    w->stop_seq = atomic_load(&w->segment->header->queue_seq);
+    /* Two takes see all of it (W3); while paused the rest waits for the next writer. */
+    for (int quiet = 0; quiet < 2;) {
+        if (writer_step(w, clock_mono_ns(), NULL) < 0 || atomic_load(&w->segment->header->paused))
             return;
-        if (n > 0 && w->pending_len && w->pending[0].seq >= last)
-            return;
+        quiet = pending_before(w, w->stop_seq) ? 0 : quiet + 1;
     }
 }
 
@@ -632,8 +648,7 @@ void writer_close(struct writer *w)
     segment_detach(w->segment);
     gauges_detach(w->gauges);
     store_close(w->store);
-    if (w->place_fd >= 0)
-        close(w->place_fd);
+    place_leave(w->place);
     buf_fini(&w->image);
     free(w);
 }
