@@ -3,28 +3,33 @@
  *
  * Happy path: a call gets a number, is sent to the next endpoint in turn, and its answer finds it by
  * that number. Failure modes:
- *   a worker dies with the request      nothing tells us: after some silence it is sent again, to the
- *                                       next endpoint. The request id makes that harmless
+ *   a worker dies with the request      its connection breaks: sent again at once, to the next
+ *                                       endpoint. The request id makes that harmless
+ *   a worker is stopped or slow         after some silence the request is sent to the next endpoint.
+ *                                       A refusal is held until no other copy can commit (copies.h)
  *   nanomsg drops an answer             (a raw REP socket does, on a connection that is still busy with
  *                                       another answer): as above
  *   an answer comes twice, or too late  its number is not in the table any more: dropped
- *   a peer died inside a message        nanomsg would parse rubbish from then on: a socket on which
- *                                       calls stay silent is closed and made anew
+ *   a peer died inside a message        nanomsg would parse rubbish from then on: a socket that does
+ *                                       not even answer a ping is closed and made anew
  *   the deadline passes                 UNREACHABLE if no worker ever took it, else OUTCOME_UNKNOWN
  *
  * One lock for table and calls; sockets have their own, so that a slow send holds up no answer.
  */
 #include "client/internal.h"
 
+#include "client/copies.h"
 #include "core/clock.h"
 #include "core/reqrep.h"
 
 #include <string.h>
 
-#define ENDPOINTS_MAX 16u
+#define ENDPOINTS_MAX REMOTE_ENDPOINTS_MAX
 #define CALLS_MAX     4096u /* a power of two: the low bits of a number are the place in the table */
 #define RESEND_NS     (300 * NS_PER_MS)
 #define TICK_MS       50
+#define PING_NS       (300 * NS_PER_MS)
+#define PING_NUMBER   0x7fffffffu /* no call has it */
 
 struct call {
     uint32_t number;
@@ -33,6 +38,8 @@ struct call {
     uint64_t deadline_ns, sent_ns, resend_ns;
     uint32_t endpoint;
     int taken;   /* a transport took it at least once */
+    int refused; /* a copy was refused, and another may yet commit: image is that answer */
+    struct copies copies;
     int sending; /* its message is being read without the lock: not to be collected yet */
     int ended, code;
     struct azoth_error error;
@@ -50,7 +57,9 @@ struct endpoint {
     struct reqrep *socket;
     pthread_t thread;
     uint32_t index;
-    uint64_t silent_since_ns; /* a resend found it silent */
+    /* Of the receiver's thread alone. */
+    uint64_t pinged_ns;             /* and nothing heard since; or 0 */
+    uint32_t breaks, breaks_before; /* seen; of the sockets before this one */
 };
 
 struct remote {
@@ -66,11 +75,16 @@ struct remote {
 
 /* ---- sockets ---- */
 
-static int endpoint_send(struct endpoint *e, uint32_t number, struct azoth_bytes message)
+/* *ret_breaks: how many connections had broken before the one that took it. A break in this very
+ * moment counts as before: the copy may be on the next connection, so it must not count as dead. */
+static int endpoint_send(struct endpoint *e, uint32_t number, struct azoth_bytes message,
+                         uint32_t *ret_breaks)
 {
     pthread_mutex_lock(&e->lock);
     int rc = e->socket ? reqrep_request(e->socket, number, message, TICK_MS, NULL)
                        : AZOTH_ERR_UNREACHABLE;
+    if (e->socket)
+        *ret_breaks = e->breaks_before + reqrep_breaks(e->socket);
     pthread_mutex_unlock(&e->lock);
     return rc;
 }
@@ -82,6 +96,7 @@ static void endpoint_renew(struct endpoint *e)
         return;
     pthread_mutex_lock(&e->lock);
     struct reqrep *old = e->socket;
+    e->breaks_before += reqrep_breaks(old);
     e->socket = fresh;
     pthread_mutex_unlock(&e->lock);
     reqrep_close(old);
@@ -93,12 +108,21 @@ static int call_send(struct remote *r, struct call *c, uint32_t number, struct a
 {
     for (uint32_t i = 0; i < r->endpoints; i++) {
         uint32_t at = (first + i) % r->endpoints;
-        if (endpoint_send(&r->endpoint[at], number, message) == 0) {
+        uint32_t breaks;
+        if (endpoint_send(&r->endpoint[at], number, message, &breaks) == 0) {
             c->endpoint = at;
+            copies_sent(&c->copies, at, breaks);
             return 0;
         }
     }
     return AZOTH_ERR_UNREACHABLE;
+}
+
+/* The worker gives up a little before we do, so that its reason is heard. */
+static uint32_t worker_deadline_ms(uint64_t left_ns)
+{
+    uint64_t ms = left_ns / NS_PER_MS, margin = ms / 10 < 50 ? ms / 10 : 50;
+    return ms - margin > 0 ? (uint32_t)(ms - margin) : 1;
 }
 
 /* ---- the table; r->lock is held ---- */
@@ -128,50 +152,123 @@ static void expire(struct remote *r, struct call *c)
     int code = !c->taken        ? AZOTH_ERR_UNREACHABLE
                : c->transaction ? AZOTH_ERR_OUTCOME_UNKNOWN
                                 : AZOTH_ERR_TIMEOUT;
-    error_set(&c->error, code, "%s", azoth_code_sentence(code));
+    error_set(&c->error, code, "%s%s", azoth_code_sentence(code),
+              c->refused ? " (one worker refused it, another has it still)" : "");
     end_call(r, c, code);
 }
 
-static void arrived(struct remote *r, uint32_t number, struct azoth_bytes message)
+/* Would another copy of the request be refused as this one was, whatever happens in between? */
+static int refused_for_good(int code)
 {
+    switch (code) {
+    case AZOTH_ERR_KEY_SIZE:
+    case AZOTH_ERR_VALUE_SIZE:
+    case AZOTH_ERR_EVENT_TYPE:
+    case AZOTH_ERR_TXN_SIZE:
+    case AZOTH_ERR_UTF8:
+    case AZOTH_ERR_ENCODING:
+    case AZOTH_ERR_BAD_REQUEST:
+    case AZOTH_ERR_NO_ID:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int is_refusal(const struct call *c, struct azoth_bytes message)
+{
+    struct wire_answer a;
+    return c->transaction && wire_answer_decode(message, &a, NULL) == 0 && a.code != 0 &&
+           !refused_for_good(a.code);
+}
+
+static void arrived(struct endpoint *e, uint32_t number, struct azoth_bytes message)
+{
+    struct remote *r = e->remote;
     pthread_mutex_lock(&r->lock);
     struct call *c = r->table[number & (CALLS_MAX - 1)];
     if (c && c->number == number) {
+        copies_answered(&c->copies, e->index);
         buf_clear(&c->image);
         int rc = buf_add(&c->image, message.ptr, message.len);
         if (rc)
             error_set(&c->error, rc, "an answer of %zu bytes", message.len);
-        end_call(r, c, rc);
+        /* While it is being sent for the first time there is no other copy. */
+        c->refused = !rc && !c->sending && is_refusal(c, message) && !copies_settled(&c->copies);
+        if (!c->refused)
+            end_call(r, c, rc);
+        else if (copies_out(&c->copies) == 0)
+            c->resend_ns = 0; /* only a copy that comes after the dead ones can tell */
     }
     pthread_mutex_unlock(&r->lock);
 }
 
+/* The call once more, with the time that is left; under the lock, so it cannot end meanwhile. */
+static void resend(struct remote *r, struct call *c, uint32_t first, uint64_t now)
+{
+    struct wire_request req;
+    struct buf message = {0};
+    if (wire_request_decode(buf_bytes(&c->message), &req, NULL) == 0) {
+        req.deadline_ms = worker_deadline_ms(c->deadline_ns - now);
+        if (wire_request_encode(&message, &req) == 0 &&
+            call_send(r, c, c->number, buf_bytes(&message), first) == 0)
+            c->taken = 1;
+    }
+    buf_fini(&message);
+    c->sent_ns = now;
+    c->resend_ns = c->resend_ns ? c->resend_ns * 2 : RESEND_NS;
+}
+
 /* Expires and resends what this endpoint was last given. Returns 1 when it was silent. */
-static int tick(struct endpoint *e)
+static int tick(struct endpoint *e, uint64_t now)
 {
     struct remote *r = e->remote;
-    uint64_t now = clock_mono_ns();
     int silent = 0;
+    uint32_t breaks = e->breaks_before + reqrep_breaks(e->socket), fresh = breaks != e->breaks;
+    e->breaks = breaks;
     pthread_mutex_lock(&r->lock);
     for (uint32_t i = 0; i < CALLS_MAX && r->in_flight; i++) {
         struct call *c = r->table[i];
-        if (!c || c->endpoint != e->index)
-            continue;
-        if (c->sending)
+        if (!c || c->sending)
             continue; /* whether it was taken is known in a moment */
+        if (fresh && copies_broke(&c->copies, e->index, breaks) && copies_out(&c->copies) == 0)
+            c->resend_ns = 0;
+        if (c->endpoint != e->index)
+            continue;
         if (now >= c->deadline_ns) {
             expire(r, c);
         } else if (now - c->sent_ns >= c->resend_ns) {
-            /* Under the lock: the call cannot end and go away meanwhile. Rare and bounded. */
-            silent |= c->taken;
-            if (call_send(r, c, c->number, buf_bytes(&c->message), e->index + 1) == 0)
-                c->taken = 1;
-            c->sent_ns = now;
-            c->resend_ns *= 2;
+            silent |= c->taken && c->resend_ns;
+            resend(r, c, e->index + 1, now);
         }
     }
     pthread_mutex_unlock(&r->lock);
     return silent;
+}
+
+/* What was sent on the socket is not answered any more. */
+static void give_up_socket(struct endpoint *e)
+{
+    struct remote *r = e->remote;
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < CALLS_MAX && r->in_flight; i++)
+        if (r->table[i])
+            copies_lose(&r->table[i]->copies, e->index);
+    pthread_mutex_unlock(&r->lock);
+    endpoint_renew(e);
+    e->pinged_ns = 0;
+}
+
+/* A call is silent: is the connection? */
+static void ping(struct endpoint *e, uint64_t now)
+{
+    struct wire_request req = {.kind = WIRE_PING, .deadline_ms = 1000, .limit = 1};
+    struct buf message = {0};
+    uint32_t breaks;
+    if (!e->pinged_ns && wire_request_encode(&message, &req) == 0 &&
+        endpoint_send(e, PING_NUMBER, buf_bytes(&message), &breaks) == 0)
+        e->pinged_ns = now;
+    buf_fini(&message);
 }
 
 static void *receiver_main(void *arg)
@@ -184,15 +281,18 @@ static void *receiver_main(void *arg)
         struct azoth_bytes message;
         /* Only this thread replaces the socket, so it may read it without the lock. */
         int rc = reqrep_collect(e->socket, TICK_MS, &number, &message, NULL);
+        uint64_t now = clock_mono_ns();
         if (rc == 1) {
-            arrived(r, number, message);
+            e->pinged_ns = 0;
+            arrived(e, number, message);
             reqrep_release(message);
         }
-        uint64_t now = clock_mono_ns();
         if (rc < 0 || now - ticked >= TICK_MS * NS_PER_MS) {
             ticked = now;
-            if (tick(e) || rc < 0)
-                endpoint_renew(e);
+            if (tick(e, now))
+                ping(e, now);
+            if (rc < 0 || (e->pinged_ns && now - e->pinged_ns >= PING_NS))
+                give_up_socket(e);
         }
     }
     return NULL;
@@ -292,7 +392,10 @@ static int start(struct remote *r, const struct wire_request *req, uint64_t dead
     c->resend_ns = RESEND_NS;
     c->done = done;
     c->arg = arg;
-    int rc = wire_request_encode(&c->message, req);
+    struct wire_request sent = *req;
+    uint64_t now = clock_mono_ns();
+    sent.deadline_ms = worker_deadline_ms(deadline_ns > now ? deadline_ns - now : 0);
+    int rc = wire_request_encode(&c->message, &sent);
     if (rc) {
         call_free(c);
         return error_set(err, rc, "a request");
@@ -327,6 +430,7 @@ static int start(struct remote *r, const struct wire_request *req, uint64_t dead
     } else if (!c->ended) {
         c->taken = rc == 0;
         c->endpoint = probe.endpoint;
+        c->copies = probe.copies;
         if (rc)
             c->resend_ns = 20 * NS_PER_MS; /* nobody was there: try again soon */
     }

@@ -243,6 +243,11 @@ int reqrep_collect(struct reqrep *s, int timeout_ms, uint32_t *ret_request_id,
     return rc;
 }
 
+uint32_t reqrep_breaks(struct reqrep *s)
+{
+    return (uint32_t)nn_get_statistic(s->socket, NN_STAT_BROKEN_CONNECTIONS);
+}
+
 void reqrep_release(struct azoth_bytes message)
 {
     nn_freemsg((void *)(uintptr_t)message.ptr);

@@ -44,6 +44,9 @@ int reqrep_request(struct reqrep *s, uint32_t request_id, struct azoth_bytes mes
 int reqrep_collect(struct reqrep *s, int timeout_ms, uint32_t *ret_request_id,
                    struct azoth_bytes *ret, struct azoth_error *err);
 
+/* Client: how many of its connections have broken so far: with each, its server was gone. */
+uint32_t reqrep_breaks(struct reqrep *s);
+
 void reqrep_release(struct azoth_bytes message);
 
 #endif
