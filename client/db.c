@@ -8,7 +8,8 @@
  *   the writer process dies     attached handles notice nothing but time: the next writer answers
  *   the segment is retired      what was not submitted goes to the new one; what was, is unknown
  *   the data file is replaced   RETIRED: this handle reads the old file and must be opened anew
- *   this process forks          the child's handle answers FORKED (shm/participant.c)
+ *   this process forks          the child's copy of a handle answers FORKED; what it opens itself is
+ *                               its own
  */
 #include "client/internal.h"
 
@@ -75,55 +76,55 @@ static int attach_once(struct local *l, struct attachment **ret, struct azoth_er
 }
 
 /* There is nothing to sleep on while the object is not there: look again every few milliseconds. */
-static void nap(void)
+void client_nap(void)
 {
     struct timespec ts = {0, 5 * (long)NS_PER_MS};
     nanosleep(&ts, NULL);
 }
 
-static int attach_wait(struct local *l, uint64_t deadline_ns, struct attachment **ret,
-                       struct azoth_error *err)
+/* Is it worth another look, after this error? The object is its maker's alone for a moment: that
+ * PERMISSION is no answer yet. */
+static int attach_again(int rc, int tries)
 {
-    for (;;) {
-        int rc = attach_once(l, ret, err);
-        if (rc == 0 || (rc != AZOTH_ERR_NO_WRITER && rc != AZOTH_ERR_RETIRED) ||
-            clock_mono_ns() >= deadline_ns)
-            return rc;
-        nap();
+    return rc == AZOTH_ERR_NO_WRITER || rc == AZOTH_ERR_RETIRED ||
+           (rc == AZOTH_ERR_PERMISSION && tries < 4);
+}
+
+/* The living attachment, made if there is none. l->lock is held; does not wait. */
+static int attachment_now(struct local *l, struct attachment **ret, struct azoth_error *err)
+{
+    struct attachment *a = l->attachment;
+    if (a && atomic_load(&a->participant->forked))
+        return error_set(err, AZOTH_ERR_FORKED, "%s", azoth_code_sentence(AZOTH_ERR_FORKED));
+    if (a && segment_retired(a->segment)) {
+        l->attachment = NULL;
+        if (--a->users == 0)
+            attachment_free(a);
     }
+    int rc = l->attachment ? 0 : attach_once(l, &l->attachment, err);
+    if (!rc) {
+        *ret = l->attachment;
+        (*ret)->users++;
+    }
+    return rc;
 }
 
 int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
                  struct azoth_error *err)
 {
-    int rc = 0;
     if (atomic_load(&l->failed))
         return error_set(
             err, AZOTH_ERR_IO,
             "a commit of the embedded writer failed: close this handle and open again");
-    pthread_mutex_lock(&l->lock);
-    struct attachment *a = l->attachment;
-    if (a && atomic_load(&a->participant->forked)) {
+    for (int tries = 0;; tries++) {
+        /* Other threads have deadlines of their own: the lock is not held while we wait. */
+        pthread_mutex_lock(&l->lock);
+        int rc = attachment_now(l, ret, err);
         pthread_mutex_unlock(&l->lock);
-        return error_set(err, AZOTH_ERR_FORKED, "%s", azoth_code_sentence(AZOTH_ERR_FORKED));
+        if (rc == 0 || !attach_again(rc, tries) || clock_mono_ns() >= deadline_ns)
+            return rc;
+        client_nap();
     }
-    if (a && segment_retired(a->segment)) {
-        l->attachment = NULL;
-        if (--a->users == 0)
-            attachment_free(a);
-        a = NULL;
-    }
-    if (!a) {
-        rc = attach_wait(l, deadline_ns, &a, err);
-        if (!rc)
-            l->attachment = a;
-    }
-    if (!rc) {
-        a->users++;
-        *ret = a;
-    }
-    pthread_mutex_unlock(&l->lock);
-    return rc;
 }
 
 void local_hold(struct local *l, struct attachment *a)
@@ -175,10 +176,11 @@ int local_step(struct local *l)
 {
     if (!l->writer || atomic_load(&l->failed) || pthread_mutex_trylock(&l->step) != 0)
         return 0;
-    if (writer_step(l->writer, clock_mono_ns(), NULL) < 0)
+    int n = writer_step(l->writer, clock_mono_ns(), NULL);
+    if (n < 0)
         atomic_store(&l->failed, 1);
     pthread_mutex_unlock(&l->step);
-    return 1;
+    return n > 0;
 }
 
 static void *writer_main(void *arg)
@@ -286,12 +288,15 @@ static int local_fill(struct local *l, const struct azoth_options *opt, struct a
     if (rc || (opt->flags & AZOTH_READ_ONLY))
         return rc;
     uint64_t deadline = clock_mono_ns() + l->attach_wait_ms * NS_PER_MS;
-    rc = attach_wait(l, deadline, &l->attachment, err);
+    struct attachment *a;
+    rc = local_attach(l, deadline, &a, err);
+    if (!rc)
+        local_release(l, a);
     /* A segment that a killed writer left is good when its successor is on its way. */
     while (!rc && !l->writer && !writer_place_held(l->dir)) {
         if (clock_mono_ns() >= deadline)
             return error_set(err, AZOTH_ERR_NO_WRITER, "%s: no writer is running", l->dir);
-        nap();
+        client_nap();
     }
     return rc;
 }
@@ -363,14 +368,17 @@ void local_close(struct local *l)
 
 static _Atomic unsigned generation = 1; /* counts forks on the way to this process */
 
-static void count_fork(void)
+/* In the child: what the parent has open stays the parent's, and is not found here. */
+static void forget_parents(void)
 {
     atomic_fetch_add(&generation, 1);
+    locals = NULL;
+    pthread_mutex_init(&locals_lock, NULL);
 }
 
 static void register_fork(void)
 {
-    pthread_atfork(NULL, NULL, count_fork);
+    pthread_atfork(NULL, NULL, forget_parents);
 }
 
 int handle_check(const struct azoth *db, struct azoth_error *err)

@@ -52,7 +52,8 @@ struct local {
 
 struct remote;
 
-/* An asynchronous transaction. */
+/* An asynchronous transaction. Its segment was retired before it was submitted when it has neither
+ * attachment nor preflight: it goes on the next one. */
 struct operation {
     struct azoth_txn *txn;
     azoth_done done;
@@ -60,6 +61,7 @@ struct operation {
     struct attachment *attachment;
     struct preflight *preflight;
     uint64_t deadline_ns;
+    struct azoth_error refused; /* without a preflight: why it has ended, if code is set */
 };
 
 struct azoth {
@@ -67,9 +69,9 @@ struct azoth {
     struct remote *remote;
     uint32_t deadline_ms;
     int wait_paused, read_only;
-    pthread_mutex_t lock; /* operations */
+    pthread_mutex_t lock; /* operations; their number may be read without it */
     struct operation *operation[CLIENT_POOL];
-    uint32_t operations;
+    _Atomic uint32_t operations;
     uint32_t done_seen;
     unsigned char id_prefix[10];
     _Atomic uint64_t id_next;
@@ -91,6 +93,7 @@ struct azoth_txn {
     struct txn_builder builder;
     uint8_t id[AZOTH_ID_BYTES];
     uint32_t deadline_ms;
+    int wait_paused;
     struct azoth_error error; /* of the first append that failed */
     struct buf scratch;
     struct callback callback[8];
@@ -106,7 +109,8 @@ extern __thread int client_in_callback;
 int local_open(const char *dir, const struct azoth_options *opt, struct local **ret,
                struct azoth_error *err);
 void local_close(struct local *l);
-/* A living attachment, waiting for a writer at most until deadline_ns. NO_WRITER, RETIRED, ... */
+/* A living attachment, waiting for a writer at most until deadline_ns (0: does not wait). NO_WRITER,
+ * RETIRED, ... */
 int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
                  struct azoth_error *err);
 void local_hold(struct local *l, struct attachment *a); /* one more user */
@@ -116,8 +120,11 @@ void local_preflight_put(struct local *l, struct attachment *a, struct preflight
 /* The time for preflight_step(). After the embedded writer failed nobody will answer: then every
  * deadline has passed, and what was submitted is told as unknown at once. */
 uint64_t local_now(const struct local *l);
-/* Embedded: runs a step if nobody else does; 1 when it did. */
+/* Embedded: runs a step if nobody else does; 1 when it decided something. */
 int local_step(struct local *l);
+
+/* A few milliseconds, while there is nothing to sleep on. */
+void client_nap(void);
 
 /* The request that preflight gets for this transaction. */
 void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_request *ret);

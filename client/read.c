@@ -463,12 +463,9 @@ static int local_transaction(struct azoth *db, const struct wire_request *req, s
     if (req->id.len == AZOTH_ID_BYTES)
         azoth_txn_set_id(t, req->id.ptr);
     azoth_txn_set_deadline(t, req->deadline_ms);
-    int wait = db->wait_paused;
-    if (req->flags & WIRE_WAIT_PAUSED)
-        db->wait_paused = 1;
+    t->wait_paused |= (req->flags & WIRE_WAIT_PAUSED) != 0;
     if (!rc)
         rc = azoth_commit(t, &info, &why);
-    db->wait_paused = wait;
     if (rc) {
         answer_error(req, &why, store, ret);
     } else {
@@ -577,12 +574,15 @@ size_t azoth_u256_text(const struct azoth_u256 *n, char out[80])
 int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err)
 {
     struct attachment *a;
+    int rc = handle_check(db, err);
+    if (rc)
+        return rc;
     if (db->remote || db->read_only)
         return error_set(err, AZOTH_ERR_UNSUPPORTED, "pausing needs an attached handle");
     if (timeout_ms < 1 || timeout_ms > 3600000)
         return error_set(err, AZOTH_ERR_USAGE, "a pause lasts 1 ms to 1 h");
     uint64_t now = clock_mono_ns(), give_up = now + db->deadline_ms * NS_PER_MS;
-    int rc = local_attach(db->local, give_up, &a, err);
+    rc = local_attach(db->local, give_up, &a, err);
     if (rc)
         return rc;
     struct header_shm *h = a->segment->header;
@@ -607,9 +607,12 @@ int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err)
 int azoth_resume(struct azoth *db, struct azoth_error *err)
 {
     struct attachment *a;
+    int rc = handle_check(db, err);
+    if (rc)
+        return rc;
     if (db->remote || db->read_only)
         return error_set(err, AZOTH_ERR_UNSUPPORTED, "resuming needs an attached handle");
-    int rc = local_attach(db->local, clock_mono_ns() + db->deadline_ms * NS_PER_MS, &a, err);
+    rc = local_attach(db->local, clock_mono_ns() + db->deadline_ms * NS_PER_MS, &a, err);
     if (rc)
         return rc;
     struct header_shm *h = a->segment->header;

@@ -33,6 +33,7 @@ struct azoth_txn *azoth_txn_new(struct azoth *db)
         return NULL;
     t->db = db;
     t->deadline_ms = db->deadline_ms;
+    t->wait_paused = db->wait_paused;
     fresh_id(t);
     return t;
 }
@@ -405,7 +406,7 @@ void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_req
         .id = t->id,
         .content = txn_content_hash(image, (struct azoth_bytes){0}),
         .deadline_ns = deadline_ns,
-        .wait_paused = t->db->wait_paused,
+        .wait_paused = t->wait_paused,
     };
     if (t->callbacks)
         ret->hooks = (struct preflight_hooks){run_callbacks, t};
@@ -459,7 +460,7 @@ static void wire_of(struct azoth_txn *t, struct wire_request *ret)
 {
     *ret = (struct wire_request){
         .kind = WIRE_TX,
-        .flags = t->db->wait_paused ? WIRE_WAIT_PAUSED : 0,
+        .flags = t->wait_paused ? WIRE_WAIT_PAUSED : 0,
         .deadline_ms = t->deadline_ms,
         .limit = 1,
         .id = bytes_of(t->id, sizeof t->id),
@@ -587,12 +588,44 @@ static int in_order(const struct azoth *db, uint32_t n, const struct operation *
 {
     uint32_t waiting = 0;
     for (uint32_t i = 0; i < n; i++) {
+        if (!db->operation[i]->preflight)
+            return 0;
         if (!preflight_waiting(db->operation[i]->preflight))
             continue;
         if (++waiting > 64 || preflight_conflict(db->operation[i]->preflight, op->preflight))
             return 0;
     }
     return 1;
+}
+
+/* Attaches (waiting until attach_ns at most) and begins preflight. */
+static int operation_begin(struct operation *op, uint64_t attach_ns, struct azoth_error *err)
+{
+    struct local *l = op->txn->db->local;
+    struct attachment *a;
+    int rc = local_attach(l, attach_ns, &a, err);
+    if (rc)
+        return rc;
+    struct preflight *f = local_preflight(l, a);
+    if (!f) {
+        local_release(l, a);
+        return error_set(err, AZOTH_ERR_NOMEM, "a transaction in flight");
+    }
+    struct preflight_request r;
+    txn_request(op->txn, op->deadline_ns, &r);
+    preflight_begin(f, &r);
+    op->attachment = a;
+    op->preflight = f;
+    return 0;
+}
+
+static void operation_end(struct azoth *db, struct operation *op, struct preflight_outcome *ret)
+{
+    preflight_end(op->preflight, ret);
+    local_preflight_put(db->local, op->attachment, op->preflight);
+    local_release(db->local, op->attachment);
+    op->attachment = NULL;
+    op->preflight = NULL;
 }
 
 int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_error *err)
@@ -610,24 +643,19 @@ int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_e
                              .deadline_ns = clock_mono_ns() + t->deadline_ms * NS_PER_MS};
     if (db->remote)
         return submit_remote(t, op, err);
-    rc = local_attach(db->local, op->deadline_ns, &op->attachment, err);
-    if (!rc && !(op->preflight = local_preflight(db->local, op->attachment))) {
-        local_release(db->local, op->attachment);
-        rc = error_set(err, AZOTH_ERR_NOMEM, "a transaction in flight");
-    }
+    rc = operation_begin(op, op->deadline_ns, err);
     if (rc) {
         free(op);
         return rc;
     }
-    struct preflight_request r;
-    txn_request(t, op->deadline_ns, &r);
-    preflight_begin(op->preflight, &r);
     pthread_mutex_lock(&db->lock);
     int full = db->operations == CLIENT_POOL;
     if (!full) {
         if (in_order(db, db->operations, op))
             preflight_step(op->preflight, clock_mono_ns());
         db->operation[db->operations++] = op;
+        /* Before the lock goes: another thread's poll may end and free op from then on. */
+        slot_wake_writer(op->attachment->segment);
     }
     pthread_mutex_unlock(&db->lock);
     if (full) {
@@ -636,8 +664,36 @@ int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg, struct azoth_e
         free(op);
         return error_set(err, AZOTH_ERR_BUSY, "%u transactions are in flight", CLIENT_POOL);
     }
-    slot_wake_writer(op->attachment->segment);
     return 0;
+}
+
+/*
+ * On the next segment, after the one that it began on was retired. 1 when it is to go on (without a
+ * preflight: no segment is there yet), 0 when it has ended with op->refused.
+ */
+static int try_next_segment(struct operation *op, uint64_t now_ns)
+{
+    int rc = operation_begin(op, 0, &op->refused);
+    if (rc && ((rc != AZOTH_ERR_NO_WRITER && rc != AZOTH_ERR_RETIRED) || now_ns >= op->deadline_ns))
+        return 0;
+    op->refused.code = 0;
+    return 1;
+}
+
+/* 1 when it has ended. What was refused before anything was queued, because the segment is retired,
+ * has not: the next segment is as good. */
+static int operation_step(struct azoth *db, struct operation *op, uint64_t now_ns)
+{
+    for (;;) {
+        if (!op->preflight && !try_next_segment(op, now_ns))
+            return 1;
+        if (!op->preflight || preflight_step(op->preflight, now_ns) != PREFLIGHT_DONE)
+            return 0;
+        if (preflight_code(op->preflight) != AZOTH_ERR_RETIRED || now_ns >= op->deadline_ns)
+            return 1;
+        struct preflight_outcome o;
+        operation_end(db, op, &o);
+    }
 }
 
 /* Steps every operation in flight; those that are done go to *out. */
@@ -647,8 +703,9 @@ static uint32_t step_operations(struct azoth *db, struct operation **out)
     uint64_t now = local_now(db->local);
     for (uint32_t i = 0; i < db->operations; i++) {
         struct operation *op = db->operation[i];
-        int go = !preflight_waiting(op->preflight) || in_order(db, kept, op);
-        if (go && preflight_step(op->preflight, now) == PREFLIGHT_DONE)
+        int go = op->preflight ? !preflight_waiting(op->preflight) || in_order(db, kept, op)
+                               : in_order(db, kept, op);
+        if (go && operation_step(db, op, now))
             out[done++] = op;
         else
             db->operation[kept++] = op;
@@ -659,11 +716,10 @@ static uint32_t step_operations(struct azoth *db, struct operation **out)
 
 static void finish(struct azoth *db, struct operation *op)
 {
-    struct preflight_outcome o;
+    struct preflight_outcome o = {.code = op->refused.code, .error = op->refused};
     struct azoth_commit_info info;
-    preflight_end(op->preflight, &o);
-    local_preflight_put(db->local, op->attachment, op->preflight);
-    local_release(db->local, op->attachment);
+    if (op->preflight)
+        operation_end(db, op, &o);
     commit_info_of(&o.result, &info);
     struct operation copy = *op;
     free(op);
@@ -675,6 +731,8 @@ int azoth_poll(struct azoth *db, uint32_t timeout_ms)
     int usable = handle_check(db, NULL);
     if (usable)
         return usable;
+    if (client_in_callback)
+        return AZOTH_ERR_USAGE;
     if (db->remote)
         return remote_poll(db->remote, timeout_ms * NS_PER_MS);
     uint64_t until = clock_mono_ns() + timeout_ms * NS_PER_MS;
@@ -682,7 +740,9 @@ int azoth_poll(struct azoth *db, uint32_t timeout_ms)
     for (;;) {
         pthread_mutex_lock(&db->lock);
         uint32_t n = step_operations(db, ended), left = db->operations;
-        struct attachment *a = left ? db->operation[0]->attachment : NULL;
+        struct attachment *a = NULL;
+        for (uint32_t i = 0; i < left && !a; i++)
+            a = db->operation[i]->attachment;
         if (a) {
             slot_wake_writer(a->segment);
             local_hold(db->local, a);
@@ -691,8 +751,10 @@ int azoth_poll(struct azoth *db, uint32_t timeout_ms)
         for (uint32_t i = 0; i < n; i++)
             finish(db, ended[i]);
         uint64_t now = clock_mono_ns();
-        int end = n > 0 || !a || now >= until;
-        if (!end && !local_step(db->local))
+        int end = n > 0 || !left || now >= until;
+        if (!end && !a)
+            client_nap();
+        else if (!end && !local_step(db->local))
             preflight_wait_any(a->participant, &db->done_seen, until - now);
         if (a)
             local_release(db->local, a);
@@ -707,8 +769,5 @@ uint32_t azoth_in_flight(struct azoth *db)
         return 0;
     if (db->remote)
         return remote_in_flight(db->remote);
-    pthread_mutex_lock(&db->lock);
-    uint32_t n = db->operations;
-    pthread_mutex_unlock(&db->lock);
-    return n;
+    return db->operations;
 }

@@ -43,6 +43,19 @@ struct store {
 static pthread_mutex_t stores_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct store *stores; /* of this process */
 
+/* In a forked child: the parent's environments are not the child's. Their descriptors stay open, since
+ * LMDB's locks are per process and nothing may be closed beside a living environment. */
+static void forget_parents(void)
+{
+    stores = NULL;
+    pthread_mutex_init(&stores_lock, NULL);
+}
+
+static void register_fork(void)
+{
+    pthread_atfork(NULL, NULL, forget_parents);
+}
+
 int lmdb_error(struct azoth_error *err, int rc, const char *what)
 {
     int code = AZOTH_ERR_IO;
@@ -244,6 +257,8 @@ int store_open(const char *dir, unsigned flags, struct store **ret, struct azoth
                    ? error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", dir)
                    : error_errno(err, errno, "%s", dir);
     int rc = 0;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork);
     pthread_mutex_lock(&stores_lock);
     struct store *s = stores;
     while (s && (s->dir_dev != st.st_dev || s->dir_ino != st.st_ino))

@@ -76,6 +76,8 @@ static void forget(const struct harness *h)
 
 void harness_begin(struct harness *h)
 {
+    if (h->dir[0])
+        harness_end(h); /* a test before this one failed and left it open */
     memset(h, 0, sizeof *h);
     remember(h);
     const char *build = getenv("AZOTH_BUILD");
@@ -138,6 +140,7 @@ void harness_end(struct harness *h)
         segment_unlink(&name);
     if (!getenv("AZOTH_TEST_KEEP"))
         remove_tree(h->dir);
+    memset(h, 0, sizeof *h);
 }
 
 void harness_program(struct harness *h, const char *name, char out[256])

@@ -358,14 +358,57 @@ static void a_damaged_segment_is_refused_before_it_is_used(void **state)
 static void one_process_holds_the_writers_place(void **state)
 {
     (void)state;
-    int fd, second;
+    struct place *place, *second;
     assert_false(writer_place_held(dir));
-    assert_int_equal(writer_place_take(dir, "tester", &fd, &err), 0);
+    assert_int_equal(writer_place_take(dir, "tester", &place, &err), 0);
     assert_true(writer_place_held(dir));
     assert_int_equal(writer_place_take(dir, "other", &second, &err), AZOTH_ERR_WRITER_RUNNING);
     assert_non_null(strstr(err.message, "tester pid"));
-    close(fd);
+    place_leave(place);
     assert_false(writer_place_held(dir));
+}
+
+static void a_forked_child_does_not_hold_the_writers_place_on(void **state)
+{
+    (void)state;
+    struct place *place;
+    int fds[2];
+    char c;
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(writer_place_take(dir, "tester", &place, &err), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)!write(fds[1], "x", 1);
+        for (;;)
+            pause();
+    }
+    assert_int_equal(read(fds[0], &c, 1), 1);
+    place_leave(place);
+    int held = writer_place_held(dir);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(fds[0]);
+    close(fds[1]);
+    assert_false(held);
+}
+
+static void who_waits_for_blocks_sleeps_until_enough_are_free(void **state)
+{
+    (void)state;
+    size_t n = 60 * SHM_BLOCK_BYTES;
+    unsigned char *bytes = calloc(1, n);
+    struct slot a = claim(me);
+    struct slot_submission sub = {.payload = {bytes, n}};
+    assert_int_equal(slot_intend(&a, NULL, 0), 0);
+    assert_int_equal(slot_submit(&a, &sub), 0);
+    free(bytes);
+    /* 31 slots are free, and 20 of 80 blocks. */
+    uint64_t before = clock_mono_ns();
+    slot_block_wait(me, 21, 60 * NS_PER_MS);
+    assert_true(clock_mono_ns() - before >= 50 * NS_PER_MS);
+    before = clock_mono_ns();
+    slot_block_wait(me, 20, NS_PER_S);
+    assert_true(clock_mono_ns() - before < 50 * NS_PER_MS);
 }
 
 static void histograms_are_within_a_quarter_of_the_value(void **state)
@@ -419,6 +462,8 @@ int main(void)
         T(another_layout_is_refused_and_can_be_retired),
         T(a_damaged_segment_is_refused_before_it_is_used),
         T(one_process_holds_the_writers_place),
+        T(a_forked_child_does_not_hold_the_writers_place_on),
+        T(who_waits_for_blocks_sleeps_until_enough_are_free),
         T(histograms_are_within_a_quarter_of_the_value),
         T(a_projections_row_is_found_again_by_name_and_shard),
     };
