@@ -472,8 +472,8 @@ static int gather(struct writer *w, struct azoth_error *err)
             }
         }
         drop_first_pending(w, i);
-        if (batch_full(w) || ((fresh == 0 || w->stop_seq != UINT64_MAX) &&
-                              !pending_before(w, w->stop_seq)))
+        if (batch_full(w) ||
+            ((fresh == 0 || w->stop_seq != UINT64_MAX) && !pending_before(w, w->stop_seq)))
             return 0;
     }
 }
