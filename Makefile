@@ -63,7 +63,7 @@ FAULT := $(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c))
 HARNESS := tests/system/harness.c tests/system/bank.c
 SYSTEM := $(patsubst tests/system/%.c,%,$(wildcard tests/system/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCH := $(patsubst tests/bench/%.c,%,$(wildcard tests/bench/bench_*.c))
+BENCH := $(wildcard tests/bench/*.c)
 EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*/*.c))
 
 # --- building -------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ $(BUILD)/tests/fault/shim.so: tests/fault/shim.c
 	$(Q)$(CC) -O1 -D_GNU_SOURCE -shared -fPIC $< -ldl -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
-$(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
+$(BUILD)/tests/bench/bench: $(call obj,$(BENCH)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 
 # Examples see only what is installed: the public headers and the library.
@@ -127,7 +127,7 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 
 # --- what people call -----------------------------------------------------------------------------
 
-.PHONY: packages run test bench lint fuzz install uninstall clean help
+.PHONY: packages run test bench bench-growth lint fuzz install uninstall clean help
 packages: $(BUILD)/packages.ok
 $(BUILD)/packages.ok: packages.list tools/install-packages
 	@mkdir -p $(BUILD)
@@ -138,7 +138,8 @@ help:
 	@echo 'make            build everything below $(BUILD)/'
 	@echo 'make run        the whole system for ten seconds on a new database, then an audit'
 	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
-	@echo 'make bench      the product beside its floor, with ratios'
+	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
+	@echo 'make bench-growth  the same with ten million events and a million keys'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'
@@ -161,8 +162,10 @@ FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filt
 .PHONY: faults
 faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so
 
-bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
-	AZOTH_BUILD=$(BUILD) tests/bench/run
+bench: all $(BUILD)/tests/bench/bench
+	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))
+bench-growth: all $(BUILD)/tests/bench/bench
+	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench --growth
 
 SECONDS ?= 60
 fuzz:

@@ -76,8 +76,9 @@ static void forget(const struct harness *h)
 
 void harness_begin(struct harness *h)
 {
-    if (h->dir[0])
-        harness_end(h); /* a test before this one failed and left it open */
+    for (size_t i = 0; i < sizeof begun / sizeof *begun; i++)
+        if (begun[i] == h)
+            harness_end(h); /* a test before this one failed and left it open */
     memset(h, 0, sizeof *h);
     remember(h);
     const char *build = getenv("AZOTH_BUILD");
