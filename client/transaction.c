@@ -696,6 +696,23 @@ static int operation_step(struct azoth *db, struct operation *op, uint64_t now_n
     }
 }
 
+/* Steps op unless an earlier one, of the first n, has to go before it. 1 when it has ended: those
+ * that are held back keep their deadline all the same. */
+static int operation_turn(struct azoth *db, uint32_t n, struct operation *op, uint64_t now_ns)
+{
+    int waits = !op->preflight || preflight_waiting(op->preflight);
+    if (!waits || in_order(db, n, op))
+        return operation_step(db, op, now_ns);
+    if (now_ns < op->deadline_ns)
+        return 0;
+    if (op->preflight)
+        preflight_expire(op->preflight);
+    else
+        error_set(&op->refused, AZOTH_ERR_NO_WRITER, "%s",
+                  azoth_code_sentence(AZOTH_ERR_NO_WRITER));
+    return 1;
+}
+
 /* Steps every operation in flight; those that are done go to *out. */
 static uint32_t step_operations(struct azoth *db, struct operation **out)
 {
@@ -703,9 +720,7 @@ static uint32_t step_operations(struct azoth *db, struct operation **out)
     uint64_t now = local_now(db->local);
     for (uint32_t i = 0; i < db->operations; i++) {
         struct operation *op = db->operation[i];
-        int go = op->preflight ? !preflight_waiting(op->preflight) || in_order(db, kept, op)
-                               : in_order(db, kept, op);
-        if (go && operation_step(db, op, now))
+        if (operation_turn(db, kept, op, now))
             out[done++] = op;
         else
             db->operation[kept++] = op;

@@ -491,6 +491,17 @@ enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns)
     return result(f, now_ns);
 }
 
+void preflight_expire(struct preflight *f)
+{
+    ensure(preflight_waiting(f));
+    int code = error_set(&f->outcome.error, AZOTH_ERR_LOCK_TIMEOUT,
+                         "an earlier transaction of the same handle still waited at the deadline");
+    if (f->next == NEXT_CLAIM)
+        done(f, code);
+    else
+        refuse(f, code);
+}
+
 int preflight_code(const struct preflight *f)
 {
     return f->outcome.code;

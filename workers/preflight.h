@@ -75,6 +75,9 @@ void preflight_begin(struct preflight *f, const struct preflight_request *r);
 /* Goes as far as it can without waiting. Never blocks, but for the callback and LMDB page faults.
  */
 enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns);
+/* Ends one that waits (preflight_waiting) with LOCK_TIMEOUT: it was held back by an earlier one until
+ * its deadline. */
+void preflight_expire(struct preflight *f);
 /* After PREFLIGHT_DONE: 0 committed, or why not. */
 int preflight_code(const struct preflight *f);
 /* After PREFLIGHT_DONE: takes the outcome; f may begin again. */

@@ -287,6 +287,15 @@ static void a_paused_embedded_database_is_waited_for_without_burning_the_process
 
 /* ---- a segment that is retired ---- */
 
+static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
+                 const struct azoth_error *why, void *arg)
+{
+    (void)t;
+    (void)info;
+    (void)why;
+    *(int *)arg = code;
+}
+
 static void retire_segment(void)
 {
     struct segment_name name;
@@ -334,8 +343,6 @@ static void what_waited_on_a_retired_segment_goes_on_on_the_next(void **state)
     harness_kill(w, SIGSTOP);
     int codes[3] = {1, 1, 1};
     struct azoth_txn *t[3];
-    void note(struct azoth_txn *, int, const struct azoth_commit_info *, const struct azoth_error *,
-              void *);
     for (int i = 0; i < 3; i++) {
         t[i] = azoth_txn_new(db);
         azoth_add_i64(t[i], azoth_str("same"), 1);
@@ -362,15 +369,37 @@ static void what_waited_on_a_retired_segment_goes_on_on_the_next(void **state)
     harness_end(&h);
 }
 
-void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
-          const struct azoth_error *why, void *arg);
-void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
-          const struct azoth_error *why, void *arg)
+static void one_that_is_held_back_by_an_earlier_one_keeps_its_own_deadline(void **state)
 {
-    (void)t;
-    (void)info;
-    (void)why;
-    *(int *)arg = code;
+    (void)state;
+    harness_begin(&h);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    struct azoth *db = harness_attach(&h, 20000);
+    harness_kill(w, SIGSTOP);
+    int codes[3] = {1, 1, 1};
+    struct azoth_txn *t[3];
+    for (int i = 0; i < 3; i++) {
+        t[i] = azoth_txn_new(db);
+        azoth_add_i64(t[i], azoth_str("same"), 1);
+        azoth_txn_set_deadline(t[i], i == 2 ? 200 : 20000);
+        assert_int_equal(azoth_submit(t[i], note, &codes[i], &err), 0);
+    }
+    uint64_t before = clock_mono_ns();
+    while (codes[2] == 1)
+        assert_true(azoth_poll(db, 100) >= 0);
+    assert_true(clock_mono_ns() - before < 2 * NS_PER_S);
+    assert_int_equal(codes[2], AZOTH_ERR_LOCK_TIMEOUT);
+    assert_int_equal(codes[1], 1);
+    harness_kill(w, SIGCONT);
+    while (azoth_in_flight(db))
+        assert_true(azoth_poll(db, 1000) >= 0);
+    assert_int_equal(codes[0], 0);
+    assert_int_equal(codes[1], 0);
+    assert_int_equal(value_of(db, "same"), 2);
+    for (int i = 0; i < 3; i++)
+        azoth_txn_free(t[i]);
+    azoth_close(db);
+    harness_end(&h);
 }
 
 /* ---- threads of one handle ---- */
@@ -548,6 +577,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_paused_embedded_database_is_waited_for_without_burning_the_processor),
         cmocka_unit_test(a_thread_keeps_its_deadline_while_another_waits_for_a_writer),
         cmocka_unit_test(what_waited_on_a_retired_segment_goes_on_on_the_next),
+        cmocka_unit_test(one_that_is_held_back_by_an_earlier_one_keeps_its_own_deadline),
         cmocka_unit_test(one_thread_submits_while_another_polls),
         cmocka_unit_test(a_callback_that_polls_is_refused_and_blocks_nobody),
         cmocka_unit_test(a_refusal_is_not_told_while_a_stopped_worker_may_commit_the_same_request),
