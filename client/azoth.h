@@ -73,6 +73,10 @@ AZOTH_API void azoth_close(struct azoth *db);
  * separated by commas, many in flight at once. Reads (get, scan, events) go the same way, a page
  * per call. Callbacks, snapshots and embedded mode are AZOTH_ERR_UNSUPPORTED. Never opens the data
  * directory. UNREACHABLE is told by the first call, not here.
+ *
+ * A request that stays silent for 300 ms, or whose worker dies, is sent again under the same id, to
+ * the next endpoint. A refusal is told only when no other copy of the request can commit any more;
+ * while a stopped worker may hold one, it is held back, and at the deadline it is OUTCOME_UNKNOWN.
  */
 AZOTH_API int azoth_connect(const char *endpoints, const struct azoth_options *opt,
                             struct azoth **ret, struct azoth_error *err);
@@ -202,7 +206,7 @@ typedef void (*azoth_done)(struct azoth_txn *t, int code, const struct azoth_com
 AZOTH_API int azoth_submit(struct azoth_txn *t, azoth_done done, void *arg,
                            struct azoth_error *err);
 /* Completes what is ready, waiting at most timeout_ms for the first: the number of done calls made.
- */
+ * USAGE inside a transaction's callback, FORKED in a child of the process that opened db. */
 AZOTH_API int azoth_poll(struct azoth *db, uint32_t timeout_ms);
 AZOTH_API uint32_t azoth_in_flight(struct azoth *db);
 
