@@ -101,6 +101,7 @@ $(BUILD)/$(1): $(call obj,$(MAIN_$(1))) $(BUILD)/libother.a $(BUILD)/libazoth.a
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
+$(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
