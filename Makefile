@@ -116,6 +116,13 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BU
 $(BUILD)/tests/bench/bench: $(call obj,$(BENCH)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 
+TORTURE := $(filter-out tests/torture/command.c,$(wildcard tests/torture/*.c))
+$(BUILD)/tests/torture/torture: $(call obj,$(TORTURE)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+$(BUILD)/tests/torture/command.so: tests/torture/command.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -Iclient -Icore $< -o $@
+
 # Examples see only what is installed: the public headers and the library.
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libazoth.a $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -128,7 +135,7 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 
 # --- what people call -----------------------------------------------------------------------------
 
-.PHONY: packages run test bench bench-growth lint fuzz install uninstall clean help
+.PHONY: packages run test bench bench-growth lint fuzz install uninstall clean help torture
 packages: $(BUILD)/packages.ok
 $(BUILD)/packages.ok: packages.list tools/install-packages
 	@mkdir -p $(BUILD)
@@ -141,6 +148,7 @@ help:
 	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
+	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'
@@ -167,6 +175,15 @@ bench: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))
 bench-growth: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench --growth
+# Ends after KILLS, or after SECONDS when that is given.
+KILLS ?= 1000
+TORTURE_PROGRAM := $(BUILD)/tests/torture/torture $(BUILD)/tests/torture/command.so
+torture: all $(TORTURE_PROGRAM)
+	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/torture/torture --kills $(KILLS) \
+	  $(if $(filter command environment,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
+	AZOTH_BUILD=$(BUILD) tests/bench/run
 
 SECONDS ?= 60
 fuzz:

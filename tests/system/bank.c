@@ -201,8 +201,7 @@ static void read_journals(struct ledger *l, const char *dir)
         qsort(l->entry, l->n, sizeof *l->entry, by_ref);
 }
 
-/* "name":INTEGER in the flat JSON that this file itself wrote. */
-static int64_t member(struct azoth_bytes json, const char *name)
+int64_t bank_member(struct azoth_bytes json, const char *name)
 {
     char text[256], want[40];
     size_t n = json.len < sizeof text - 1 ? json.len : sizeof text - 1;
@@ -215,12 +214,12 @@ static int64_t member(struct azoth_bytes json, const char *name)
 
 static int replay(struct ledger *l, const struct azoth_event *ev)
 {
-    int64_t amount = member(ev->payload, "amount");
+    int64_t amount = bank_member(ev->payload, "amount");
     if (ev->type.len == 6) { /* opened */
-        l->balance[member(ev->payload, "account")] += amount;
+        l->balance[bank_member(ev->payload, "account")] += amount;
         return 1;
     }
-    int64_t from = member(ev->payload, "from"), to = member(ev->payload, "to");
+    int64_t from = bank_member(ev->payload, "from"), to = bank_member(ev->payload, "to");
     l->balance[from] -= amount;
     l->balance[to] += amount;
     if (l->balance[from] < 0) {

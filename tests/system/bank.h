@@ -28,4 +28,7 @@ int bank_client_main(int argc, char **argv);
  */
 int bank_check(struct harness *h, struct azoth *db, int accounts);
 
+/* "name":INTEGER of the flat JSON that a test itself wrote; -1 when it is not there. */
+int64_t bank_member(struct azoth_bytes json, const char *name);
+
 #endif

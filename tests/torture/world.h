@@ -1,0 +1,44 @@
+/*
+ * world.h - the whole system as processes, with clients, and somebody who starts again what ends.
+ *
+ * A process may only end by SIGKILL: any other end is told with its log and counts as a failure. In a
+ * build with crash points some of the started processes carry one and kill themselves there.
+ */
+#ifndef TESTS_WORLD_H
+#define TESTS_WORLD_H
+
+#include "shm/segment.h"
+#include "tests/system/harness.h"
+#include "tests/torture/client.h"
+
+#define WORLD_CLIENTS 10
+
+struct world {
+    struct harness h;
+    struct process *writer, *worker[2], *feed, *projector[2], *client[WORLD_CLIENTS];
+    struct azoth *db; /* the supervisor's own */
+    struct segment *segment;
+    uint64_t random;
+    int restarts[HARNESS_PROCESSES]; /* as last seen */
+    int crash_points;                /* arm them in what is started from now on */
+    uint64_t last_death_ns;          /* when the last one was noticed */
+    unsigned deaths, unexpected;
+};
+
+void world_begin(struct world *w, uint64_t seed);
+/* Starts again what has ended; completes the supervisor's own transactions. */
+void world_supervise(struct world *w);
+/* The same for some time. */
+void world_nap(struct world *w, uint64_t ns);
+/* Kills and waits until it is started again. 1, or 0 when there was nothing to kill. */
+int world_kill(struct world *w, struct process *p);
+/* Number of the client that p is, or -1. */
+int world_client(const struct world *w, const struct process *p);
+/* Asks the clients to finish what is open and waits for it; 1 when all did. */
+int world_stop_clients(struct world *w);
+/* Slots, stripes and blocks are free, and nobody has a row but those who live: 1. */
+int world_segment_clean(struct world *w);
+/* Stops everything in order, with exit status 0; 1 when it did. */
+int world_end(struct world *w);
+
+#endif
