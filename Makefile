@@ -178,6 +178,7 @@ bench-growth: all $(BUILD)/tests/bench/bench
 # Ends after KILLS, or after SECONDS when that is given.
 KILLS ?= 1000
 TORTURE_PROGRAM := $(BUILD)/tests/torture/torture $(BUILD)/tests/torture/command.so
+faults: $(TORTURE_PROGRAM)
 torture: all $(TORTURE_PROGRAM)
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/torture/torture --kills $(KILLS) \
 	  $(if $(filter command environment,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))

@@ -47,6 +47,32 @@ static void read_choice(void)
     }
 }
 
+static int defect = -1;
+
+static void read_defect(void)
+{
+    static const char *const defects[] = {
+#define X(name) #name,
+        BREAKS(X)
+#undef X
+    };
+    const char *want = getenv("AZOTH_BREAK");
+    for (int i = 0; want && i < BREAK_COUNT; i++)
+        if (strcmp(defects[i], want) == 0)
+            defect = i;
+    if (want && defect < 0) {
+        fprintf(stderr, "AZOTH_BREAK=%s names no defect\n", want);
+        abort();
+    }
+}
+
+int broken(enum broken what)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_defect);
+    return defect == (int)what;
+}
+
 void crash_point(enum crash_point at)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

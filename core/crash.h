@@ -31,6 +31,28 @@ enum crash_point {
         CRASH_POINT_COUNT
 };
 
+/*
+ * Deliberate defects, to show that a test which looks for their effects finds them. AZOTH_BREAK="name"
+ * in the environment chooses one; BROKEN() is 0 in every other build.
+ */
+#define BREAKS(X)                                                                                  \
+    X(locks)        /* stripes are taken without looking who holds them */                         \
+    X(early_answer) /* results are told before their batch is committed */
+
+enum broken {
+#define BREAK_X(name) BREAK_##name,
+    BREAKS(BREAK_X)
+#undef BREAK_X
+        BREAK_COUNT
+};
+
+#ifdef AZOTH_FAULTS
+int broken(enum broken what); /* any thread */
+#define BROKEN(name) broken(BREAK_##name)
+#else
+#define BROKEN(name) 0
+#endif
+
 #ifdef AZOTH_FAULTS
 void crash_point(enum crash_point at); /* any thread; does not return when it is the one */
 #define CRASH_POINT(name) crash_point(CRASH_##name)

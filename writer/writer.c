@@ -384,7 +384,10 @@ static int commit(struct writer *w, struct azoth_error *err)
             append_abort(w->append);
             return rc;
         }
-        rc = append_commit(w->append, w->entry, w->batch_len, err);
+        uint32_t n = w->batch_len;
+        if (BROKEN(early_answer))
+            complete(w, before);
+        rc = append_commit(w->append, w->entry, n, err);
         if (rc)
             return rc;
         after = clock_mono_ns();

@@ -11,11 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TOLD_MAX 20u
+#define TOLD_MAX 5u /* of each rule */
 
 void audit_violation(struct audit *a, const char *fmt, ...)
 {
-    if (a->violations++ >= TOLD_MAX)
+    unsigned rule = fmt[0] == 'A' && fmt[1] >= '1' && fmt[1] <= '8' ? (unsigned)(fmt[1] - '0') : 0;
+    a->violations++;
+    if (a->told[rule]++ >= TOLD_MAX)
         return;
     va_list ap;
     va_start(ap, fmt);

@@ -52,7 +52,7 @@ struct register_history {
 
 struct audit {
     struct harness *h;
-    unsigned violations;
+    unsigned violations, told[9]; /* told: by rule; 0 for the rest */
     struct {
         int fd;
         uint64_t at;
