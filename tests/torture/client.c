@@ -28,7 +28,6 @@
 #define TAIL_RECORDS   8192u
 #define POLL_MS        20
 #define EXIT_FORBIDDEN 3
-#define ONE_COPY_NS    (250 * NS_PER_MS) /* nothing is sent again so early */
 
 struct client {
     const char *dir;
@@ -166,9 +165,10 @@ static int through_workers(const struct client *c)
 }
 
 /*
- * C2. Through workers a request that was silent for long is sent again to another worker. When that
- * one refuses, the first may still have it in hand (stopped, say) and commit it later: then the
- * refusal speaks for one copy only.
+ * C2. Attached, whatever an earlier attempt submitted is decided before this one looks: a refusal
+ * counts. Through workers it does while there was one call: the library answers for all the copies
+ * that it sent of one; of what we sent ourselves, JSON or an earlier attempt, a worker that was
+ * stopped may still have a copy in hand and commit it later.
  */
 static int final_refusal(const struct flight *f, int code)
 {
@@ -176,7 +176,7 @@ static int final_refusal(const struct flight *f, int code)
     int not_queued = code == AZOTH_ERR_LOCK_TIMEOUT || code == AZOTH_ERR_BUSY;
     int first = f->attempts == 0 && !f->resumed;
     if (through_workers(f->client))
-        return (refused || not_queued) && first && clock_mono_ns() - f->began_ns < ONE_COPY_NS;
+        return (refused || not_queued) && first && f->copies <= 1;
     return refused || (not_queued && first);
 }
 
@@ -245,7 +245,7 @@ static void send_attempt(struct client *c, struct flight *f)
     struct azoth_error err = {0};
     int rc;
     f->used = 1;
-    f->began_ns = clock_mono_ns();
+    f->copies = 0;
     f->deadline_ms = 100 + (uint32_t)draw(c, 2000);
     if (f->context.record.op == OP_READ) {
         read_register(c, f);

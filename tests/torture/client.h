@@ -21,11 +21,10 @@ struct flight {
     int resumed;       /* of a predecessor that died */
     unsigned attempts; /* before this one */
     uint32_t deadline_ms;
-    uint64_t began_ns; /* this attempt */
     /* JSON */
     uint32_t number;
     uint64_t sent_ns, deadline_ns, resend_ns;
-    unsigned worker;
+    unsigned worker, copies;
 };
 
 /* The outcome of an attempt. info may be NULL when code is not 0. */

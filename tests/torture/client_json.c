@@ -58,6 +58,7 @@ static void send_to(struct json_client *j, struct flight *f)
     if (j->socket[f->worker])
         reqrep_request(j->socket[f->worker], f->number, bytes_str(text), SEND_MS, NULL);
     f->sent_ns = clock_mono_ns();
+    f->copies++;
 }
 
 void json_send(struct json_client *j, struct flight *f)

@@ -182,7 +182,10 @@ static struct process *round_stop(struct torture *t)
     if (pid) {
         harness_kill(s, SIGSTOP);
         t->stops++;
-        world_nap(&t->w, draw(t, 4) ? draw(t, 60) * NS_PER_MS : draw(t, 700) * NS_PER_MS);
+        /* Now and then for so long that requests are sent again to another worker. */
+        int worker = s == t->w.worker[0] || s == t->w.worker[1];
+        world_nap(&t->w, draw(t, worker ? 2 : 6) ? draw(t, 60) * NS_PER_MS
+                                                 : (300 + draw(t, 500)) * NS_PER_MS);
     }
     if (p != s || draw(t, 2))
         kill_one(t, p);
