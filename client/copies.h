@@ -8,7 +8,8 @@
  *
  *   it was answered with a refusal too, or
  *   its connection broke: its worker is gone. What that worker had submitted by then holds the id's
- *   stripe until it is committed, so a copy that was sent after the break would have seen it.
+ *   stripe until it is committed, so a copy that was sent after the break would have seen it, if it
+ *   came so far as to look: one that gave up waiting (for that very stripe, perhaps) has not.
  *
  * Invariant C1: a copy counts as out until one of the two is known. A copy on a socket that we close
  * ourselves stays out for ever: then only a commit or OUTCOME_UNKNOWN can be told.
@@ -25,6 +26,7 @@ struct copies {
     uint32_t tag[REMOTE_ENDPOINTS_MAX]; /* connections of the endpoint broken before it was sent */
     int lost;                           /* some were on a socket that we closed */
     int sent_after_break;               /* the last copy went out after the last break */
+    int broke;                          /* some died with their connection */
 };
 
 void copies_sent(struct copies *c, uint32_t endpoint, uint32_t breaks);
@@ -35,7 +37,7 @@ int copies_broke(struct copies *c, uint32_t endpoint, uint32_t breaks);
 void copies_lose(struct copies *c, uint32_t endpoint);
 /* How many are out. */
 uint32_t copies_out(const struct copies *c);
-/* 1 when a refusal that has come is true for all copies. */
-int copies_settled(const struct copies *c);
+/* 1 when a refusal that has come is true for all copies. looked: it was given under the locks. */
+int copies_settled(const struct copies *c, int looked);
 
 #endif

@@ -175,11 +175,20 @@ static int refused_for_good(int code)
     }
 }
 
-static int is_refusal(const struct call *c, struct azoth_bytes message)
+/* Was the request looked at under its locks, or given up or turned away before? */
+static int refused_under_locks(int code)
+{
+    enum azoth_class class = azoth_code_class(code);
+    return class == AZOTH_CLASS_CONFLICT ||
+           (class == AZOTH_CLASS_CALLER && code != AZOTH_ERR_NO_COMMAND);
+}
+
+/* A refusal that may not be told yet: another copy of the request can still commit. */
+static int is_premature(const struct call *c, struct azoth_bytes message)
 {
     struct wire_answer a;
     return c->transaction && wire_answer_decode(message, &a, NULL) == 0 && a.code != 0 &&
-           !refused_for_good(a.code);
+           !refused_for_good(a.code) && !copies_settled(&c->copies, refused_under_locks(a.code));
 }
 
 static void arrived(struct endpoint *e, uint32_t number, struct azoth_bytes message)
@@ -194,7 +203,7 @@ static void arrived(struct endpoint *e, uint32_t number, struct azoth_bytes mess
         if (rc)
             error_set(&c->error, rc, "an answer of %zu bytes", message.len);
         /* While it is being sent for the first time there is no other copy. */
-        c->refused = !rc && !c->sending && is_refusal(c, message) && !copies_settled(&c->copies);
+        c->refused = !rc && !c->sending && is_premature(c, message);
         if (!c->refused)
             end_call(r, c, rc);
         else if (copies_out(&c->copies) == 0)
