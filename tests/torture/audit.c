@@ -162,6 +162,17 @@ static void on_sent(struct audit *a, unsigned client, const struct record *r)
         register_sent(a, t, r);
 }
 
+/* A4, with the times, which tell much of the cause. */
+static void tell_refused(struct audit *a, int64_t ref, const struct tracked *t)
+{
+    audit_violation(a,
+                    "A4 operation %" PRId64
+                    " was refused (%s) %.3f ms after it was sent and is event "
+                    "%" PRIu64 ", committed %.3f ms after",
+                    ref, azoth_code_name(t->code), (double)(t->replied_ns - t->invoked_ns) / 1e6,
+                    t->seen_first, (double)(int64_t)(t->seen_ns - t->invoked_ns) / 1e6);
+}
+
 static int logs_event(const struct tracked *t)
 {
     return t->op != OP_READ && t->op != OP_CHECK;
@@ -179,8 +190,7 @@ static void on_answered(struct audit *a, struct tracked *t, const struct record 
     if (r->code) {
         a->refused++;
         if (t->seen)
-            audit_violation(a, "A4 operation %" PRId64 " was refused (%s) and is event %" PRIu64,
-                            ref, azoth_code_name(r->code), t->seen_first);
+            tell_refused(a, ref, t);
         return;
     }
     a->committed++;
@@ -288,12 +298,12 @@ static void on_operation_event(struct audit *a, const struct azoth_event *ev)
     if (t->seen == 0) {
         t->seen_first = ev->id;
         t->seen_txn = ev->txn;
+        t->seen_ns = (uint64_t)(ev->time_ns - clock_wall_ns()) + clock_mono_ns();
         t->invoked_before_ns = a->invoked_ns;
         if (t->invoked_ns > a->invoked_ns)
             a->invoked_ns = t->invoked_ns;
         if (t->kind == RECORD_ANSWERED && t->code)
-            audit_violation(a, "A4 operation %" PRId64 " was refused (%s) and is event %" PRIu64,
-                            ref, azoth_code_name(t->code), ev->id);
+            tell_refused(a, ref, t);
     } else if (ev->id != t->seen_first + t->seen || ev->txn != t->seen_txn) {
         audit_violation(a, "A2 event %" PRIu64 " is torn from its transaction", ev->id);
     }

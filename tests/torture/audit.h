@@ -35,6 +35,7 @@ struct tracked {
     uint64_t invoked_ns, replied_ns;
     uint64_t draw, txn, first_event; /* as answered */
     uint64_t seen_first, seen_txn;   /* as in the log */
+    uint64_t seen_ns;                /* when it was committed, by our clock */
     uint64_t invoked_before_ns;      /* the latest invocation among what is earlier in the log */
     int64_t key, value;
     uint32_t register_op;
