@@ -15,6 +15,13 @@ void copies_answered(struct copies *c, uint32_t endpoint)
         c->out[endpoint]--;
 }
 
+void copies_unknown(struct copies *c, uint32_t endpoint)
+{
+    copies_answered(c, endpoint);
+    c->sent_after_break = 0;
+    c->broke = 1;
+}
+
 int copies_broke(struct copies *c, uint32_t endpoint, uint32_t breaks)
 {
     if (!c->out[endpoint] || c->tag[endpoint] == breaks)

@@ -11,6 +11,9 @@
  *   stripe until it is committed, so a copy that was sent after the break would have seen it, if it
  *   came so far as to look: one that gave up waiting (for that very stripe, perhaps) has not.
  *
+ * A copy whose worker answers OUTCOME_UNKNOWN was submitted and goes on without it: that is as if the
+ * worker had died.
+ *
  * Invariant C1: a copy counts as out until one of the two is known. A copy on a socket that we close
  * ourselves stays out for ever: then only a commit or OUTCOME_UNKNOWN can be told.
  */
@@ -26,11 +29,13 @@ struct copies {
     uint32_t tag[REMOTE_ENDPOINTS_MAX]; /* connections of the endpoint broken before it was sent */
     int lost;                           /* some were on a socket that we closed */
     int sent_after_break;               /* the last copy went out after the last break */
-    int broke;                          /* some died with their connection */
+    int broke;                          /* some died with their connection, or were given up */
 };
 
 void copies_sent(struct copies *c, uint32_t endpoint, uint32_t breaks);
 void copies_answered(struct copies *c, uint32_t endpoint);
+/* The endpoint's worker has submitted its copy and waits for it no longer. */
+void copies_unknown(struct copies *c, uint32_t endpoint);
 /* `breaks` of the endpoint's connections have broken by now: 1 when copies died with one. */
 int copies_broke(struct copies *c, uint32_t endpoint, uint32_t breaks);
 /* The endpoint's socket is closed by us. */

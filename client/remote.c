@@ -183,12 +183,18 @@ static int refused_under_locks(int code)
            (class == AZOTH_CLASS_CALLER && code != AZOTH_ERR_NO_COMMAND);
 }
 
-/* A refusal that may not be told yet: another copy of the request can still commit. */
-static int is_premature(const struct call *c, struct azoth_bytes message)
+/* Counts the answer; 1 when it may not be told yet: another copy of the request can still commit. */
+static int is_premature(struct call *c, uint32_t endpoint, struct azoth_bytes message)
 {
     struct wire_answer a;
-    return c->transaction && wire_answer_decode(message, &a, NULL) == 0 && a.code != 0 &&
-           !refused_for_good(a.code) && !copies_settled(&c->copies, refused_under_locks(a.code));
+    int code = wire_answer_decode(message, &a, NULL) == 0 ? a.code : 0;
+    if (!c->transaction || code != AZOTH_ERR_OUTCOME_UNKNOWN) {
+        copies_answered(&c->copies, endpoint);
+        return c->transaction && code && !refused_for_good(code) &&
+               !copies_settled(&c->copies, refused_under_locks(code));
+    }
+    copies_unknown(&c->copies, endpoint);
+    return copies_out(&c->copies) != 0; /* which may know */
 }
 
 static void arrived(struct endpoint *e, uint32_t number, struct azoth_bytes message)
@@ -197,13 +203,12 @@ static void arrived(struct endpoint *e, uint32_t number, struct azoth_bytes mess
     pthread_mutex_lock(&r->lock);
     struct call *c = r->table[number & (CALLS_MAX - 1)];
     if (c && c->number == number) {
-        copies_answered(&c->copies, e->index);
         buf_clear(&c->image);
         int rc = buf_add(&c->image, message.ptr, message.len);
         if (rc)
             error_set(&c->error, rc, "an answer of %zu bytes", message.len);
         /* While it is being sent for the first time there is no other copy. */
-        c->refused = !rc && !c->sending && is_premature(c, message);
+        c->refused = is_premature(c, e->index, message) && !rc && !c->sending;
         if (!c->refused)
             end_call(r, c, rc);
         else if (copies_out(&c->copies) == 0)

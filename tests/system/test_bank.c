@@ -243,6 +243,32 @@ static void a_stopped_writer_answers_late_and_without_error(void **state)
     bank_end(&b);
 }
 
+static void through_two_workers_a_stopped_writer_leaves_the_outcome_unknown(void **state)
+{
+    (void)state;
+    static struct bank b; /* outlives a failed assertion: ended at exit then */
+    bank_begin(&b);
+    assert_true(harness_answers(b.endpoints[0]) && harness_answers(b.endpoints[1]));
+    struct azoth *remote;
+    struct azoth_error err;
+    assert_int_equal(azoth_connect(b.both, NULL, &remote, &err), 0);
+    harness_kill(b.writer, SIGSTOP);
+    /* One worker submits it. Asked again, the other waits for the id's stripe until it gives up. */
+    struct azoth_txn *t = azoth_txn_new(remote);
+    azoth_txn_set_deadline(t, 700);
+    azoth_set_i64(t, AZOTH_STR("late"), 1);
+    assert_int_equal(azoth_commit(t, NULL, &err), AZOTH_ERR_OUTCOME_UNKNOWN);
+    harness_kill(b.writer, SIGCONT);
+    struct azoth_commit_info info;
+    azoth_txn_set_deadline(t, 10000);
+    assert_int_equal(azoth_commit(t, &info, &err), 0);
+    assert_int_equal(info.duplicate, 1);
+    azoth_txn_free(t);
+    azoth_close(remote);
+    assert_true(harness_segment_clean(&b.h, 2000));
+    bank_end(&b);
+}
+
 static void a_stopped_worker_keeps_its_keys_and_no_others(void **state)
 {
     (void)state;
@@ -372,6 +398,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(twenty_thousand_transfers_by_many_processes_keep_every_invariant),
         cmocka_unit_test(fifty_kills_under_load_lose_nothing_and_repeat_nothing),
         cmocka_unit_test(a_stopped_writer_answers_late_and_without_error),
+        cmocka_unit_test(through_two_workers_a_stopped_writer_leaves_the_outcome_unknown),
         cmocka_unit_test(a_stopped_worker_keeps_its_keys_and_no_others),
         cmocka_unit_test(a_second_writer_is_refused_and_told_who_holds_the_database),
         cmocka_unit_test(a_data_file_swapped_under_a_living_segment_retires_it),
