@@ -183,9 +183,6 @@ torture: all $(TORTURE_PROGRAM)
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/torture/torture --kills $(KILLS) \
 	  $(if $(filter command environment,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
-bench: all $(addprefix $(BUILD)/tests/bench/,$(BENCH))
-	AZOTH_BUILD=$(BUILD) tests/bench/run
-
 SECONDS ?= 60
 fuzz:
 	tests/fuzz/run $(SECONDS) $(FUZZ)
