@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #define AUDIT_EVERY_NS  (3 * NS_PER_S)
+#define TELL_EVERY      1000u
 #define PROBE_MS        20000
 #define BACK_WITHIN_NS  NS_PER_S
 #define REAPER_LOOKS    30
@@ -301,9 +302,15 @@ static int run(unsigned kills, uint64_t seconds, uint64_t seed)
     audit_init(&t.audit, &t.w.h);
     t.w.crash_points = 1;
     uint64_t began = clock_mono_ns(), audited = began;
+    unsigned told_at = TELL_EVERY;
     while (t.w.deaths < kills && clock_mono_ns() - began < seconds * NS_PER_S &&
-           t.audit.violations == 0 && t.w.unexpected == 0) {
+           t.audit.violations == 0 && t.w.unexpected == 0 && t.late == 0 && t.probes_failed == 0) {
         round_of_kills(&t);
+        if (t.w.deaths >= told_at) {
+            fprintf(stderr, "%u deaths, %.0f s\n", t.w.deaths,
+                    (double)(clock_mono_ns() - began) / 1e9);
+            told_at += TELL_EVERY;
+        }
         if (clock_mono_ns() - audited > AUDIT_EVERY_NS) {
             audit_run(&t.audit, t.w.db, 0);
             audited = clock_mono_ns();
