@@ -123,6 +123,12 @@ $(BUILD)/tests/torture/command.so: tests/torture/command.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -Iclient -Icore $< -o $@
 
+# Loaded by the workers of a row, not linked.
+$(BUILD)/tests/bench/bench: | $(BUILD)/tests/bench/burn.so
+$(BUILD)/tests/bench/burn.so: tests/bench/commands/burn.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -Iclient -Icore $< -o $@
+
 # Examples see only what is installed: the public headers and the library.
 $(BUILD)/examples/%: examples/%.c $(BUILD)/libazoth.a $(BUILD)/flags
 	@mkdir -p $(@D)

@@ -81,7 +81,7 @@ static void landed(struct azoth_txn *t, int code, const struct azoth_commit_info
     f->done++;
 }
 
-double load_flight(struct azoth *db, int in_flight, int events, uint64_t keys)
+double load_flight_of(struct azoth *db, int in_flight, load_make make, void *arg)
 {
     struct flight f = {.len = 0};
     struct azoth_error err;
@@ -91,9 +91,7 @@ double load_flight(struct azoth *db, int in_flight, int events, uint64_t keys)
     while (clock_mono_ns() - from < BENCH_SLICE_NS) {
         while (f.len > 0) {
             struct azoth_txn *t = f.idle[--f.len];
-            load_pair(t, keys);
-            for (int i = 1; i < events; i++)
-                azoth_event_bytes(t, "deposited", payload());
+            make(t, arg);
             must(azoth_submit(t, landed, &f, &err) == 0, err.message);
         }
         azoth_poll(db, 1000);
@@ -104,4 +102,23 @@ double load_flight(struct azoth *db, int in_flight, int events, uint64_t keys)
     while (f.len > 0)
         azoth_txn_free(f.idle[--f.len]);
     return rate;
+}
+
+struct pairs {
+    int events;
+    uint64_t keys;
+};
+
+static void make_pairs(struct azoth_txn *t, void *arg)
+{
+    const struct pairs *p = arg;
+    load_pair(t, p->keys);
+    for (int i = 1; i < p->events; i++)
+        azoth_event_bytes(t, "deposited", payload());
+}
+
+double load_flight(struct azoth *db, int in_flight, int events, uint64_t keys)
+{
+    struct pairs p = {events, keys};
+    return load_flight_of(db, in_flight, make_pairs, &p);
 }

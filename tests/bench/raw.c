@@ -62,12 +62,19 @@ void raw_put_event(struct raw *r, MDB_txn *t)
     must(!mdb_put(t, r->events, &k, &v, MDB_APPEND), "raw LMDB: put");
 }
 
-void raw_put(struct raw *r, MDB_txn *t, struct azoth_bytes key)
+void raw_put_state(struct raw *r, MDB_txn *t, struct azoth_bytes key, size_t value_bytes)
 {
     unsigned char state[RECORD_STATE_HEADER + BENCH_VALUE];
+    must(value_bytes <= BENCH_VALUE, "raw LMDB: a value's size");
     memset(state, 1, sizeof state);
-    MDB_val k = {key.len, (void *)(uintptr_t)key.ptr}, v = {sizeof state, state};
+    MDB_val k = {key.len, (void *)(uintptr_t)key.ptr};
+    MDB_val v = {RECORD_STATE_HEADER + value_bytes, state};
     must(!mdb_put(t, r->state, &k, &v, 0), "raw LMDB: put");
+}
+
+void raw_put(struct raw *r, MDB_txn *t, struct azoth_bytes key)
+{
+    raw_put_state(r, t, key, BENCH_VALUE);
     raw_put_event(r, t);
 }
 

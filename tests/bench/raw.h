@@ -23,6 +23,7 @@ MDB_txn *raw_begin(struct raw *r);
 void raw_commit(MDB_txn *t);
 /* One state record and one event record. */
 void raw_put(struct raw *r, MDB_txn *t, struct azoth_bytes key);
+void raw_put_state(struct raw *r, MDB_txn *t, struct azoth_bytes key, size_t value_bytes);
 void raw_put_event(struct raw *r, MDB_txn *t);
 /* The record of a request id, as the product keeps it. */
 void raw_put_id(struct raw *r, MDB_txn *t);
