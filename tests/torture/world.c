@@ -45,6 +45,15 @@ static void nap_1ms(void)
     nanosleep(&ts, NULL);
 }
 
+/* Ctrl-C, or a time limit: the harness ends what runs, from outside the handler. */
+static volatile sig_atomic_t asked_to_end;
+
+static void on_signal(int signal)
+{
+    (void)signal;
+    asked_to_end = 1;
+}
+
 static void failed(const char *what)
 {
     fprintf(stderr, "torture: %s\n", what);
@@ -103,6 +112,8 @@ void world_begin(struct world *w, uint64_t seed)
         PATH_JSON,      PATH_COMMAND,   PATH_REGISTER, PATH_REGISTER, PATH_REGISTER_REMOTE};
     memset(w, 0, sizeof *w);
     w->random = seed | 1;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
     harness_begin(&w->h);
     put_projection(w, "accounts", accounts_sql);
     put_projection(w, "chain", chain_sql);
@@ -175,6 +186,8 @@ static void ended(struct world *w, const struct process *p)
 
 void world_supervise(struct world *w)
 {
+    if (asked_to_end)
+        failed("interrupted");
     azoth_poll(w->db, 0);
     if (!harness_supervise(&w->h))
         return;
