@@ -77,6 +77,8 @@ AZOTH_API void azoth_close(struct azoth *db);
  * A request that stays silent for 300 ms, or whose worker dies, is sent again under the same id, to
  * the next endpoint. A refusal is told only when no other copy of the request can commit any more;
  * while a stopped worker may hold one, it is held back, and at the deadline it is OUTCOME_UNKNOWN.
+ * That counts within one call: after OUTCOME_UNKNOWN, a refusal of your own retry under the same id
+ * says nothing of the copy that the first call left behind; azoth_outcome() does, once it is known.
  */
 AZOTH_API int azoth_connect(const char *endpoints, const struct azoth_options *opt,
                             struct azoth **ret, struct azoth_error *err);
