@@ -262,6 +262,8 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
     int growth = 0;
+    if (argc == 4 && strcmp(argv[1], "--feed-sink") == 0)
+        return bench_feed_sink(argv[2], strtoull(argv[3], NULL, 10));
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--pairs") == 0 && i + 1 < argc) {
             pairs = atoi(argv[++i]);
