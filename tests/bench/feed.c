@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EVENTS  2000000u
+#define EVENTS  6000000u
 #define MESSAGE 65536u
 #define RING    1024u /* messages: more than the caches hold, as the store is */
 #define FRAME   (RECORD_FRAME_HEADER + RECORD_EVENT_HEADER + 9 + BENCH_VALUE)
