@@ -194,7 +194,7 @@ fuzz:
 	tests/fuzz/run $(SECONDS) $(FUZZ)
 
 C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] \
-             client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] examples/*/*.c)
+             client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c examples/*/*.c)
 lint: packages
 	tools/lint $(C_FILES)
 
