@@ -53,9 +53,9 @@ void bench_begin(struct harness *h);
 extern const char bench_value[BENCH_VALUE];
 
 /* One function a file; each looks with bench_wants() which of its rows to run. */
-void bench_write_rows(void);      /* 1 to 4, 7, and the plots: write.c */
+void bench_write_rows(void);      /* 1 to 4, 7, 17, 18, and the plots: write.c */
 void bench_contention_rows(void); /* 12, 13, 14, 16: contention.c */
-void bench_worker_rows(void);     /* 5, 6: through_workers.c */
+void bench_worker_rows(void);     /* 5, 6, 19: through_workers.c */
 void bench_read_rows(void);       /* 8, 9: reads.c */
 void bench_feed_rows(void);       /* 10: feed.c */
 /* The receiving end of row 10's floor, a process of its own: bench --feed-sink ENDPOINT MESSAGES. */

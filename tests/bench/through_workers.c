@@ -33,6 +33,28 @@ static void tpl_row(const char *both, struct raw *raw)
     azoth_close(remote);
 }
 
+/* What many in flight gain over one at a time, in a process of its own. */
+static void gain_row(const char *both)
+{
+    struct azoth_options o = {.deadline_ms = 60000};
+    struct azoth *remote;
+    struct azoth_error err;
+    struct harness h;
+    bench_begin(&h);
+    struct azoth *single = load_open_embedded(h.dir);
+    load_fill(single, BENCH_KEYS);
+    must(azoth_connect(both, &o, &remote, &err) == 0, err.message);
+    struct bench_row *r =
+        bench_row("19", "64 in flight through 2 workers / 1 client, embedded", "/s", 5);
+    for (int i = 0; i < bench_pairs(); i++) {
+        double product = load_flight(remote, 64, 1, BENCH_KEYS);
+        bench_pair(r, product, load_single(single, BENCH_KEYS));
+    }
+    azoth_close(remote);
+    azoth_close(single);
+    harness_end(&h);
+}
+
 static void json_row(const char *const *endpoint, struct raw *raw)
 {
     struct bench_row *r = bench_row(
@@ -45,7 +67,7 @@ static void json_row(const char *const *endpoint, struct raw *raw)
 
 void bench_worker_rows(void)
 {
-    if (!bench_wants("5") && !bench_wants("6"))
+    if (!bench_wants("5") && !bench_wants("6") && !bench_wants("19"))
         return;
     struct harness h;
     struct raw raw;
@@ -64,6 +86,8 @@ void bench_worker_rows(void)
         tpl_row(both, &raw);
     if (bench_wants("6"))
         json_row((const char *const[]){one, two}, &raw);
+    if (bench_wants("19"))
+        gain_row(both);
     raw_close(&raw);
     harness_end(&h);
 }

@@ -102,6 +102,14 @@ static void embedded_rows(struct raw *raw)
             bench_pair(r, product, append_floor(raw));
         }
     }
+    if (bench_wants("18")) {
+        struct bench_row *r =
+            bench_row("18", "64 in flight, embedded / 1 client, embedded", "/s", 10);
+        for (int i = 0; i < bench_pairs(); i++) {
+            double product = load_flight(db, 64, 1, BENCH_KEYS);
+            bench_pair(r, product, load_single(db, BENCH_KEYS));
+        }
+    }
     azoth_close(db);
     harness_end(&h);
 }
@@ -174,14 +182,15 @@ static void segment_rows(struct raw *raw)
 void bench_write_rows(void)
 {
     if (!bench_wants("1") && !bench_wants("2") && !bench_wants("3a") && !bench_wants("3b") &&
-        !bench_wants("4") && !bench_wants("7") && !bench_wants("17") && !bench_wants("plot"))
+        !bench_wants("4") && !bench_wants("7") && !bench_wants("17") && !bench_wants("18") &&
+        !bench_wants("plot"))
         return;
     struct harness h;
     struct raw raw;
     bench_begin(&h);
     raw_open(&raw, h.dir);
     raw_fill(&raw, BENCH_KEYS);
-    if (bench_wants("1") || bench_wants("7"))
+    if (bench_wants("1") || bench_wants("7") || bench_wants("18"))
         embedded_rows(&raw);
     segment_rows(&raw);
     raw_close(&raw);
