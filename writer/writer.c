@@ -198,6 +198,13 @@ static void publish_head(struct writer *w)
     gauge_set(&g->head_event, h->event);
     gauge_set(&g->head_txn, h->txn);
     gauge_set(&g->head_time_ns, (uint64_t)h->time_ns);
+}
+
+/* Wakes who waits for events: after the submitters, who have waited longer. One who dies before it is
+ * noticed by the feed's own bounded wait, and by the next writer's announcement. */
+static void announce(struct writer *w)
+{
+    struct header_shm *s = w->segment->header;
     atomic_fetch_add(&s->head_seq, 1);
     if (atomic_load(&s->head_waiters) && atomic_exchange(&s->head_waiters, 0))
         shm_wake(&s->head_seq, 1 << 30);
@@ -262,6 +269,7 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     gauge_set(&w->gauges->g->writer_started_ns, (uint64_t)clock_wall_ns());
     gauge_add(&w->gauges->g->recovered, w->recovery.answered + w->recovery.requeued);
     publish_head(w);
+    announce(w);
     atomic_store(&w->segment->header->writer_state, WRITER_RUNNING);
     *ret = w;
     return 0;
@@ -365,6 +373,7 @@ static void complete(struct writer *w, uint64_t now_ns)
     }
     CRASH_POINT(writer_completed);
     slot_wake_owners(w->segment, wakes);
+    announce(w);
     gauge_add(&g->bytes, w->batch_bytes);
     histogram_add(&g->batch_size, w->batch_len);
     w->batch_len = 0;
