@@ -21,8 +21,14 @@
  *   - The log is damaged: what lies before the place is sent, then GAP, CORRUPT or FORMAT to those
  *     who come to it; projectors that are beyond it go on.
  *
- * Invariant F1: a batch's range is contiguous from the subscription's cursor, whatever the filter left
- * of it; `cursor` moves to its end only when the transport has taken it.
+ * While a receiver is busy with a batch and there is nothing else to do, the one behind it is read:
+ * reading and the transport then run side by side. It is sent when its grant comes, or dropped.
+ *
+ * Invariants
+ *   F1  a batch's range is contiguous from the subscription's cursor, whatever the filter left of it;
+ *       `cursor` moves to its end only when the transport has taken it.
+ *   F2  a batch read ahead is used only by the subscription, at the cursor and for the credit that it
+ *       was read for. There is one at a time, whatever the number of subscriptions.
  */
 #include "writer/feed.h"
 #include "writer/feed_faults.h"
@@ -59,6 +65,16 @@ struct subscription {
     int row;
 };
 
+/* A batch read before it is asked for, or (read = 0) one that may be worth reading. */
+struct ahead {
+    struct subscription *sub; /* NULL: none */
+    int read;
+    uint64_t cursor;
+    uint32_t credit;
+    struct feed_look look;
+    struct buf frames;
+};
+
 struct feed {
     struct store *store;
     struct gauges *gauges;
@@ -68,6 +84,7 @@ struct feed {
     uint32_t turn;
     uint64_t head; /* as last seen in a snapshot */
     struct buf frames, message;
+    struct ahead ahead;
 };
 
 int feed_open(const struct feed_options *o, struct store *store, struct gauges *gauges,
@@ -107,6 +124,7 @@ void feed_close(struct feed *f)
     pipe_close(f->in);
     buf_fini(&f->frames);
     buf_fini(&f->message);
+    buf_fini(&f->ahead.frames);
     free(f);
 }
 
@@ -226,6 +244,8 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
 {
     char endpoint[128];
     text_of(endpoint, sizeof endpoint, m->endpoint);
+    if (f->ahead.sub == s)
+        f->ahead.sub = NULL; /* another filter, perhaps another projection */
     if (!s->used) {
         memset(s, 0, sizeof *s);
         s->used = 1;
@@ -342,6 +362,37 @@ static void count_sent(struct feed *f, const struct subscription *s, const struc
     gauge_add(&f->gauges->projection[s->row].bytes_sent, f->frames.len);
 }
 
+/* Takes what was read ahead into frames, if it is what s may have now. */
+static int take_ahead(struct feed *f, const struct subscription *s, struct feed_look *ret)
+{
+    struct ahead *a = &f->ahead;
+    if (a->sub != s)
+        return 0;
+    a->sub = NULL;
+    if (!a->read || a->cursor != s->cursor || a->credit != s->credit)
+        return 0;
+    struct buf frames = f->frames;
+    f->frames = a->frames;
+    a->frames = frames;
+    *ret = a->look;
+    if (ret->head < f->head)
+        ret->head = f->head; /* seen since */
+    return 1;
+}
+
+/* Errors are met again when the batch is asked for. */
+static void read_ahead(struct feed *f)
+{
+    struct ahead *a = &f->ahead;
+    if (!a->sub || a->read)
+        return;
+    a->read = 1;
+    if (!a->sub->used ||
+        feed_look(f->store, &a->sub->filter, a->cursor, a->credit, &a->frames, &a->look, NULL) ||
+        a->look.last == a->cursor)
+        a->sub = NULL;
+}
+
 /* 1 when something was sent, 0 when not, or an error that ends the feed. */
 static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct azoth_error *err)
 {
@@ -349,7 +400,9 @@ static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct
     struct azoth_error why = {0};
     if (s->refuse_it)
         return send_refusal(f, s, now_ns, err);
-    int rc = feed_look(f->store, &s->filter, s->cursor, s->credit, &f->frames, &l, &why);
+    int rc = take_ahead(f, s, &l)
+                 ? 0
+                 : feed_look(f->store, &s->filter, s->cursor, s->credit, &f->frames, &l, &why);
     if (feed_is_damage(rc)) {
         refuse(s, rc, why.message);
         return send_refusal(f, s, now_ns, err);
@@ -373,6 +426,12 @@ static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct
     s->greet = 0;
     if (l.last == s->cursor)
         return 1;
+    if (l.last < l.head) {
+        f->ahead.sub = s;
+        f->ahead.read = 0;
+        f->ahead.cursor = l.last;
+        f->ahead.credit = s->credit;
+    }
     s->credit = 0;
     s->cursor = l.last;
     count_sent(f, s, &l);
@@ -420,6 +479,8 @@ int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
             return rc;
         work += rc;
     }
+    if (!work)
+        read_ahead(f);
     lapse(f, now_ns);
     if (f->gauges)
         gauge_set(&f->gauges->g->feed_heartbeat_ns, now_ns);
