@@ -114,6 +114,18 @@ int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct even
     return 0;
 }
 
+/*
+ * LMDB fills a leaf from its end downwards in the order of the keys: the events that come next lie
+ * below this one. Without the hint (it reads nothing, any address will do) a scan of a log that is
+ * not in the processor's cache waits for memory most of its time.
+ */
+static void read_soon(const void *record)
+{
+    uintptr_t ahead = (uintptr_t)record - 640;
+    for (uintptr_t line = 0; line < 192; line += 64)
+        __builtin_prefetch((const void *)(ahead + line));
+}
+
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
                     struct azoth_error *err)
 {
@@ -137,6 +149,7 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
         return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: %llu follows",
                          (unsigned long long)es->next, (unsigned long long)at);
     es->started = 1;
+    read_soon(v.mv_data);
     rc = record_event_decode(at, bytes_of_val(v), ret);
     if (rc)
         return error_set(err, rc, "event %llu: the stored record fails its check",
