@@ -354,6 +354,44 @@ static void shards_divide_the_events_by_key_or_by_field(void **state)
     }
 }
 
+static void what_was_read_ahead_is_sent_only_to_whom_it_was_read_for(void **state)
+{
+    (void)state;
+    struct hand h;
+    add_events(5000, "added", 100);
+    hand_open(&h, "p", 0);
+    assert_true(hand_ask(&h));
+    feed_run(); /* has time to read the batch behind this one */
+    hand_follow(&h);
+    assert_true(hand_ask(&h));
+    assert_int_equal(h.b.first, h.m.cursor + 1);
+    assert_int_equal(h.sum, sum_to(h.b.last));
+
+    feed_run();
+    hand_follow(&h);
+    h.m.credit_bytes = 131072; /* another credit */
+    assert_true(hand_ask(&h));
+    assert_int_equal(h.b.first, h.m.cursor + 1);
+    assert_true(h.b.frames.len > 65536);
+
+    feed_run();
+    h.m.cursor = 0; /* another place */
+    h.m.cursor_check = 0;
+    h.m.subscription++;
+    assert_true(hand_ask(&h));
+    assert_int_equal(h.b.first, 1);
+
+    feed_run();
+    hand_follow(&h);
+    h.m.types = bytes_of("\5other", 6); /* another filter at the very place */
+    h.m.subscription++;
+    assert_true(hand_ask(&h));
+    assert_int_equal(h.b.first, h.m.cursor + 1);
+    assert_int_equal(h.b.last, 5000);
+    assert_int_equal(h.b.frames.len, 0);
+    hand_close(&h);
+}
+
 static void new_events_are_sent_to_one_who_waits_at_the_head(void **state)
 {
     (void)state;
@@ -918,6 +956,7 @@ int main(void)
         T(an_event_over_the_credit_comes_alone),
         T(a_range_without_wanted_events_moves_the_cursor_in_bounded_looks),
         T(shards_divide_the_events_by_key_or_by_field),
+        T(what_was_read_ahead_is_sent_only_to_whom_it_was_read_for),
         T(new_events_are_sent_to_one_who_waits_at_the_head),
         T(the_first_answer_does_not_wait_for_the_connection_twice),
         T(sends_to_nobody_are_tried_a_bounded_number_of_times),
