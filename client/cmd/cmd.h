@@ -145,6 +145,7 @@ extern const struct cmd cmd_status;                                       /* sta
 extern const struct cmd cmd_lag;                                          /* lag.c */
 extern const struct cmd cmd_query, cmd_projection;                        /* query.c */
 extern const struct cmd cmd_run;                                          /* run.c */
+extern const struct cmd cmd_bench;                                        /* bench.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */
 
 #endif

@@ -1,0 +1,72 @@
+#!/bin/bash
+# azoth bench, whole, refused and interrupted. Figures of so short runs mean nothing and are not looked
+# at. Needs AZOTH_BUILD (on a disk: memory is refused) and jq.
+set -u
+BUILD=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
+TMP=$(mktemp -d "$BUILD/tb.XXXXXX")
+trap 'rm -rf "$TMP"' EXIT
+unset AZOTH_DIR
+mkdir "$TMP/data"
+passed=0 failed=0
+check() { # SENTENCE COMMAND...
+    local sentence=$1
+    shift
+    if "$@" >"$TMP/check" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok - $sentence"
+    else
+        failed=$((failed + 1))
+        echo "not ok - $sentence"
+        head -c 2000 "$TMP/check" | sed 's/^/#   /'
+    fi
+}
+says() { check "$1" [ "$2" = "$3" ]; } # SENTENCE WANTED GOT
+bench() { "$BUILD/azoth" bench --dir "$TMP/data" --keys 1000 "$@"; }
+
+if [ "$(stat -f -c %T "$TMP")" = tmpfs ]; then
+    echo "skip - azoth bench on a disk (the build directory lies in memory)"
+    exit 0
+fi
+bench --seconds 300ms --json --quiet >"$TMP/j" 2>"$TMP/err"
+says "azoth bench succeeds" 0 $?
+check "it prints product, floor and ratio for 1, 64 and 256 in flight" jq -e 'map(.in_flight) == [1,64,256] and
+    all(.[]; .product > 0 and .floor > 0 and .pairs > 0 and .ratio > 0 and .ratio_low <= .ratio_high
+        and .p99_ns >= .p50_ns and .p50_ns > 0)' "$TMP/j"
+says "--quiet says nothing" "" "$(cat "$TMP/err")"
+says "its database is removed" "" "$(ls "$TMP/data")"
+
+bench --seconds 100ms --in-flight 8 >"$TMP/t" 2>"$TMP/err"
+check "--in-flight 8 measures just that" grep -qE '^ +8 +[0-9]+/s +[0-9]+/s' "$TMP/t"
+says "and nothing else" 1 "$(grep -cE '^ +[0-9]+ +[0-9]+/s' "$TMP/t")"
+check "it says where it works" grep -qF "below $TMP/data/azoth-bench-" "$TMP/err"
+bench --in-flight 1025 >/dev/null 2>&1
+says "--in-flight 1025 is a usage error" 2 $?
+"$BUILD/azoth" bench --dir "$TMP/nowhere" >/dev/null 2>"$TMP/err"
+says "a directory that is not there is an input error" 4 $?
+if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
+    "$BUILD/azoth" bench --dir /dev/shm >/dev/null 2>"$TMP/err"
+    says "memory is refused as a usage error" 2 $?
+    check "and the reason is told" grep -q 'is memory' "$TMP/err"
+fi
+
+# Interrupted while it measures. The name of the shared objects is what `azoth status` tells.
+"$BUILD/azoth" bench --dir "$TMP/data" --keys 1000 --seconds 300 --quiet >"$TMP/t" 2>&1 &
+pid=$!
+end=$((SECONDS + 30)) name=
+while [ -z "$name" ] && [ $SECONDS -lt $end ]; do
+    name=$("$BUILD/azoth" status --dir "$TMP"/data/azoth-bench-*/db --json 2>/dev/null | jq -r '.shm // empty')
+    read -rt 0.05 <> <(:)
+done
+check "while it runs it is a database like any other" test -n "$name" -a -e "/dev/shm$name"
+kill -INT $pid
+(read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) & # it would go on for five minutes
+killer=$!
+wait $pid
+says "interrupted, it ends in order" 0 $?
+kill $killer 2>/dev/null
+wait $killer 2>/dev/null
+says "interrupted, it removes its database" "" "$(ls "$TMP/data")"
+says "interrupted, it removes its shared objects" "" "$(ls /dev/shm | grep -F "${name#/}")"
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
