@@ -156,10 +156,11 @@ static void print_table(void)
         char reach[16] = "-";
         if (r->reach > 0)
             snprintf(reach, sizeof reach, "%s%.2f", r->lower_is_better ? "<" : "", r->reach);
-        printf("%-4s %-64s %11.0f %11.0f %-3s %6.2f %6.2f-%6.2f %6s%s\n", r->row, r->name,
-               bench_quantile(r->product, r->n, 0.5), bench_quantile(r->floor, r->n, 0.5), r->unit,
-               ratio_of(r, 0.5), ratio_of(r, 0.25), ratio_of(r, 0.75), reach,
-               met(r) ? "" : "  MISSED");
+        double product = bench_quantile(r->product, r->n, 0.5);
+        int digits = product < 100 ? 2 : 0;
+        printf("%-4s %-64s %11.*f %11.*f %-3s %6.2f %6.2f-%6.2f %6s%s\n", r->row, r->name, digits,
+               product, digits, bench_quantile(r->floor, r->n, 0.5), r->unit, ratio_of(r, 0.5),
+               ratio_of(r, 0.25), ratio_of(r, 0.75), reach, met(r) ? "" : "  MISSED");
     }
 }
 
@@ -179,8 +180,8 @@ static void write_json(void)
     for (int i = 0; i < rows_len; i++) {
         const struct bench_row *r = rows[i];
         fprintf(f,
-                "%s\n{\"row\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"product\":%.1f,"
-                "\"floor\":%.1f,\"ratio\":%.3f,\"quartiles\":[%.3f,%.3f],\"pairs\":%d,"
+                "%s\n{\"row\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"product\":%.3f,"
+                "\"floor\":%.3f,\"ratio\":%.3f,\"quartiles\":[%.3f,%.3f],\"pairs\":%d,"
                 "\"reach\":%.2f,\"lower_is_better\":%s,\"met\":%s}",
                 i ? "," : "", r->row, r->name, r->unit, bench_quantile(r->product, r->n, 0.5),
                 bench_quantile(r->floor, r->n, 0.5), ratio_of(r, 0.5), ratio_of(r, 0.25),
@@ -255,13 +256,16 @@ static void draw(const char *file, const char *title, const struct point *p, int
 /* ---- main ---- */
 
 static const char usage[] =
-    "usage: bench [--pairs N] [--rows 1,3,12] [--growth]\n"
-    "  The product beside its floor; writes bench.json and the plots to the build directory.\n"
+    "usage: bench [--pairs N] [--rows 1,3,12] [--growth] [--events N]\n"
+    "  The product beside its floor; --growth: rows of growth, over 10 million events or "
+    "--events.\n"
+    "  Writes bench.json and the plots to the build directory.\n"
     "  Exits with 1 when a row misses its reach. AZOTH_BENCH_DIR: where the data lies.\n";
 
 int main(int argc, char **argv)
 {
     int growth = 0;
+    uint64_t events = 10000000;
     if (argc == 4 && strcmp(argv[1], "--feed-sink") == 0)
         return bench_feed_sink(argv[2], strtoull(argv[3], NULL, 10));
     for (int i = 1; i < argc; i++) {
@@ -271,16 +275,19 @@ int main(int argc, char **argv)
             wanted = argv[++i];
         } else if (strcmp(argv[i], "--growth") == 0) {
             growth = 1;
+        } else if (strcmp(argv[i], "--events") == 0 && i + 1 < argc) {
+            events = strtoull(argv[++i], NULL, 10);
         } else {
             fputs(usage, strcmp(argv[i], "--help") == 0 ? stdout : stderr);
             return strcmp(argv[i], "--help") == 0 ? 0 : 2;
         }
     }
     must(pairs >= 1 && pairs <= BENCH_PAIRS_MAX, "--pairs: 1 to 101");
+    must(events >= 20000 && events <= 100000000, "--events: 20,000 to 100,000,000");
     build = getenv("AZOTH_BUILD") ? getenv("AZOTH_BUILD") : "build";
     setenv("TMPDIR", getenv("AZOTH_BENCH_DIR") ? getenv("AZOTH_BENCH_DIR") : build, 1);
     if (growth) {
-        bench_growth_rows();
+        bench_growth_rows(events);
     } else {
         bench_write_rows();
         bench_contention_rows();

@@ -60,7 +60,7 @@ void bench_read_rows(void);       /* 8, 9: reads.c */
 void bench_feed_rows(void);       /* 10: feed.c */
 /* The receiving end of row 10's floor, a process of its own: bench --feed-sink ENDPOINT MESSAGES. */
 int bench_feed_sink(const char *endpoint, uint64_t messages);
-void bench_projection_rows(void); /* 11, 15: projection.c */
-void bench_growth_rows(void);     /* growth, only with --growth: growth.c */
+void bench_projection_rows(void);        /* 11, 15: projection.c */
+void bench_growth_rows(uint64_t events); /* g1 to g7, only with --growth: growth.c */
 
 #endif
