@@ -141,7 +141,7 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 
 # --- what people call -----------------------------------------------------------------------------
 
-.PHONY: packages run test bench bench-growth lint fuzz install uninstall clean help torture
+.PHONY: packages run test bench bench-growth bench-table lint fuzz install uninstall clean help torture
 packages: $(BUILD)/packages.ok
 $(BUILD)/packages.ok: packages.list tools/install-packages
 	@mkdir -p $(BUILD)
@@ -154,6 +154,7 @@ help:
 	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
+	@echo 'make bench-table   the last results as the table of the README'
 	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
@@ -181,6 +182,8 @@ bench: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))
 bench-growth: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench --growth
+bench-table:
+	@tools/bench-table $(BUILD)/bench.json
 # Ends after KILLS, or after SECONDS when that is given.
 KILLS ?= 1000
 TORTURE_PROGRAM := $(BUILD)/tests/torture/torture $(BUILD)/tests/torture/command.so
