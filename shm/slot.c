@@ -469,11 +469,12 @@ int slot_reap(struct participant *self, uint32_t index, uint64_t word)
     struct slot_shm *sl = &s->slot[index];
     uint64_t ticket = slot_word_ticket(word);
     if (slot_word_state(word) == SLOT_SUBMITTED) {
-        /* It goes on: the writer commits it and, as nobody will collect it, frees it. */
+        /* It goes on: the writer commits it and, as nobody will collect it, frees it. The bit goes
+         * first: once the slot names no dead owner, nobody looks after a bit that is missing. */
+        bit_set(s->header->queue_bits, index);
         if (!atomic_compare_exchange_strong(&sl->word, &word,
                                             slot_word(SLOT_SUBMITTED, SLOT_OWNER_WRITER, ticket)))
             return 0;
-        bit_set(s->header->queue_bits, index);
         slot_wake_writer(s);
         return 1;
     }
