@@ -59,7 +59,8 @@ MAIN_azoth-projector := projector/main.c
 
 # Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
-FAULT := $(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c))
+# The power cut is made for the release build: it is among the other tests.
+FAULT := $(filter-out test_powercut,$(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c)))
 HARNESS := tests/system/harness.c tests/system/bank.c
 SYSTEM := $(patsubst tests/system/%.c,%,$(wildcard tests/system/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -106,11 +107,12 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/liba
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/fault/test_powercut: $(BUILD)/tests/fault/powercut.o
 $(BUILD)/tests/fault/%: $(BUILD)/tests/fault/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
-$(BUILD)/tests/fault/shim.so: tests/fault/shim.c
+$(BUILD)/tests/fault/%.so: tests/fault/%.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O1 -D_GNU_SOURCE -shared -fPIC $< -ldl -o $@
+	$(Q)$(CC) -O1 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -shared -fPIC $< -ldl -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 $(BUILD)/tests/bench/bench: $(call obj,$(BENCH)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
@@ -156,6 +158,7 @@ help:
 	@echo 'make bench-growth  the same with ten million events and a million keys'
 	@echo 'make bench-table   the last results as the table of the README'
 	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
+	@echo 'make powercut STATES=10000 SEED=  that many states that a power cut may leave, opened'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'
@@ -167,9 +170,10 @@ COMMANDS := $(patsubst examples/commands/%.c,$(BUILD)/examples/commands/%.so,$(w
 run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	AZOTH_BUILD=$(BUILD) examples/bank/run.sh
 
-TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM))
+TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
+         $(BUILD)/tests/fault/test_powercut
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
-test: all $(TESTS) $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+test: all $(TESTS) $(BUILD)/tests/fault/record_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
 
@@ -191,6 +195,12 @@ faults: $(TORTURE_PROGRAM)
 torture: all $(TORTURE_PROGRAM)
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/torture/torture --kills $(KILLS) \
 	  $(if $(filter command environment,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+# make powercut STATES=20000 SEED=7: more states than `make test` looks at.
+STATES ?= 10000
+POWERCUT := $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/record_io.so
+.PHONY: powercut
+powercut: all $(POWERCUT)
+	AZOTH_BUILD=$(BUILD) AZOTH_CUT_STATES=$(STATES) $(if $(SEED),AZOTH_TEST_SEED=$(SEED)) $(BUILD)/tests/fault/test_powercut
 
 SECONDS ?= 60
 fuzz:
