@@ -139,11 +139,31 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -Iclient -Icore $< -o $@
 
+# The model: the product's own sources, each access to an atomic made a step. Stacks are copied, which
+# a sanitizer cannot follow, and what a frame does not use must not tell states apart: flags of its own.
+MODEL_STEPPED := shm/slot.c shm/stripe.c shm/reaper.c tests/model/world.c tests/model/join.c \
+                 tests/model/submitter.c tests/model/writer_actor.c tests/model/model.c
+MODEL := $(if $(SAN),,$(BUILD)/tests/model/model)
+MODEL_FLAGS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -pthread $(WARN) $(PKG_CFLAGS) -g
+MODEL_CANON := -Og -fno-inline $(if $(filter clang%,$(CC)),,-ftrivial-auto-var-init=zero)
+MODEL_OBJ := $(patsubst %.c,$(BUILD)/model/%.o,$(MODEL_STEPPED)) $(BUILD)/model/tests/model/explore.o
+$(BUILD)/model/tests/model/explore.o: tests/model/explore.c $(BUILD)/flags | packages
+	@mkdir -p $(@D)
+	@echo '  CC $< (model)'
+	$(Q)$(CC) $(MODEL_FLAGS) -O2 -MMD -MP -c $< -o $@
+$(BUILD)/model/%.o: %.c tests/model/step.h $(BUILD)/flags | packages
+	@mkdir -p $(@D)
+	@echo '  CC $< (model)'
+	$(Q)$(CC) $(MODEL_FLAGS) $(MODEL_CANON) -include tests/model/step.h -MMD -MP -c $< -o $@
+$(BUILD)/tests/model/model: $(MODEL_OBJ) $(BUILD)/libazoth.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+
 .PRECIOUS: $(BUILD)/%.o
 
 # --- what people call -----------------------------------------------------------------------------
 
-.PHONY: packages run test bench bench-growth bench-table lint fuzz install uninstall clean help torture
+.PHONY: packages run test model bench bench-growth bench-table lint fuzz install uninstall clean help torture
 packages: $(BUILD)/packages.ok
 $(BUILD)/packages.ok: packages.list tools/install-packages
 	@mkdir -p $(BUILD)
@@ -159,6 +179,7 @@ help:
 	@echo 'make bench-table   the last results as the table of the README'
 	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
 	@echo 'make powercut STATES=10000 SEED=  that many states that a power cut may leave, opened'
+	@echo 'make model      every interleaving of the larger scenarios, and whether breaks are found'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
 	@echo 'make install DESTDIR= PREFIX=/usr/local'
@@ -170,7 +191,7 @@ COMMANDS := $(patsubst examples/commands/%.c,$(BUILD)/examples/commands/%.so,$(w
 run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	AZOTH_BUILD=$(BUILD) examples/bank/run.sh
 
-TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
+TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(MODEL) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
          $(BUILD)/tests/fault/test_powercut
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
 test: all $(TESTS) $(BUILD)/tests/fault/record_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
@@ -201,6 +222,9 @@ POWERCUT := $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/record_io.so
 .PHONY: powercut
 powercut: all $(POWERCUT)
 	AZOTH_BUILD=$(BUILD) AZOTH_CUT_STATES=$(STATES) $(if $(SEED),AZOTH_TEST_SEED=$(SEED)) $(BUILD)/tests/fault/test_powercut
+model: $(BUILD)/tests/model/model
+	tests/model/mutate.sh
+	$< all
 
 SECONDS ?= 60
 fuzz:
@@ -231,4 +255,4 @@ clean:
 	rm -rf build
 
 -include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(OTHER_SRC) $(foreach p,$(PROGRAMS),$(MAIN_$(p)))))
--include $(wildcard $(BUILD)/tests/*/*.d)
+-include $(wildcard $(BUILD)/tests/*/*.d $(BUILD)/model/*/*.d $(BUILD)/model/*/*/*.d)
