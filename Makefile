@@ -59,8 +59,8 @@ MAIN_azoth-projector := projector/main.c
 
 # Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
-# The power cut is made for the release build: it is among the other tests.
-FAULT := $(filter-out test_powercut,$(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c)))
+# The power cut and the sweeps are made for the release build: they are among the other tests.
+FAULT := $(filter-out test_powercut test_disk,$(patsubst tests/fault/%.c,%,$(wildcard tests/fault/test_*.c)))
 HARNESS := tests/system/harness.c tests/system/bank.c
 SYSTEM := $(patsubst tests/system/%.c,%,$(wildcard tests/system/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -192,9 +192,9 @@ run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	AZOTH_BUILD=$(BUILD) examples/bank/run.sh
 
 TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(MODEL) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
-         $(BUILD)/tests/fault/test_powercut
+         $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/test_disk
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
-test: all $(TESTS) $(BUILD)/tests/fault/record_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+test: all $(TESTS) $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
 
