@@ -9,7 +9,8 @@
  *   an operation fails          nothing of its transaction was put yet: refused alone (A1)
  *   LMDB is full in the middle  the batch is aborted whole; the caller tries halves
  *   the commit fails with NOSPACE  nothing became visible (the meta page is written last); as above.
- *                               LMDB calls a write that was cut short by a full disk EIO
+ *                               LMDB calls a write that was cut short by a full disk EIO. But
+ *                               NOSPACE for the meta page itself is the next case
  *   the commit fails otherwise  what the disk holds is unknown: the process must end (A3)
  *   killed anywhere             the old meta page or the new one counts; the next writer commits a
  *                               write transaction of its own before it believes either (A2)
@@ -258,14 +259,19 @@ static int cut_short_by_full_disk(struct append *a)
 {
     struct statvfs fs;
     int fd;
+    return mdb_env_get_fd(a->env, &fd) == 0 && fstatvfs(fd, &fs) == 0 &&
+           (uint64_t)fs.f_bavail * fs.f_frsize <= NEARLY_FULL_BYTES;
+}
+
+/* LMDB begins no transaction any more after a meta page that failed: whether that one reached the disk
+ * is unknown, whatever the error was called. */
+static int meta_was_tried(struct append *a)
+{
     MDB_txn *probe;
-    if (mdb_env_get_fd(a->env, &fd) || fstatvfs(fd, &fs) ||
-        (uint64_t)fs.f_bavail * fs.f_frsize > NEARLY_FULL_BYTES)
-        return 0;
     if (mdb_txn_begin(a->env, NULL, 0, &probe))
-        return 0;
+        return 1;
     mdb_txn_abort(probe);
-    return 1;
+    return 0;
 }
 
 int append_commit(struct append *a, const struct batch_entry *entries, uint32_t n,
@@ -286,6 +292,8 @@ int append_commit(struct append *a, const struct batch_entry *entries, uint32_t 
     if (rc == EIO && cut_short_by_full_disk(a))
         rc = ENOSPC;
     int code = lmdb_error(err, rc, "commit");
+    if (code == AZOTH_ERR_NOSPACE && meta_was_tried(a))
+        code = error_foreign(err, AZOTH_ERR_IO, rc, "the meta page: %s", mdb_strerror(rc));
     if (code != AZOTH_ERR_NOSPACE)
         a->dead = 1;
     return code;

@@ -1,7 +1,8 @@
 /*
  * fail_io.c - preloaded into a program: lets one call of a kind fail, the n-th.
  *
- *   AZOTH_FAIL=KIND,N,ERRNO   KIND: write, sync (below AZOTH_FAIL_DIR), alloc (called from an object
+ *   AZOTH_FAIL=KIND,N,ERRNO   KIND: write, sync (below AZOTH_FAIL_DIR), meta (LMDB's meta page: it is
+ *                             written, and the error told all the same), alloc (called from an object
  *                             whose name contains AZOTH_FAIL_FROM)
  *   AZOTH_FAIL_FIRED=FILE     is made when it has failed
  *   AZOTH_FAIL_FULL=FILE      as long as this file is there, every write that makes a file longer
@@ -85,6 +86,10 @@ static int write_fails(int fd, off_t end)
 
 ssize_t pwrite(int fd, const void *b, size_t n, off_t at)
 {
+    if (kind == 'm' && at < 8192 && n < 4096 && inside(fd)) {
+        ssize_t r = syscall(SYS_pwrite64, fd, b, n, at);
+        return fails('m') ? -1 : r;
+    }
     return write_fails(fd, at + (off_t)n) ? -1 : syscall(SYS_pwrite64, fd, b, n, at);
 }
 

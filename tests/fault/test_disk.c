@@ -114,6 +114,8 @@ static int times(struct azoth *db, int n, int *ret_all)
     return found;
 }
 
+static int refused; /* transactions, in the last run */
+
 static void check_journal(const char *journal, const char *what)
 {
     struct azoth *db = harness_attach(&h, 10000);
@@ -122,6 +124,7 @@ static void check_journal(const char *journal, const char *what)
     assert_non_null(f);
     char line[400];
     int lines = 0, all = 0;
+    refused = 0;
     while (fgets(line, sizeof line, f)) {
         int i, rc;
         assert_int_equal(sscanf(line, "%d %d", &i, &rc), 2);
@@ -131,6 +134,7 @@ static void check_journal(const char *journal, const char *what)
                              : rc == AZOTH_ERR_OUTCOME_UNKNOWN && there <= 1))
             fail_msg("%s: %sthere %d times", what, line, there);
         lines++;
+        refused += rc != 0;
     }
     fclose(f);
     assert_int_equal(lines, TRANSACTIONS);
@@ -178,7 +182,7 @@ static void sweep(int (*with)(const char *, int, int, const char *), const char 
     /* All of the first ones; then, of thousands of allocations, fewer and fewer. */
     while (with(kind, n, error, from)) {
         runs++;
-        n += 1 + n / 16;
+        n += 1 + n / 6;
     }
     print_message("MEASURED %s failing with %s in %s: %d places of about %d\n", kind,
                   strerror(error), from, runs, n - 1);
@@ -197,6 +201,17 @@ static void a_writer_whose_nth_sync_fails_answers_nothing_as_durable_by_it(void 
     (void)state;
     sweep(writer_with, "sync", EIO, "writer");
     sweep(writer_with, "sync", ENOSPC, "writer");
+}
+
+/* Nobody knows what the disk holds then: the transaction is not refused, the next writer looks. */
+static void a_meta_page_that_fails_on_a_full_disk_refuses_nothing_and_ends_the_writer(void **state)
+{
+    (void)state;
+    int n = 1;
+    for (; writer_with("meta", n, ENOSPC, "writer"); n++)
+        if (refused)
+            fail_msg("meta page %d: %d transactions were refused", n, refused);
+    assert_true(n > 4);
 }
 
 static void a_writer_whose_nth_allocation_fails_refuses_or_is_started_again(void **state)
@@ -305,6 +320,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_writer_whose_nth_write_fails_loses_nothing_and_invents_nothing),
         cmocka_unit_test(a_writer_whose_nth_sync_fails_answers_nothing_as_durable_by_it),
+        cmocka_unit_test(a_meta_page_that_fails_on_a_full_disk_refuses_nothing_and_ends_the_writer),
         cmocka_unit_test(a_writer_whose_nth_allocation_fails_refuses_or_is_started_again),
         cmocka_unit_test(a_projector_whose_nth_write_or_sync_fails_goes_on_where_it_was),
         cmocka_unit_test(a_disk_that_fills_refuses_by_name_and_takes_writes_when_it_is_freed),
