@@ -52,7 +52,8 @@ static const char counts_sql[] = "-- azoth: projection counts\n"
                                  "INSERT INTO seen VALUES (@id, :n);\n";
 
 /* What a mark says beside the transaction's number (ino) and id (at). Number 0: init has answered. */
-struct answer {
+/* Packed: it is read where it lies in the log. */
+struct __attribute__((packed)) answer {
     uint64_t first_event;
     uint8_t id[AZOTH_ID_BYTES];
 };
