@@ -18,7 +18,7 @@
 
 #define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
-#define SHM_LAYOUT_VERSION 1u
+#define SHM_LAYOUT_VERSION 2u
 
 #define SHM_PARTICIPANTS   256u
 #define SHM_SLOTS_MAX      1024u
@@ -122,7 +122,8 @@ enum { WRITER_ABSENT = 0, WRITER_RECOVERING = 1, WRITER_RUNNING = 2, WRITER_DRAI
  * Participant: one process (one handle of it). All fields but these by the participant itself:
  *   word        FREE -> LIVE by the joiner, which holds the kernel's lock on its byte already;
  *               LIVE -> FREE by itself when it leaves, or by a reaper that saw the lock gone
- *   done_seq    bumped by the writer after results of this participant were published
+ *   done_seq    bumped by the writer after results of this participant were published; all of its
+ *               threads sleep on it (participant.h, struct wakes)
  *   sleeps      set by the participant before it sleeps on done_seq, cleared by the waker
  *   wants_release  set by a participant that has transactions parked for a stripe and sleeps on
  *               done_seq, cleared by whoever releases a stripe marked STRIPE_PARKED
@@ -170,7 +171,7 @@ enum participant_kind {
  *   word      state (8 bits, low) | owner (16 bits) | ticket (40 bits); every edge is a
  *             compare-and-swap, so the owner, the writer and reapers cannot both take one
  *   result    (code .. detail) by the writer before COMMITTED or REJECTED
- *   done      futex of a thread that waits for this slot alone; `waits` says that one sleeps there
+ *   waits     a thread sleeps on its owner's done_seq for this slot alone
  *   all other fields by the owner before SUBMITTED, and by a reaper or the owner when it is freed
  *
  * The ticket changes with every claim. A FREE slot has intents = 0 and uses_blocks = 0.
@@ -193,7 +194,7 @@ enum slot_flags {
 
 #define SHM_SLOT_FIELDS(F1, FN)                                                                    \
     F1(A64, word)                                                                                  \
-    F1(A32, done)                                                                                  \
+    F1(uint32_t, slot_reserved0)                                                                   \
     F1(A32, waits)                                                                                 \
     F1(A64, seq)                                                                                   \
     F1(uint64_t, claimed_ns)                                                                       \

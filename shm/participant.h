@@ -32,6 +32,26 @@ void participant_leave(struct participant *p);
 int participant_dead(const struct participant *self, uint32_t index);
 
 /*
+ * Who is to be woken. All threads of one participant sleep on its done_seq, each under a bit: one
+ * system call wakes those of a whole batch, however many they are. Slots that share a bit wake each
+ * other in vain, and look again.
+ */
+struct wakes {
+    uint64_t rows[SHM_PARTICIPANTS / 64];
+    uint32_t bits[SHM_PARTICIPANTS];
+};
+#define WAITS_ANY (1u << 31) /* for whatever of the participant's is next, with `sleeps` set */
+static inline uint32_t waits_slot(uint32_t slot)
+{
+    return 1u << slot % 31;
+}
+static inline void wakes_add(struct wakes *w, uint32_t row, uint32_t bits)
+{
+    w->rows[row / 64] |= 1ull << row % 64;
+    w->bits[row] |= bits;
+}
+
+/*
  * The writer's place: one process per data directory. *ret keeps it until place_leave() or the death
  * of this process; a forked child does not hold it on. WRITER_RUNNING tells who holds it (err),
  * NO_DATABASE, NOMEM, PERMISSION, IO.

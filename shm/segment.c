@@ -284,11 +284,6 @@ void segment_retire(struct segment *s)
         atomic_fetch_add(&s->participant[i].done_seq, 1);
         shm_wake(&s->participant[i].done_seq, INT_MAX);
     }
-    for (uint32_t i = 0; i < s->slots; i++)
-        if (atomic_load(&s->slot[i].waits)) {
-            atomic_fetch_add(&s->slot[i].done, 1);
-            shm_wake(&s->slot[i].done, INT_MAX);
-        }
     for (uint32_t i = 0; i < s->stripes; i++)
         if (atomic_exchange(&s->stripe[i].waiters, 0)) {
             atomic_fetch_add(&s->stripe[i].wake, 1);
@@ -426,4 +421,19 @@ void shm_wait(A32 *word, uint32_t expected, uint64_t timeout_ns)
 void shm_wake(A32 *word, int count)
 {
     syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+}
+
+void shm_wait_bits(A32 *word, uint32_t expected, uint64_t timeout_ns, uint32_t bits)
+{
+    if (timeout_ns == 0)
+        return;
+    /* Unlike FUTEX_WAIT, this one takes a point of CLOCK_MONOTONIC (futex(2)). */
+    uint64_t until = clock_mono_ns() + timeout_ns;
+    struct timespec ts = {(time_t)(until / NS_PER_S), (long)(until % NS_PER_S)};
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &ts, NULL, bits);
+}
+
+void shm_wake_bits(A32 *word, uint32_t bits)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT_MAX, NULL, NULL, bits);
 }

@@ -97,6 +97,9 @@ void gauges_detach(struct gauges *g);
  * latest; the caller looks again. */
 void shm_wait(A32 *word, uint32_t expected, uint64_t timeout_ns);
 void shm_wake(A32 *word, int count);
+/* The same under a set of bits: a wake reaches those with a bit in common (and every shm_wait()). */
+void shm_wait_bits(A32 *word, uint32_t expected, uint64_t timeout_ns, uint32_t bits);
+void shm_wake_bits(A32 *word, uint32_t bits);
 
 #define SHM_WAIT_SLICE_NS                                                                          \
     100000000ull /* the longest sleep before conditions are looked at again                        \

@@ -169,9 +169,9 @@ static void release_and_poke(struct segment *s, uint32_t index, uint64_t ticket)
 {
     if (!stripe_release_slot(s, index, ticket))
         return;
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
-    stripe_poke(s, wakes);
-    slot_wake_owners(s, wakes);
+    struct wakes wakes = {0};
+    stripe_poke(s, &wakes);
+    wakes_send(s, &wakes);
 }
 
 void slot_cancel(struct slot *s)
@@ -279,12 +279,14 @@ int slot_done(const struct slot *s)
 void slot_wait(struct slot *s, uint64_t timeout_ns)
 {
     struct slot_shm *sl = shm_of(s);
-    uint32_t seen = atomic_load(&sl->done);
+    A32 *done_seq = &s->owner->segment->participant[s->owner->index].done_seq;
+    uint32_t seen = atomic_load(done_seq);
     atomic_store(&sl->waits, 1);
     if (slot_word_state(atomic_load(&sl->word)) != SLOT_SUBMITTED ||
         segment_retired(s->owner->segment))
         return;
-    shm_wait(&sl->done, seen, timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS);
+    shm_wait_bits(done_seq, seen, timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS,
+                  waits_slot(s->index));
 }
 
 void slot_collect(struct slot *s, struct slot_outcome *ret)
@@ -386,7 +388,7 @@ int slot_copy(struct segment *s, const struct slot_taken *t, struct buf *out, ui
 }
 
 void slot_complete(struct segment *s, const struct slot_taken *t, const struct slot_outcome *o,
-                   uint64_t wakes[SHM_PARTICIPANTS / 64])
+                   struct wakes *wakes)
 {
     struct slot_shm *sl = &s->slot[t->index];
     uint64_t word = atomic_load(&sl->word);
@@ -418,22 +420,22 @@ void slot_complete(struct segment *s, const struct slot_taken *t, const struct s
         slot_put_free(s, t->index, slot_word(state, owner, t->ticket));
         return;
     }
-    if (atomic_load(&sl->waits)) {
-        atomic_fetch_add(&sl->done, 1);
-        shm_wake(&sl->done, INT_MAX);
-    } else if (owner < SHM_PARTICIPANTS) {
-        wakes[owner / 64] |= 1ull << (owner % 64);
-    }
+    if (owner >= SHM_PARTICIPANTS) /* shared memory is input */
+        return;
+    wakes_add(wakes, owner, atomic_load(&sl->waits) ? waits_slot(t->index) : WAITS_ANY);
 }
 
-void slot_wake_owners(struct segment *s, const uint64_t wakes[SHM_PARTICIPANTS / 64])
+void wakes_send(struct segment *s, const struct wakes *w)
 {
-    for (uint32_t w = 0; w < SHM_PARTICIPANTS / 64; w++)
-        for (uint64_t bits = wakes[w]; bits; bits &= bits - 1) {
-            struct participant_shm *p = &s->participant[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+    for (uint32_t k = 0; k < SHM_PARTICIPANTS / 64; k++)
+        for (uint64_t left = w->rows[k]; left; left &= left - 1) {
+            uint32_t i = k * 64 + (uint32_t)__builtin_ctzll(left), bits = w->bits[i];
+            struct participant_shm *p = &s->participant[i];
             atomic_fetch_add(&p->done_seq, 1);
-            if (atomic_load(&p->sleeps) && atomic_exchange(&p->sleeps, 0))
-                shm_wake(&p->done_seq, INT_MAX);
+            if ((bits & WAITS_ANY) && !(atomic_load(&p->sleeps) && atomic_exchange(&p->sleeps, 0)))
+                bits &= ~WAITS_ANY;
+            if (bits)
+                shm_wake_bits(&p->done_seq, bits);
         }
 }
 

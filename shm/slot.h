@@ -86,11 +86,11 @@ int slot_queued(const struct segment *s);
 /* Copies the payload out and checks it: 0, or CORRUPT (message in detail), NOMEM. */
 int slot_copy(struct segment *s, const struct slot_taken *t, struct buf *out, uint8_t id[16],
               uint64_t *ret_content);
-/* Releases the stripes, then publishes the outcome; frees a slot that was given up. wakes collects
- * the participants to wake (one bit each). */
+/* Releases the stripes, then publishes the outcome; frees a slot that was given up. Adds to *wakes
+ * who is to be told; that is left to the caller, who completes several. */
 void slot_complete(struct segment *s, const struct slot_taken *t, const struct slot_outcome *o,
-                   uint64_t wakes[SHM_PARTICIPANTS / 64]);
-void slot_wake_owners(struct segment *s, const uint64_t wakes[SHM_PARTICIPANTS / 64]);
+                   struct wakes *wakes);
+void wakes_send(struct segment *s, const struct wakes *w);
 /* Frees slots that were given up and completed before the writer died. */
 void slot_free_given_up(struct segment *s);
 /* 1 when a slot in SUBMITTED carries this id. */

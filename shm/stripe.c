@@ -152,12 +152,12 @@ int stripe_release_slot(struct segment *s, uint32_t slot, uint64_t ticket)
     return parked;
 }
 
-void stripe_poke(struct segment *s, uint64_t wakes[SHM_PARTICIPANTS / 64])
+void stripe_poke(struct segment *s, struct wakes *wakes)
 {
     for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++)
         if (atomic_load(&s->participant[i].wants_release) &&
             atomic_exchange(&s->participant[i].wants_release, 0))
-            wakes[i / 64] |= 1ull << (i % 64);
+            wakes_add(wakes, i, WAITS_ANY);
 }
 
 int stripe_holder(const struct segment *s, uint32_t stripe)

@@ -29,7 +29,7 @@ int stripe_release(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t i
 /* Releases every intent stored in the slot. For owner, writer and reaper alike. 1 as above. */
 int stripe_release_slot(struct segment *s, uint32_t slot, uint64_t ticket);
 /* Adds the participants that have parked to wakes. */
-void stripe_poke(struct segment *s, uint64_t wakes[SHM_PARTICIPANTS / 64]);
+void stripe_poke(struct segment *s, struct wakes *wakes);
 
 /* Who is in the way, for messages: the slot index, or -1. */
 int stripe_holder(const struct segment *s, uint32_t stripe);

@@ -600,8 +600,9 @@ int preflight_wait_any(struct participant *p, uint32_t *seen, uint64_t timeout_n
     if (at == *seen) {
         atomic_store(&row->sleeps, 1);
         if (atomic_load(&row->done_seq) == at)
-            shm_wait(&row->done_seq, at,
-                     timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS);
+            shm_wait_bits(&row->done_seq, at,
+                          timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS,
+                          WAITS_ANY);
         at = atomic_load(&row->done_seq);
     }
     int news = at != *seen;

@@ -183,9 +183,9 @@ static uint32_t news(const struct server *s)
 static void completer_wake(struct server *s)
 {
     const struct participant *p = s->o.participant;
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
-    wakes[p->index / 64] = 1ull << p->index % 64;
-    slot_wake_owners(p->segment, wakes);
+    struct wakes wakes = {0};
+    wakes_add(&wakes, p->index, WAITS_ANY);
+    wakes_send(p->segment, &wakes);
 }
 
 /* Fills *ret for preflight. A call's keys are declared here. */

@@ -162,7 +162,7 @@ static int recover(struct writer *w, const struct buf *record, struct azoth_erro
     int rc = batch_decode(buf_bytes(record), &h);
     if (rc)
         return error_set(err, rc, "meta/head fails its check");
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    struct wakes wakes = {0};
     for (uint32_t i = 0; h.incarnation == w->segment->incarnation && i < h.count; i++) {
         struct batch_entry e;
         batch_entry_decode(buf_bytes(record), i, &e);
@@ -174,10 +174,10 @@ static int recover(struct writer *w, const struct buf *record, struct azoth_erro
         struct slot_taken t = {.index = e.slot, .ticket = e.ticket};
         struct slot_outcome o = {.code = e.code, .result = e.result};
         snprintf(o.detail, sizeof o.detail, "%s", azoth_code_sentence(e.code));
-        slot_complete(w->segment, &t, &o, wakes);
+        slot_complete(w->segment, &t, &o, &wakes);
         w->recovery.answered++;
     }
-    slot_wake_owners(w->segment, wakes);
+    wakes_send(w->segment, &wakes);
     slot_free_given_up(w->segment);
     w->pending_len = slot_take(w->segment, 1, w->pending);
     if (w->pending_len)
@@ -351,13 +351,13 @@ static int decide(struct writer *w, const struct slot_taken *t, struct azoth_err
 
 static void complete(struct writer *w, uint64_t now_ns)
 {
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    struct wakes wakes = {0};
     struct gauges_shm *g = w->gauges->g;
     publish_head(w);
     for (uint32_t i = 0; i < w->batch_len; i++) {
         const struct slot_outcome *o = &w->outcome[i];
         w->known[w->batch[i].index] = 0;
-        slot_complete(w->segment, &w->batch[i], o, wakes);
+        slot_complete(w->segment, &w->batch[i], o, &wakes);
         if (i == 0)
             CRASH_POINT(writer_one_completed);
         if (o->code)
@@ -372,7 +372,7 @@ static void complete(struct writer *w, uint64_t now_ns)
             histogram_add(&g->queue_ns, now_ns - w->batch[i].submitted_ns);
     }
     CRASH_POINT(writer_completed);
-    slot_wake_owners(w->segment, wakes);
+    wakes_send(w->segment, &wakes);
     announce(w);
     gauge_add(&g->bytes, w->batch_bytes);
     histogram_add(&g->batch_size, w->batch_len);

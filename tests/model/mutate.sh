@@ -78,6 +78,7 @@ broken 'a release does not look whose it is' shm/stripe.c \
 broken 'a release wakes nobody' shm/stripe.c 's/    if \(who & STRIPE_SLEEPERS\) \{/    if (who == 0) {/'
 broken 'a sleeper for a stripe does not look once more' shm/stripe.c 's/looks_free\(s, slot, ticket, intent\) \|\| /(void)looks_free, /'
 broken 'a sleeper for its answer leaves no word' shm/slot.c 's/    atomic_store\(&sl->waits, 1\);\n//'
+broken 'an answer wakes those of another slot' shm/slot.c 's/waits_slot\(t->index\)/waits_slot(t->index + 1)/'
 broken 'who frees a slot wakes nobody' shm/slot.c 's/if \(atomic_load\(&s->header->free_waiters\) && atomic_exchange\(&s->header->free_waiters, 0\)\)/if (index == UINT32_MAX)/'
 broken 'the writer looks before it says that it sleeps' writer/writer.c \
     's/    atomic_store\(&h->writer_sleeps, 1\);\n(    int held.*?\n    if \(!slot_queued.*?\n)/$1    {\n    atomic_store(\&h->writer_sleeps, 1);\n/s; s/(shm_wait\(&h->writer_wake, seen, timeout_ns\);\n)/$1    }\n/'

@@ -65,6 +65,8 @@ int model_cas(void *at, unsigned bytes, void *expected, uint64_t value);
 /* The kernel, the clock and the store belong to the model. */
 #define shm_wait       model_wait
 #define shm_wake       model_wake
+#define shm_wait_bits  model_wait_bits
+#define shm_wake_bits  model_wake_bits
 #define clock_mono_ns  model_mono_ns
 #define clock_wall_ns  model_wall_ns
 #define ensure_failed  model_ensure_failed

@@ -26,6 +26,7 @@
 #include "core/error.h"
 #include "shm/stripe.h"
 
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -125,7 +126,6 @@ static void watch_slot(uint32_t i, enum watch wakes)
     struct slot_shm *sl = &model_segment->slot[i];
     uint32_t p = PART_SLOT + i;
     WATCH(p, sl->word, STEP);
-    WATCH(p, sl->done, wakes);
     WATCH(p, sl->waits, wakes);
     WATCH(p, sl->seq, OWNED);
     WATCH(p, sl->flags, OWNED);
@@ -488,28 +488,45 @@ int model_lock_call(int set, uint32_t byte, int unlock)
     return 1;
 }
 
-void model_wait(A32 *word, uint32_t expected, uint64_t timeout_ns)
+void model_wait_bits(A32 *word, uint32_t expected, uint64_t timeout_ns, uint32_t bits)
 {
     if (timeout_ns == 0)
         return;
+    W.bits[model_self()] = bits;
     model_stop(PENDING_WAIT, word);
-    if (!model_plan.exact_sleep || raw_get((void *)word, 4) != expected)
-        return;
-    W.asleep_on[model_self()] = (uint32_t)offset_of(word) + 1;
-    model_stop(PENDING_ASLEEP, word);
+    if (model_plan.exact_sleep && raw_get((void *)word, 4) == expected) {
+        W.asleep_on[model_self()] = (uint32_t)offset_of(word) + 1;
+        model_stop(PENDING_ASLEEP, word);
+    }
+    W.bits[model_self()] = 0;
 }
 
-void model_wake(A32 *word, int count)
+void model_wait(A32 *word, uint32_t expected, uint64_t timeout_ns)
+{
+    model_wait_bits(word, expected, timeout_ns, ~0u);
+}
+
+static void wake(A32 *word, int count, uint32_t bits)
 {
     int woken = 0;
     if (!model_plan.exact_sleep || !inside(word))
         return;
     for (uint32_t a = 0; a < ACTORS_MAX; a++)
-        if (W.asleep_on[a] == offset_of(word) + 1) {
+        if (W.asleep_on[a] == offset_of(word) + 1 && (W.bits[a] & bits)) {
             W.asleep_on[a] = 0;
             if (++woken > count)
                 model_fail("more sleep on %s than one wake reaches", world_address(word));
         }
+}
+
+void model_wake(A32 *word, int count)
+{
+    wake(word, count, ~0u);
+}
+
+void model_wake_bits(A32 *word, uint32_t bits)
+{
+    wake(word, INT_MAX, bits);
 }
 
 uint64_t model_mono_ns(void)
@@ -567,8 +584,10 @@ static int nothing_to_do(uint32_t a, const void *at)
             none &= raw_get(&s->block_owner[i], 8) != 0;
         return none;
     }
+    /* One that waits for a slot: its process has no other slot under this bit. */
     for (uint32_t i = 0; i < s->slots; i++)
-        if (at == &s->slot[i].done)
+        if (W.bits[a] == waits_slot(i) && slot_word_owner(word_of(i)) == W.row_of[a] &&
+            at == &s->participant[W.row_of[a]].done_seq)
             return slot_word_state(word_of(i)) == SLOT_SUBMITTED;
     for (uint32_t i = 0; i < s->stripes; i++)
         if (at == &s->stripe[i].wake) {

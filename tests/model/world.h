@@ -43,6 +43,7 @@ struct world {
     uint8_t status[ACTORS_MAX];
     uint8_t idle[ACTORS_MAX];       /* a reaper that waits for somebody to be dead */
     uint32_t asleep_on[ACTORS_MAX]; /* offset of the futex in the segment, + 1 */
+    uint32_t bits[ACTORS_MAX];      /* under which it waits */
     uint8_t deaths_left;
     uint8_t lock[ROWS_MAX]; /* byte of participants.lock: actor + 1 that holds it */
     uint8_t row_of[ACTORS_MAX];

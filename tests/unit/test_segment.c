@@ -142,9 +142,9 @@ static void a_large_payload_comes_back_whole_and_its_blocks_are_freed(void **sta
     assert_memory_equal(copy.ptr, bytes, n);
     seg->block[(size_t)seg->slot[a.index].block[1] * SHM_BLOCK_BYTES] ^= 1;
     assert_int_equal(slot_copy(seg, &t[0], &copy, id, &content), AZOTH_ERR_CORRUPT);
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    struct wakes wakes = {0};
     struct slot_outcome o = {.code = 0, .result = {.txn = 3}}, got;
-    slot_complete(seg, &t[0], &o, wakes);
+    slot_complete(seg, &t[0], &o, &wakes);
     assert_true(slot_done(&a));
     slot_collect(&a, &got);
     assert_int_equal(got.result.txn, 3);
@@ -268,9 +268,9 @@ static void what_the_dead_submitted_goes_on_and_is_freed_by_the_writer(void **st
     assert_int_equal(reap_step(me), 1);
     struct slot_taken t[SHM_SLOTS_MAX];
     assert_int_equal(slot_take(seg, 0, t), 1);
-    uint64_t wakes[SHM_PARTICIPANTS / 64] = {0};
+    struct wakes wakes = {0};
     struct slot_outcome o = {.code = 0};
-    slot_complete(seg, &t[0], &o, wakes);
+    slot_complete(seg, &t[0], &o, &wakes);
     assert_int_equal(slot_word_state(atomic_load(&seg->slot[t[0].index].word)), SLOT_FREE);
     struct slot s = claim(me);
     assert_true(stripe_try(seg, s.index, s.ticket, X(20)));
