@@ -34,7 +34,7 @@
     X(feed, lapse, TIME, "10s", 100, 3600000, "a projector silent for so long is taken off")       \
     X(worker, listen, TEXT, "", 0, 0, "endpoint beside ipc://RUN/worker-N.sock")                   \
     X(worker, command_time, TIME, "1s", 1, 600000, "most time of one command of --load")           \
-    X(projector, credit, SIZE, "1M", 65536, 4194304, "bytes of events asked for at once")          \
+    X(projector, credit, SIZE, "1M", 65536, 4194304, "bytes of events that may be on their way")   \
     X(projector, timeout, TIME, "1s", 10, 600000,                                                  \
       "silence after which a batch is asked for again")                                            \
     X(projector, endpoint, TEXT, "", 0, 0, "where the projector listens; default ipc:// in RUN")   \

@@ -138,7 +138,7 @@ int pipe_connect_push(const char *endpoint, struct pipe_end **ret, struct azoth_
         rc = open_socket(NN_PUSH, &p, err);
     if (rc)
         return rc;
-    /* Several batches in flight; beyond that a slow reader is felt at once. */
+    /* What the kernel holds. nanomsg itself takes the next message when this one has gone to it. */
     set_int(p->socket, NN_SNDBUF, 4 << 20);
     if (nn_connect(p->socket, endpoint) < 0) {
         rc = nn_error(err, endpoint);
@@ -163,7 +163,8 @@ int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret,
 {
     void *message;
     int n;
-    set_int(p->socket, NN_RCVTIMEO, timeout_ms);
+    if (timeout_ms)
+        set_int(p->socket, NN_RCVTIMEO, timeout_ms);
     do {
         n = nn_recv(p->socket, &message, NN_MSG, timeout_ms == 0 ? NN_DONTWAIT : 0);
     } while (n < 0 && nn_errno() == EINTR && timeout_ms == 0);
@@ -182,13 +183,23 @@ void pipe_release(struct azoth_bytes message)
     nn_freemsg((void *)(uintptr_t)message.ptr);
 }
 
-int pipe_poll_fd(struct pipe_end *p)
+static int fd_of(struct pipe_end *p, int option)
 {
     int fd = -1;
     size_t size = sizeof fd;
-    if (nn_getsockopt(p->socket, NN_SOL_SOCKET, NN_RCVFD, &fd, &size) < 0)
+    if (nn_getsockopt(p->socket, NN_SOL_SOCKET, option, &fd, &size) < 0)
         return -1;
     return fd;
+}
+
+int pipe_poll_fd(struct pipe_end *p)
+{
+    return fd_of(p, NN_RCVFD);
+}
+
+int pipe_send_fd(struct pipe_end *p)
+{
+    return fd_of(p, NN_SNDFD);
 }
 
 int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms,
@@ -198,7 +209,8 @@ int pipe_send(struct pipe_end *p, struct azoth_bytes message, int timeout_ms,
     if (message.len > WIRE_MESSAGE_MAX)
         return error_set(err, AZOTH_ERR_USAGE, "a message of %zu bytes: at most %u", message.len,
                          WIRE_MESSAGE_MAX);
-    set_int(p->socket, NN_SNDTIMEO, timeout_ms);
+    if (timeout_ms)
+        set_int(p->socket, NN_SNDTIMEO, timeout_ms);
     do {
         n = nn_send(p->socket, message.ptr, message.len, timeout_ms == 0 ? NN_DONTWAIT : 0);
     } while (n < 0 && nn_errno() == EINTR);

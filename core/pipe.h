@@ -34,6 +34,9 @@ int pipe_receive(struct pipe_end *p, int timeout_ms, struct azoth_bytes *ret,
 void pipe_release(struct azoth_bytes message);
 /* Descriptor that polls readable when pipe_receive(p, 0) may return a message; owned by p. */
 int pipe_poll_fd(struct pipe_end *p);
+/* Descriptor that polls readable when pipe_send() may be taken: a connection is there, and it has
+ * passed on what it was given before. Owned by p; -1 when there is none. */
+int pipe_send_fd(struct pipe_end *p);
 
 /* 0 when the transport took it (which says nothing about delivery), BUSY when it could not within
  * timeout_ms, USAGE when it is over WIRE_MESSAGE_MAX, IO. */

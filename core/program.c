@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/log.h"
 
+#include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -103,4 +104,10 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
     else if (!p->run_dir[0])
         snprintf(p->run_dir, sizeof p->run_dir, "%.4000s/run", p->dir);
     return dbdir_make(p->run_dir, 0770, err);
+}
+
+void program_keeps_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 16 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }

@@ -21,6 +21,13 @@ struct program {
 };
 
 /* USAGE, CONFIG, NO_DATABASE (the directory is missing), IO. Sets umask 0007 and starts the log. */
+/*
+ * For programs through which messages of some 100 KiB pass all the time: malloc() keeps up to 64 MiB
+ * that are free instead of giving each message back to the kernel, which costs a page fault for every
+ * 4 KiB of the next one. Before the first thread begins.
+ */
+void program_keeps_memory(void);
+
 int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err);
 /* Handles --help and --version: 1 when done. */
 int program_help(int argc, char **argv, const char *name, const char *usage);

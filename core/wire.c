@@ -168,6 +168,32 @@ int wire_batch_encode(struct buf *out, const struct wire_batch *m)
     return finish(out, tn, bins, 2);
 }
 
+int wire_batch_begin(struct buf *out)
+{
+    buf_clear(out);
+    return buf_grow(out, WIRE_BATCH_ENVELOPE) ? 0 : AZOTH_ERR_NOMEM;
+}
+
+int wire_batch_seal(struct buf *out, const struct wire_batch *m)
+{
+    ensure(out->len >= WIRE_BATCH_ENVELOPE);
+    size_t frames = out->len - WIRE_BATCH_ENVELOPE;
+    if (out->len > UINT32_MAX)
+        return AZOTH_ERR_NOMEM;
+    struct wire_batch c = *m;
+    c.message = c.frames = bytes_of("", 0);
+    struct buf head = {0};
+    int rc = wire_batch_encode(&head, &c);
+    if (!rc) {
+        ensure(head.len == WIRE_BATCH_ENVELOPE);
+        memcpy(out->ptr, head.ptr, head.len);
+        put_u32(out->ptr + 4, (uint32_t)out->len);
+        put_u32(out->ptr + WIRE_BATCH_ENVELOPE - 4, (uint32_t)frames);
+    }
+    buf_fini(&head);
+    return rc;
+}
+
 /* ---- decoding ---- */
 
 struct reader {

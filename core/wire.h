@@ -76,17 +76,17 @@ int wire_item_next(struct azoth_bytes items, size_t *at, struct azoth_bytes *ret
 
 /* The feed's request: sent by a projector on the pipeline that azoth-feed binds. */
 struct wire_pull {
-    uint8_t uuid[16];            /* of the database */
-    uint64_t subscription;       /* chosen by the projector, new at each (re)subscription */
-    uint64_t instance;           /* of the projector's process */
-    uint64_t cursor;             /* newest event id received in order; 0 = none */
-    uint64_t applied;            /* newest event id applied durably: the measure of lag */
-    uint32_t cursor_check;       /* checksum of the event at the cursor; 0 with cursor 0 */
-    uint32_t credit_bytes;       /* it takes so many bytes of frames; 0: a report without a grant */
-    uint32_t shard, shards;      /* 0 of 1 when it is not split */
-    uint32_t state;              /* enum projection_state of shm/projection_row.h */
-    uint64_t errors;             /* failures so far */
-    struct azoth_bytes name;     /* of the projection: 1 to AZOTH_NAME_MAX bytes */
+    uint8_t uuid[16];        /* of the database */
+    uint64_t subscription;   /* chosen by the projector, new at each (re)subscription */
+    uint64_t instance;       /* of the projector's process */
+    uint64_t cursor;         /* newest event id received in order; 0 = none */
+    uint64_t applied;        /* newest event id applied durably: the measure of lag */
+    uint32_t cursor_check;   /* checksum of the event at the cursor; 0 with cursor 0 */
+    uint32_t credit_bytes;   /* bytes of frames behind cursor that may be on their way; 0: none */
+    uint32_t shard, shards;  /* 0 of 1 when it is not split */
+    uint32_t state;          /* enum projection_state of shm/projection_row.h */
+    uint64_t errors;         /* failures so far */
+    struct azoth_bytes name; /* of the projection: 1 to AZOTH_NAME_MAX bytes */
     struct azoth_bytes endpoint; /* where the projector has bound its PULL */
     struct azoth_bytes types;    /* wanted event types: u8 length and bytes each; empty = all */
     struct azoth_bytes shard_by; /* payload field, or empty: the stream key */
@@ -115,6 +115,14 @@ int wire_answer_decode(struct azoth_bytes image, struct wire_answer *ret, struct
 int wire_pull_encode(struct buf *out, const struct wire_pull *m);
 int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azoth_error *err);
 int wire_batch_encode(struct buf *out, const struct wire_batch *m);
+/*
+ * A batch whose frames are written where they are sent from: wire_batch_begin() clears out and leaves
+ * room for the envelope; the frames are appended behind it; wire_batch_seal() makes it the image of
+ * *m, whose frames are what was appended and whose message is empty. NOMEM.
+ */
+#define WIRE_BATCH_ENVELOPE 65u
+int wire_batch_begin(struct buf *out);
+int wire_batch_seal(struct buf *out, const struct wire_batch *m);
 int wire_batch_decode(struct azoth_bytes image, struct wire_batch *ret, struct azoth_error *err);
 
 /* 1 when the first byte says JSON text ('{' after white space) rather than a tpl image. */

@@ -279,6 +279,7 @@ int main(int argc, char **argv)
     p.program.name = "azoth-projector";
     p.program.flag = own_flag;
     p.program.arg = &p;
+    program_keeps_memory();
     int rc = program_parse(&p.program, argc, argv, &err);
     if (!rc)
         rc = serve(&p, &err);

@@ -4,14 +4,16 @@
  * Invariants
  *   L1  a batch is handed out only if it carries the present subscription's number and begins at
  *       `received` + 1: lost, repeated, reordered and late ones change nothing.
- *   L2  the next batch is asked for before this one is applied, so the feed works meanwhile; what was
- *       received and not applied is lost with the process only, and the cursor in SQLite is the truth.
+ *   L2  the feed sends on while a batch is applied, as far as the credit goes; a report of what is
+ *       applied makes room for more. What was received and not applied is lost with the process only,
+ *       and the cursor in SQLite is the truth.
  */
 #include "projector/pull.h"
 
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/pipe.h"
+#include "shm/projection_row.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -31,6 +33,8 @@ struct pull {
     int subscribed;
     uint32_t state;
     uint64_t errors;
+    size_t untold; /* bytes that were received since the last report */
+    int owes;      /* a report was held back */
     struct azoth_bytes message;
     struct buf buf;
 };
@@ -79,6 +83,8 @@ int pull_poll_fd(const struct pull *p)
 
 static int send_pull(struct pull *p, uint32_t credit)
 {
+    p->untold = 0;
+    p->owes = 0;
     struct wire_pull m = {
         .subscription = p->subscription,
         .instance = p->instance,
@@ -147,11 +153,10 @@ static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
     if (b->code)
         return error_set(err, b->code, "%.*s", (int)b->message.len, (const char *)b->message.ptr);
     if (b->last < b->first)
-        return 1; /* the head, and nothing new: our grant stands */
+        return 1; /* the head, and nothing new: our credit stands */
     p->received = b->last;
     p->received_check = b->last_check;
-    /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
-    (void)!send_pull(p, p->o.credit_bytes);
+    p->untold += p->message.len;
     return 1;
 }
 
@@ -169,6 +174,9 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
             return rc;
         pull_release(p);
     }
+    /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
+    if (p->owes)
+        (void)!send_pull(p, p->o.credit_bytes);
     if (!p->subscribed || now_ns - p->heard_ns >= p->o.timeout_ns)
         subscribe(p, now_ns);
     if (p->retry_ns && now_ns >= p->retry_ns)
@@ -183,5 +191,9 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
     p->state = state;
     p->errors = errors;
     snprintf(p->error, sizeof p->error, "%s", error ? error : "");
-    (void)!send_pull(p, 0);
+    int ends = state == PROJECTION_FAILED || state == PROJECTION_STOPPED;
+    if (ends || p->untold >= p->o.credit_bytes / 8)
+        (void)!send_pull(p, ends ? 0 : p->o.credit_bytes);
+    else
+        p->owes = 1;
 }

@@ -2,18 +2,18 @@
  * feed.c - subscriptions and batches.
  *
  * Happy path: a projector sends a pull with a new subscription number, its cursor and a credit; the
- * feed checks that the projector follows this history, sends one batch that begins at cursor + 1, and
- * waits for the next pull. Each pull is one grant; a batch is at most the credit, but at least one
- * event, so a large one passes.
+ * feed checks that the projector follows this history and sends batches that begin at cursor + 1 until
+ * the credit is on its way. Each further pull says how far the projector has come: what lies before its
+ * cursor is no longer on its way. A batch has at most a quarter of the credit and BATCH_MOST, but at
+ * least one event, so a large one passes; while one is applied the next ones are read and sent.
  *
  * Failure modes
  *   - A pull or batch is lost: the projector hears nothing, and subscribes anew under the next
  *     number.
- *   - One comes twice or late: its cursor is not where we are, or its number is before the present
- *     one; ignored.
+ *   - One comes twice or late: it confirms nothing new, or its number is before the present one.
  *   - The projector is slow: its credit is used up, nothing is sent; others are not held up.
- *   - The transport takes nothing (the connection is being made, or the peer is gone): tried again
- *     a bounded number of times, then the grant is forgotten, and the projector asks anew.
+ *   - The transport takes nothing (the connection is being made, the peer is busy or gone): tried again
+ *     when it can, a bounded number of times; then the credit is forgotten until the next pull.
  *   - The projector is gone: silent for longer than lapse, taken off, its row says so.
  *   - The feed is killed: projectors subscribe again; cursors are theirs, nothing is lost.
  *   - The log is not theirs (another UUID, a cursor beyond the head, another event at the cursor):
@@ -21,14 +21,13 @@
  *   - The log is damaged: what lies before the place is sent, then GAP, CORRUPT or FORMAT to those
  *     who come to it; projectors that are beyond it go on.
  *
- * While a receiver is busy with a batch and there is nothing else to do, the one behind it is read:
- * reading and the transport then run side by side. It is sent when its grant comes, or dropped.
- *
  * Invariants
  *   F1  a batch's range is contiguous from the subscription's cursor, whatever the filter left of it;
  *       `cursor` moves to its end only when the transport has taken it.
- *   F2  a batch read ahead is used only by the subscription, at the cursor and for the credit that it
- *       was read for. There is one at a time, whatever the number of subscriptions.
+ *   F2  on_way is the sum over `sent`, which is what was sent and is not confirmed; it is over the
+ *       credit by less than one event.
+ *   F3  a batch that the transport did not take is sent later only to the subscription, under the
+ *       number and at the cursor that it was made for. There is one at a time.
  */
 #include "writer/feed.h"
 #include "writer/feed_faults.h"
@@ -42,19 +41,33 @@
 #include "shm/gauges.h"
 #include "shm/projection_row.h"
 
+#include <poll.h>
 #include <string.h>
 
 #define SUBSCRIPTIONS_MAX SHM_PROJECTIONS
 #define TAKE_MAX          64
 /* A refused send is tried again after 1, 2, 4, ... ms: half a second in all. */
 #define TRIES_MAX 9
+/* A batch that the kernel's buffer of a local socket takes at once: the transport's thread has nothing
+ * to do then. The buffer holds 208 KiB unless the system allows more (net.core.wmem_max). */
+#define BATCH_MOST ((size_t)128 << 10)
+/* Batches on their way to one projector, whatever their size. */
+#define SENT_MAX 64u
+/* Batches to one projector before requests are looked at again. */
+#define ROUNDS 8
 
 struct subscription {
     int used;
     char name[AZOTH_NAME_MAX + 1], endpoint[128];
     struct feed_filter filter;
     uint64_t number, instance, cursor;
-    uint32_t credit;
+    uint32_t credit; /* so many bytes may be on their way; 0: it wants nothing */
+    struct {
+        uint64_t last;
+        size_t bytes;
+    } sent[SENT_MAX]; /* a ring: batches that are not confirmed */
+    uint32_t sent_first, sent_len;
+    size_t on_way;
     int greet;     /* new: told the head even when there is nothing to send */
     int refused;   /* the error that it gets instead of events */
     int refuse_it; /* the refusal is not sent yet */
@@ -62,17 +75,8 @@ struct subscription {
     uint32_t tries; /* sends in a row that the transport did not take */
     uint64_t retry_ns, heard_ns;
     struct pipe_end *out;
+    int out_fd; /* polls readable when out may take something */
     int row;
-};
-
-/* A batch read before it is asked for, or (read = 0) one that may be worth reading. */
-struct ahead {
-    struct subscription *sub; /* NULL: none */
-    int read;
-    uint64_t cursor;
-    uint32_t credit;
-    struct feed_look look;
-    struct buf frames;
 };
 
 struct feed {
@@ -83,8 +87,11 @@ struct feed {
     struct subscription sub[SUBSCRIPTIONS_MAX];
     uint32_t turn;
     uint64_t head; /* as last seen in a snapshot */
-    struct buf frames, message;
-    struct ahead ahead;
+    struct buf message, refusal;
+    /* `message` was made for this one and not taken; NULL: for nobody. */
+    struct subscription *kept_for;
+    uint64_t kept_cursor;
+    struct feed_look kept;
 };
 
 int feed_open(const struct feed_options *o, struct store *store, struct gauges *gauges,
@@ -106,8 +113,10 @@ int feed_open(const struct feed_options *o, struct store *store, struct gauges *
     return rc;
 }
 
-static void drop(struct subscription *s)
+static void drop(struct feed *f, struct subscription *s)
 {
+    if (f->kept_for == s)
+        f->kept_for = NULL;
     feed_send_forget(s->out);
     pipe_close(s->out);
     free(s->filter.types);
@@ -120,11 +129,10 @@ void feed_close(struct feed *f)
         return;
     for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
         if (f->sub[i].used)
-            drop(&f->sub[i]);
+            drop(f, &f->sub[i]);
     pipe_close(f->in);
-    buf_fini(&f->frames);
     buf_fini(&f->message);
-    buf_fini(&f->ahead.frames);
+    buf_fini(&f->refusal);
     free(f);
 }
 
@@ -148,12 +156,33 @@ uint32_t feed_subscriptions(const struct feed *f)
     return n;
 }
 
+static size_t batch_most(const struct subscription *s)
+{
+    return s->credit / 4 < BATCH_MOST ? s->credit / 4 : BATCH_MOST;
+}
+
+/* May a batch be sent now? */
+static int room(const struct subscription *s)
+{
+    return s->credit &&
+           (s->sent_len == 0 || (s->sent_len < SENT_MAX && s->on_way + batch_most(s) <= s->credit));
+}
+
 int feed_waits(const struct feed *f)
 {
     for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
-        if (f->sub[i].used && f->sub[i].credit)
+        if (f->sub[i].used && room(&f->sub[i]))
             return 1;
     return 0;
+}
+
+uint32_t feed_blocked(const struct feed *f, struct pollfd *ret, uint32_t most)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX && n < most; i++)
+        if (f->sub[i].used && f->sub[i].retry_ns)
+            ret[n++] = (struct pollfd){.fd = f->sub[i].out_fd, .events = POLLIN};
+    return n;
 }
 
 uint64_t feed_retry_ns(const struct feed *f)
@@ -169,16 +198,11 @@ uint64_t feed_retry_ns(const struct feed *f)
 
 /* ---- sending ---- */
 
-/* 1 when the transport took it, 0 when it did not (the try is counted), NOMEM, IO. */
-static int send_to(struct feed *f, struct subscription *s, struct wire_batch *b, uint64_t now_ns,
+/* 1 when the transport took it, 0 when it did not (the try is counted), IO. */
+static int send_to(struct subscription *s, const struct buf *image, uint64_t now_ns,
                    struct azoth_error *err)
 {
-    buf_clear(&f->message);
-    b->subscription = s->number;
-    b->head = f->head;
-    int rc = wire_batch_encode(&f->message, b);
-    if (!rc)
-        rc = feed_send(s->out, buf_bytes(&f->message));
+    int rc = feed_send(s->out, buf_bytes(image));
     if (rc && rc != AZOTH_ERR_BUSY)
         return error_set(err, rc, "sending a batch to %s", s->name);
     if (!rc) {
@@ -207,11 +231,17 @@ static void refuse(struct subscription *s, int code, const char *why)
 static int send_refusal(struct feed *f, struct subscription *s, uint64_t now_ns,
                         struct azoth_error *err)
 {
-    struct wire_batch b = {.first = s->cursor + 1,
+    struct wire_batch b = {.subscription = s->number,
+                           .first = s->cursor + 1,
                            .last = s->cursor,
+                           .head = f->head,
                            .code = s->refused,
                            .message = bytes_str(s->why)};
-    int rc = send_to(f, s, &b, now_ns, err);
+    buf_clear(&f->refusal);
+    int rc = wire_batch_encode(&f->refusal, &b);
+    if (rc)
+        return error_set(err, rc, "refusing %s", s->name);
+    rc = send_to(s, &f->refusal, now_ns, err);
     if (rc > 0)
         s->refuse_it = 0;
     return rc;
@@ -244,8 +274,8 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
 {
     char endpoint[128];
     text_of(endpoint, sizeof endpoint, m->endpoint);
-    if (f->ahead.sub == s)
-        f->ahead.sub = NULL; /* another filter, perhaps another projection */
+    if (f->kept_for == s)
+        f->kept_for = NULL; /* another filter, perhaps another projection */
     if (!s->used) {
         memset(s, 0, sizeof *s);
         s->used = 1;
@@ -257,18 +287,19 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
     if (!s->out || strcmp(endpoint, s->endpoint) != 0) {
         struct pipe_end *out;
         if (pipe_connect_push(endpoint, &out, NULL)) {
-            drop(s);
+            drop(f, s);
             return 0;
         }
         feed_send_forget(s->out);
         pipe_close(s->out);
         s->out = out;
+        s->out_fd = pipe_send_fd(out);
         snprintf(s->endpoint, sizeof s->endpoint, "%s", endpoint);
     }
     free(s->filter.types);
     s->filter.types = malloc(m->types.len + 1);
     if (!s->filter.types) {
-        drop(s);
+        drop(f, s);
         return 0;
     }
     s->filter.types_len = m->types.len;
@@ -279,6 +310,8 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
     s->instance = m->instance;
     s->cursor = m->cursor;
     s->credit = m->credit_bytes;
+    s->sent_len = 0;
+    s->on_way = 0;
     s->refused = s->refuse_it = 0;
     s->tries = 0;
     s->retry_ns = 0;
@@ -294,6 +327,16 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
     else if (rc)
         s->credit = 0; /* the store could not be read now: the projector will ask again */
     return 1;
+}
+
+/* It has everything up to cursor. */
+static void confirm(struct subscription *s, uint64_t cursor)
+{
+    while (s->sent_len && s->sent[s->sent_first].last <= cursor) {
+        s->on_way -= s->sent[s->sent_first].bytes;
+        s->sent_first = (s->sent_first + 1) % SENT_MAX;
+        s->sent_len--;
+    }
 }
 
 static void write_row(struct feed *f, struct subscription *s, const struct wire_pull *m)
@@ -337,7 +380,8 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     if (fresh && m.credit_bytes) {
         if (!subscribe(f, s, &m))
             return;
-    } else if (m.credit_bytes && m.cursor == s->cursor && !s->refused) {
+    } else if (m.credit_bytes && m.cursor <= s->cursor && !s->refused) {
+        confirm(s, m.cursor);
         s->credit = m.credit_bytes;
     }
     /* It takes no more: what it was granted before would only be sent to nobody. */
@@ -355,42 +399,44 @@ static void count_sent(struct feed *f, const struct subscription *s, const struc
         return;
     gauge_add(&f->gauges->g->feed_batches, 1);
     gauge_add(&f->gauges->g->feed_events, l->wanted);
-    gauge_add(&f->gauges->g->feed_bytes, f->frames.len);
+    gauge_add(&f->gauges->g->feed_bytes, l->bytes);
     if (s->row < 0)
         return;
     gauge_add(&f->gauges->projection[s->row].events_sent, l->wanted);
-    gauge_add(&f->gauges->projection[s->row].bytes_sent, f->frames.len);
+    gauge_add(&f->gauges->projection[s->row].bytes_sent, l->bytes);
 }
 
-/* Takes what was read ahead into frames, if it is what s may have now. */
-static int take_ahead(struct feed *f, const struct subscription *s, struct feed_look *ret)
+/* Makes the next batch of s in f->message, or finds it there. */
+static int make(struct feed *f, struct subscription *s, struct feed_look *ret,
+                struct azoth_error *err)
 {
-    struct ahead *a = &f->ahead;
-    if (a->sub != s)
+    if (f->kept_for == s && f->kept_cursor == s->cursor) {
+        *ret = f->kept;
         return 0;
-    a->sub = NULL;
-    if (!a->read || a->cursor != s->cursor || a->credit != s->credit)
-        return 0;
-    struct buf frames = f->frames;
-    f->frames = a->frames;
-    a->frames = frames;
-    *ret = a->look;
-    if (ret->head < f->head)
-        ret->head = f->head; /* seen since */
-    return 1;
+    }
+    f->kept_for = NULL;
+    int rc = wire_batch_begin(&f->message);
+    if (rc)
+        return error_set(err, rc, "a batch of events");
+    rc = feed_look(f->store, &s->filter, s->cursor, batch_most(s), &f->message, ret, err);
+    if (!rc && ret->head > f->head)
+        f->head = ret->head;
+    return rc;
 }
 
-/* Errors are met again when the batch is asked for. */
-static void read_ahead(struct feed *f)
+static void sent(struct feed *f, struct subscription *s, const struct feed_look *l)
 {
-    struct ahead *a = &f->ahead;
-    if (!a->sub || a->read)
+    s->greet = 0;
+    f->kept_for = NULL;
+    if (l->last == s->cursor)
         return;
-    a->read = 1;
-    if (!a->sub->used ||
-        feed_look(f->store, &a->sub->filter, a->cursor, a->credit, &a->frames, &a->look, NULL) ||
-        a->look.last == a->cursor)
-        a->sub = NULL;
+    ensure(s->sent_len < SENT_MAX);
+    uint32_t at = (s->sent_first + s->sent_len++) % SENT_MAX;
+    s->sent[at].last = l->last;
+    s->sent[at].bytes = l->bytes;
+    s->on_way += l->bytes;
+    s->cursor = l->last;
+    count_sent(f, s, l);
 }
 
 /* 1 when something was sent, 0 when not, or an error that ends the feed. */
@@ -400,9 +446,7 @@ static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct
     struct azoth_error why = {0};
     if (s->refuse_it)
         return send_refusal(f, s, now_ns, err);
-    int rc = take_ahead(f, s, &l)
-                 ? 0
-                 : feed_look(f->store, &s->filter, s->cursor, s->credit, &f->frames, &l, &why);
+    int rc = make(f, s, &l, &why);
     if (feed_is_damage(rc)) {
         refuse(s, rc, why.message);
         return send_refusal(f, s, now_ns, err);
@@ -412,29 +456,26 @@ static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct
             *err = why;
         return rc;
     }
-    f->head = l.head;
     if (l.last == s->cursor && !s->greet)
         return 0;
-    struct wire_batch b = {.first = s->cursor + 1,
-                           .last = l.last,
-                           .last_check = l.last_check,
-                           .frames = buf_bytes(&f->frames)};
-    rc = send_to(f, s, &b, now_ns, err);
-    if (rc <= 0)
+    rc = wire_batch_seal(&f->message, &(struct wire_batch){.subscription = s->number,
+                                                           .first = s->cursor + 1,
+                                                           .last = l.last,
+                                                           .head = f->head,
+                                                           .last_check = l.last_check});
+    if (rc)
+        return error_set(err, rc, "a batch of events");
+    rc = send_to(s, &f->message, now_ns, err);
+    if (rc < 0)
         return rc;
-    CRASH_POINT(feed_sent);
-    s->greet = 0;
-    if (l.last == s->cursor)
-        return 1;
-    if (l.last < l.head) {
-        f->ahead.sub = s;
-        f->ahead.read = 0;
-        f->ahead.cursor = l.last;
-        f->ahead.credit = s->credit;
+    if (rc == 0) {
+        f->kept_for = s;
+        f->kept_cursor = s->cursor;
+        f->kept = l;
+        return 0;
     }
-    s->credit = 0;
-    s->cursor = l.last;
-    count_sent(f, s, &l);
+    CRASH_POINT(feed_sent);
+    sent(f, s, &l);
     return 1;
 }
 
@@ -451,8 +492,15 @@ static void lapse(struct feed *f, uint64_t now_ns)
             if (was != PROJECTION_FAILED && was != PROJECTION_STOPPED)
                 atomic_store(state, PROJECTION_SILENT);
         }
-        drop(s);
+        drop(f, s);
     }
+}
+
+/* After a send that was not taken: when it is time, or the transport says that it can. */
+static int sendable(const struct subscription *s, uint64_t now_ns)
+{
+    struct pollfd fd = {.fd = s->out_fd, .events = POLLIN};
+    return now_ns >= s->retry_ns || poll(&fd, 1, 0) == 1;
 }
 
 int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
@@ -470,17 +518,20 @@ int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
         work++;
     }
     f->turn++;
-    for (uint32_t k = 0; k < SUBSCRIPTIONS_MAX; k++) {
-        struct subscription *s = &f->sub[(f->turn + k) % SUBSCRIPTIONS_MAX];
-        if (!s->used || !(s->credit || s->refuse_it) || now_ns < s->retry_ns)
-            continue;
-        rc = serve(f, s, now_ns, err);
-        if (rc < 0)
-            return rc;
-        work += rc;
+    for (int round = 0; round < ROUNDS; round++) {
+        int before = work;
+        for (uint32_t k = 0; k < SUBSCRIPTIONS_MAX; k++) {
+            struct subscription *s = &f->sub[(f->turn + k) % SUBSCRIPTIONS_MAX];
+            if (!s->used || !(room(s) || s->refuse_it) || !sendable(s, now_ns))
+                continue;
+            rc = serve(f, s, now_ns, err);
+            if (rc < 0)
+                return rc;
+            work += rc;
+        }
+        if (work == before)
+            break;
     }
-    if (!work)
-        read_ahead(f);
     lapse(f, now_ns);
     if (f->gauges)
         gauge_set(&f->gauges->g->feed_heartbeat_ns, now_ns);

@@ -9,6 +9,8 @@
 #include "core/store.h"
 #include "shm/segment.h"
 
+#include <poll.h>
+
 struct feed;
 
 struct feed_options {
@@ -24,15 +26,17 @@ void feed_close(struct feed *f);
 void feed_set_gauges(struct feed *f, struct gauges *gauges);
 
 /*
- * Takes the requests that have come, then gives each subscription with credit one batch, in turn;
- * one short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do until a
- * request comes (feed_poll_fd), if feed_waits() says so until there are new events, and at the
- * latest at feed_retry_ns(). Damage in the log (GAP, CORRUPT, FORMAT) is told to the projector that
+ * Takes the requests that have come, then gives each subscription that has credit left one batch, in
+ * turn; one short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do
+ * until a request comes (feed_poll_fd), one of feed_blocked() polls, if feed_waits() says so until
+ * there are new events, and at the latest at feed_retry_ns(). Damage in the log (GAP, CORRUPT, FORMAT) is told to the projector that
  * comes to it; errors here are what the store or a socket could not do: IO, NOMEM, FULL.
  */
 int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err);
-/* 1 when a subscription has credit and is at the head: new events are waited for. */
+/* 1 when a subscription has credit left: new events are waited for. */
 int feed_waits(const struct feed *f);
+/* Descriptors, at most `most`, that poll readable when a transport may take what it did not take. */
+uint32_t feed_blocked(const struct feed *f, struct pollfd *ret, uint32_t most);
 /* When what a transport did not take is tried again; 0: nothing is. */
 uint64_t feed_retry_ns(const struct feed *f);
 int feed_poll_fd(const struct feed *f);

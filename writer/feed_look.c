@@ -39,16 +39,16 @@ static int wanted_shard(const struct feed_filter *fl, const struct event_record 
     return h % fl->shards == fl->shard;
 }
 
-static int look_on(struct event_scan *es, const struct feed_filter *filter, size_t credit,
+static int look_on(struct event_scan *es, const struct feed_filter *filter, size_t most,
                    struct buf *frames, struct feed_look *l, struct azoth_error *err)
 {
     struct event_record ev;
     struct azoth_bytes raw;
     size_t bytes = 0;
     uint32_t n = 0;
-    if (credit > FEED_LOOK_BYTES)
-        credit = FEED_LOOK_BYTES;
-    for (; n < FEED_LOOK_EVENTS && bytes < FEED_LOOK_BYTES && frames->len < credit; n++) {
+    if (most > FEED_LOOK_BYTES)
+        most = FEED_LOOK_BYTES;
+    for (; n < FEED_LOOK_EVENTS && bytes < FEED_LOOK_BYTES && l->bytes < most; n++) {
         int got = event_scan_next(es, &ev, &raw, err);
         /* Damage behind good events is met again by the next look, which begins there. */
         if (got < 0)
@@ -59,7 +59,8 @@ static int look_on(struct event_scan *es, const struct feed_filter *filter, size
         if (got == 0)
             return 0;
         int wanted = wanted_type(filter, ev.type) && wanted_shard(filter, &ev);
-        if (wanted && frames->len && frames->len + RECORD_FRAME_HEADER + raw.len > credit)
+        size_t size = wanted ? RECORD_FRAME_HEADER + raw.len : 0;
+        if (l->bytes && l->bytes + size > most)
             return 0;
         int rc = wanted ? record_frame_add(frames, ev.id, raw) : 0;
         if (rc)
@@ -67,18 +68,18 @@ static int look_on(struct event_scan *es, const struct feed_filter *filter, size
         l->last = ev.id;
         l->last_check = record_checksum(raw);
         l->wanted += (uint64_t)wanted;
+        l->bytes += size;
         bytes += raw.len;
     }
     return 0;
 }
 
-int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cursor, size_t credit,
+int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cursor, size_t most,
               struct buf *frames, struct feed_look *ret, struct azoth_error *err)
 {
     struct snapshot *sn;
     struct store_head head;
     struct event_scan *es = NULL;
-    buf_clear(frames);
     int rc = snapshot_begin(store, &sn, err);
     if (rc)
         return rc;
@@ -87,7 +88,7 @@ int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cu
         rc = event_scan_open(sn, cursor + 1, 0, &es, err);
     if (!rc) {
         *ret = (struct feed_look){.head = head.event, .last = cursor};
-        rc = look_on(es, filter, credit, frames, ret, err);
+        rc = look_on(es, filter, most, frames, ret, err);
     }
     event_scan_close(es);
     snapshot_end(sn);

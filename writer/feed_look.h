@@ -22,6 +22,7 @@ struct feed_look {
     uint64_t last;       /* newest event looked at; the cursor when there was none */
     uint32_t last_check; /* its checksum */
     uint64_t wanted;     /* how many passed the filter */
+    size_t bytes;        /* of their frames */
 };
 
 /* The log is damaged at this place, and will be the next time too. */
@@ -31,12 +32,12 @@ static inline int feed_is_damage(int code)
 }
 
 /*
- * Looks at the events behind cursor and puts those that pass into frames (cleared first): as many
- * as credit bytes hold, but at least one. One snapshot, ended before it returns. When the log is
+ * Looks at the events behind cursor and appends those that pass to frames: as many as `most` bytes
+ * hold, but at least one. One snapshot, ended before it returns. When the log is
  * damaged behind good events, these are returned first. GAP, CORRUPT, FORMAT: at cursor + 1. IO,
  * FULL (readers), NOMEM: not now.
  */
-int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cursor, size_t credit,
+int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cursor, size_t most,
               struct buf *frames, struct feed_look *ret, struct azoth_error *err);
 
 /*

@@ -168,15 +168,16 @@ static void wait_for_work(struct server *s, uint32_t seen, uint64_t now_ns)
 {
     if (s->segment && feed_waits(s->feed))
         waker_arm(&s->waker, s->segment, seen);
-    struct pollfd fds[] = {{.fd = s->service.signal_fd, .events = POLLIN},
-                           {.fd = feed_poll_fd(s->feed), .events = POLLIN},
-                           {.fd = s->waker.event_fd, .events = POLLIN}};
+    struct pollfd fds[3 + SHM_PROJECTIONS] = {{.fd = s->service.signal_fd, .events = POLLIN},
+                                              {.fd = feed_poll_fd(s->feed), .events = POLLIN},
+                                              {.fd = s->waker.event_fd, .events = POLLIN}};
+    nfds_t n_fds = 3 + feed_blocked(s->feed, fds + 3, SHM_PROJECTIONS);
     uint64_t retry = feed_retry_ns(s->feed), timeout = TICK_MS;
     if (retry)
         timeout = retry > now_ns ? (retry - now_ns) / NS_PER_MS + 1 : 0;
     if (timeout > TICK_MS)
         timeout = TICK_MS;
-    poll(fds, 3, (int)timeout);
+    poll(fds, n_fds, (int)timeout);
     eventfd_t n;
     if (fds[2].revents)
         eventfd_read(s->waker.event_fd, &n);
@@ -259,6 +260,7 @@ int main(int argc, char **argv)
     s.program.name = "azoth-feed";
     pthread_mutex_init(&s.waker.lock, NULL);
     pthread_cond_init(&s.waker.wake, NULL);
+    program_keeps_memory();
     int rc = program_parse(&s.program, argc, argv, &err);
     if (!rc)
         rc = serve(&s, &err);

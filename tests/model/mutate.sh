@@ -76,7 +76,7 @@ broken 'a shared taker keeps its bit' shm/stripe.c 's/(return 1;\n)    atomic_fe
 broken 'a release does not look whose it is' shm/stripe.c \
     's/if \(!atomic_compare_exchange_strong\(&st->exclusive, &own, 0\)\)\s*return 0;/(void)own;\n        atomic_store(&st->exclusive, 0);/'
 broken 'a release wakes nobody' shm/stripe.c 's/    if \(who & STRIPE_SLEEPERS\) \{/    if (who == 0) {/'
-broken 'a sleeper for a stripe does not look once more' shm/stripe.c 's/looks_free\(s, slot, ticket, intent\) \|\| /(void)looks_free, /'
+broken 'a sleeper for a stripe does not look once more' shm/stripe.c 's/looks_free\(s, slot, ticket, intent\) \|\| /(void)looks_free, (void)slot, (void)ticket, /'
 broken 'a sleeper for its answer leaves no word' shm/slot.c 's/    atomic_store\(&sl->waits, 1\);\n//'
 broken 'an answer wakes those of another slot' shm/slot.c 's/waits_slot\(t->index\)/waits_slot(t->index + 1)/'
 broken 'who frees a slot wakes nobody' shm/slot.c 's/if \(atomic_load\(&s->header->free_waiters\) && atomic_exchange\(&s->header->free_waiters, 0\)\)/if (index == UINT32_MAX)/'

@@ -26,6 +26,8 @@
 #define LAPSE_NS   (10 * NS_PER_S)
 #define TIMEOUT_NS (60 * NS_PER_S)
 #define GIVE_UP_MS 10000
+#define CREDIT     262144u
+#define BATCH      (CREDIT / 4)
 
 static char dir[64], feed_at[100], projector_at[2][100];
 static struct segment_name segment;
@@ -169,7 +171,7 @@ static void hand_open(struct hand *h, const char *name, int at)
     assert_int_equal(pipe_connect_push(feed_at, &h->out, &err), 0);
     h->m = (struct wire_pull){.subscription = 100,
                               .instance = 7,
-                              .credit_bytes = 65536,
+                              .credit_bytes = CREDIT,
                               .shards = 1,
                               .state = PROJECTION_RUNNING,
                               .name = bytes_str(name),
@@ -227,15 +229,20 @@ static void feed_run(void)
 }
 
 /* Runs the feed until a batch has come; a connection that is being made takes real time. */
-static int hand_wait(struct hand *h)
+static int hand_wait_for(struct hand *h, int ms)
 {
-    for (int i = 0; i < GIVE_UP_MS; i++) {
+    for (int i = 0; i < ms; i++) {
         assert_true(feed_step(feed, now, &err) >= 0);
         now += NS_PER_MS;
         if (hand_take(h, 1))
             return 1;
     }
     return 0;
+}
+
+static int hand_wait(struct hand *h)
+{
+    return hand_wait_for(h, GIVE_UP_MS);
 }
 
 static int hand_ask(struct hand *h)
@@ -252,15 +259,21 @@ static void hand_follow(struct hand *h)
     h->m.applied = h->b.last;
 }
 
-/* Everything up to the head. */
+/* Everything up to the head; each batch is confirmed as it comes. */
 static void hand_drain(struct hand *h)
 {
+    h->b = (struct wire_batch){0};
+    hand_send(h);
     do {
-        assert_true(hand_ask(h));
+        if (h->b.last > h->m.cursor) {
+            hand_follow(h);
+            hand_send(h);
+        }
+        assert_true(hand_wait(h));
         assert_int_equal(h->b.code, 0);
         assert_int_equal(h->b.first, h->m.cursor + 1);
-        hand_follow(h);
     } while (h->b.last < h->b.head);
+    hand_follow(h);
 }
 
 /* Nothing is on its way: what the feed sends from now on is the next message. */
@@ -288,8 +301,91 @@ static void events_come_once_and_in_order_in_batches_within_the_credit(void **st
     assert_int_equal(h.sum, sum_to(5000));
     assert_int_equal(h.b.last, 5000);
     assert_int_equal(h.b.last_check, check_of(5000));
-    assert_true(h.frames_max <= 65536 && h.frames_max > 60000);
+    assert_true(h.frames_max <= BATCH && h.frames_max > BATCH - 5000);
     hand_close(&h);
+}
+
+static void as_much_as_the_credit_is_sent_ahead_and_what_is_confirmed_makes_room(void **state)
+{
+    (void)state;
+    struct hand h;
+    add_events(10000, "added", 100);
+    hand_open(&h, "p", 0);
+    hand_send(&h);
+    size_t bytes = 0;
+    uint64_t cursor = 0, first_end = 0;
+    uint32_t batches = 0;
+    for (; hand_wait_for(&h, 300); batches++) {
+        assert_int_equal(h.b.first, cursor + 1);
+        cursor = h.b.last;
+        first_end = batches ? first_end : cursor;
+        bytes += h.b.frames.len;
+    }
+    assert_int_equal(batches, 4);
+    assert_true(bytes <= CREDIT && bytes > CREDIT - 4 * 5000);
+    assert_false(feed_waits(feed));
+    /* The first is confirmed: room for one more. */
+    h.m.cursor = first_end;
+    assert_true(hand_ask(&h));
+    assert_int_equal(h.b.first, cursor + 1);
+    cursor = h.b.last;
+    hand_hears_nothing(&h);
+    /* Less credit, of which more is on its way: nothing until that has come. */
+    h.m.credit_bytes = CREDIT / 2;
+    hand_send(&h);
+    hand_hears_nothing(&h);
+    h.m.cursor = cursor;
+    hand_send(&h);
+    for (bytes = 0; hand_wait_for(&h, 300); bytes += h.b.frames.len) {
+        assert_int_equal(h.b.first, cursor + 1);
+        assert_true(h.b.frames.len <= CREDIT / 8);
+        cursor = h.b.last;
+    }
+    assert_true(bytes <= CREDIT / 2 && bytes > CREDIT / 2 - 4 * 5000);
+    /* Beyond what was sent: it confirms nothing. */
+    h.m.cursor = cursor + 1;
+    hand_send(&h);
+    hand_hears_nothing(&h);
+    hand_close(&h);
+}
+
+static void what_the_transport_did_not_take_is_sent_to_nobody_else(void **state)
+{
+    (void)state;
+    struct hand h, other;
+    struct pollfd fds[4];
+    add_events(4000, "added", 100);
+    hand_open(&h, "p", 0);
+    hand_open(&other, "other", 1);
+    hand_send(&h);
+    pipe_close(h.in); /* the endpoint is not bound for now */
+    assert_true(feed_step(feed, now, &err) >= 0);
+    assert_int_equal(feed_blocked(feed, fds, 4), 1);
+    assert_int_equal(poll(fds, 1, 0), 0);
+    other.m.types = bytes_of("\4none", 5);
+    hand_drain(&other);
+    assert_int_equal(other.b.last, 4000);
+    assert_int_equal(other.b.frames.len, 0);
+    /* Nor to the same one under another filter. */
+    h.m.types = bytes_of("\4none", 5);
+    h.m.subscription++;
+    hand_send(&h);
+    assert_true(feed_step(feed, now, &err) >= 0);
+    assert_int_equal(pipe_bind_pull(projector_at[0], &h.in, &err), 0);
+    assert_int_equal(feed_blocked(feed, fds, 4), 1);
+    assert_int_equal(poll(fds, 1, GIVE_UP_MS), 1); /* the connection */
+    hand_drain(&h);
+    assert_int_equal(h.events, 0);
+    assert_int_equal(feed_blocked(feed, fds, 4), 0);
+    h.m.types = bytes_of("", 0);
+    h.m.cursor = 0;
+    h.m.cursor_check = 0;
+    h.m.subscription++;
+    hand_drain(&h);
+    assert_int_equal(h.events, 4000);
+    assert_int_equal(h.sum, sum_to(4000));
+    hand_close(&h);
+    hand_close(&other);
 }
 
 static void an_event_over_the_credit_comes_alone(void **state)
@@ -354,44 +450,6 @@ static void shards_divide_the_events_by_key_or_by_field(void **state)
     }
 }
 
-static void what_was_read_ahead_is_sent_only_to_whom_it_was_read_for(void **state)
-{
-    (void)state;
-    struct hand h;
-    add_events(5000, "added", 100);
-    hand_open(&h, "p", 0);
-    assert_true(hand_ask(&h));
-    feed_run(); /* has time to read the batch behind this one */
-    hand_follow(&h);
-    assert_true(hand_ask(&h));
-    assert_int_equal(h.b.first, h.m.cursor + 1);
-    assert_int_equal(h.sum, sum_to(h.b.last));
-
-    feed_run();
-    hand_follow(&h);
-    h.m.credit_bytes = 131072; /* another credit */
-    assert_true(hand_ask(&h));
-    assert_int_equal(h.b.first, h.m.cursor + 1);
-    assert_true(h.b.frames.len > 65536);
-
-    feed_run();
-    h.m.cursor = 0; /* another place */
-    h.m.cursor_check = 0;
-    h.m.subscription++;
-    assert_true(hand_ask(&h));
-    assert_int_equal(h.b.first, 1);
-
-    feed_run();
-    hand_follow(&h);
-    h.m.types = bytes_of("\5other", 6); /* another filter at the very place */
-    h.m.subscription++;
-    assert_true(hand_ask(&h));
-    assert_int_equal(h.b.first, h.m.cursor + 1);
-    assert_int_equal(h.b.last, 5000);
-    assert_int_equal(h.b.frames.len, 0);
-    hand_close(&h);
-}
-
 static void new_events_are_sent_to_one_who_waits_at_the_head(void **state)
 {
     (void)state;
@@ -406,10 +464,11 @@ static void new_events_are_sent_to_one_who_waits_at_the_head(void **state)
     add_events(10, "added", 10);
     assert_true(hand_wait(&h));
     assert_int_equal(h.events, 10);
-    /* The grant is used up. */
-    assert_false(feed_waits(feed));
+    /* Its credit is not used up by that. */
+    assert_true(feed_waits(feed));
     add_events(10, "added", 10);
-    hand_hears_nothing(&h);
+    assert_true(hand_wait(&h));
+    assert_int_equal(h.events, 20);
     hand_close(&h);
 }
 
@@ -543,27 +602,30 @@ static void a_pull_that_comes_twice_or_late_changes_nothing(void **state)
 {
     (void)state;
     struct hand h;
-    add_events(5000, "added", 100);
+    add_events(1000, "added", 100);
     hand_open(&h, "p", 0);
     assert_true(hand_ask(&h));
-    uint64_t last = h.b.last;
-    hand_send(&h); /* again: its cursor is not where the feed is */
+    while (h.b.last < 1000)
+        assert_true(hand_wait(&h));
+    hand_send(&h); /* again: it confirms nothing */
     hand_hears_nothing(&h);
     hand_follow(&h);
     h.m.subscription = 101;
     assert_true(hand_ask(&h));
     assert_int_equal(h.b.subscription, 101);
-    assert_int_equal(h.b.first, last + 1);
+    assert_int_equal(h.b.first, 1001);
     struct wire_pull present = h.m;
-    h.m.subscription = 100; /* from before, with a grant of its own */
+    h.m.subscription = 100; /* from before, with a credit of its own */
     h.m.cursor = 0;
     h.m.applied = 0;
     hand_send(&h);
     hand_hears_nothing(&h);
     h.m = present;
-    hand_follow(&h);
-    assert_true(hand_ask(&h));
+    hand_send(&h);
+    add_events(1, "added", 100);
+    assert_true(hand_wait(&h));
     assert_int_equal(h.b.subscription, 101);
+    assert_int_equal(h.b.first, 1001);
     /* Another instance need not count on: it replaces the first. */
     h.m.instance++;
     h.m.subscription = 3;
@@ -608,11 +670,11 @@ static void a_projector_that_does_not_ask_again_holds_back_nobody(void **state)
     hand_send(&slow);
     hand_drain(&fast);
     assert_int_equal(fast.events, 20000);
-    /* What was sent to the slow one is its grant, and no more. */
-    uint64_t batches = 0;
-    while (hand_take(&slow, 30))
-        batches++;
-    assert_int_equal(batches, 1);
+    /* What was sent to the slow one is its credit, and no more. */
+    size_t bytes = 0;
+    while (hand_wait_for(&slow, 300))
+        bytes += slow.b.frames.len;
+    assert_true(bytes <= CREDIT && bytes > CREDIT - 4 * 5000);
     hand_follow(&slow);
     hand_drain(&slow);
     assert_int_equal(slow.sum, fast.sum);
@@ -807,17 +869,23 @@ static void only_the_batch_behind_the_cursor_of_the_present_number_is_taken(void
     fake_send(&f, p, &good);
     assert_int_equal(pull_next(p, now, &b, &err), 1);
     assert_int_equal(b.last, 20);
-    /* The next is asked for before this one is applied; what is applied is told as it is. */
+    /* The feed sends on by itself. What is applied is told when nothing more has come. */
+    assert_false(fake_take(&f, 30));
+    pull_report(p, 20, PROJECTION_RUNNING, 0, NULL);
+    assert_false(fake_take(&f, 30));
+    fake_send(&f, p, &good); /* again */
+    assert_int_equal(pull_next(p, now, &b, &err), 0);
     assert_true(fake_take(&f, GIVE_UP_MS));
     assert_int_equal(f.m.cursor, 20);
     assert_int_equal(f.m.cursor_check, 99);
-    assert_int_equal(f.m.applied, 10);
-    assert_int_equal(f.m.credit_bytes, 65536);
-    fake_send(&f, p, &good); /* again */
-    assert_int_equal(pull_next(p, now, &b, &err), 0);
-    pull_report(p, 20, PROJECTION_RUNNING, 0, NULL);
-    assert_true(fake_take(&f, GIVE_UP_MS));
     assert_int_equal(f.m.applied, 20);
+    assert_int_equal(f.m.credit_bytes, 65536);
+    assert_int_equal(pull_next(p, now, &b, &err), 0);
+    assert_false(fake_take(&f, 30)); /* once */
+    /* One that ends says so at once, and takes no more. */
+    pull_report(p, 20, PROJECTION_STOPPED, 0, NULL);
+    assert_true(fake_take(&f, GIVE_UP_MS));
+    assert_int_equal(f.m.state, PROJECTION_STOPPED);
     assert_int_equal(f.m.credit_bytes, 0);
     pull_end(&f, p);
 }
@@ -833,6 +901,8 @@ static void after_a_silence_the_rest_is_asked_for_under_the_next_number(void **s
     struct wire_batch one = {.subscription = number, .first = 1, .last = 5, .head = 9};
     fake_send(&f, p, &one);
     assert_int_equal(pull_next(p, now, &b, &err), 1);
+    pull_report(p, 5, PROJECTION_RUNNING, 0, NULL);
+    assert_int_equal(pull_next(p, now, &b, &err), 0);
     assert_true(fake_take(&f, GIVE_UP_MS));
     assert_true(pull_deadline_ns(p) == now + 2 * NS_PER_S);
     now += 2 * NS_PER_S - 1;
@@ -953,10 +1023,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(events_come_once_and_in_order_in_batches_within_the_credit),
+        T(as_much_as_the_credit_is_sent_ahead_and_what_is_confirmed_makes_room),
+        T(what_the_transport_did_not_take_is_sent_to_nobody_else),
         T(an_event_over_the_credit_comes_alone),
         T(a_range_without_wanted_events_moves_the_cursor_in_bounded_looks),
         T(shards_divide_the_events_by_key_or_by_field),
-        T(what_was_read_ahead_is_sent_only_to_whom_it_was_read_for),
         T(new_events_are_sent_to_one_who_waits_at_the_head),
         T(the_first_answer_does_not_wait_for_the_connection_twice),
         T(sends_to_nobody_are_tried_a_bounded_number_of_times),
