@@ -194,7 +194,7 @@ run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(MODEL) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
          $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/test_disk
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
-test: all $(TESTS) $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
 

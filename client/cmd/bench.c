@@ -13,12 +13,13 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <linux/magic.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define TMPFS_MAGIC  0x01021994
 #define SLICE_NS     (250 * NS_PER_MS)
 #define PAIRS_MAX    1000u
 #define KEYS_DEFAULT 100000u
@@ -45,7 +46,7 @@ static int make_dir(struct benching *b, const char *below, struct azoth_error *e
     struct statfs fs;
     if (statfs(below, &fs))
         return error_errno(err, errno, "%s", below);
-    if (fs.f_type == TMPFS_MAGIC)
+    if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
         return error_set(err, AZOTH_ERR_USAGE,
                          "%s is memory: commits cost nothing there; choose a directory on a disk",
                          below);
@@ -92,8 +93,8 @@ static int begin(struct benching *b, const char *below, struct azoth_error *err)
         fprintf(stderr, "azoth: filling %llu keys below %s\n", (unsigned long long)b->keys, b->dir);
     rc = rc ? rc : azoth_open(db, &o, &b->db, err);
     rc = rc ? rc : floor_open(raw, &b->floor, err);
-    rc = rc ? rc : bench_load_fill(b->db, &l, err);
-    return rc ? rc : bench_load_fill_floor(b->floor, &l, err);
+    rc = rc ? rc : bench_load_fill(b->db, &l, cmd_interrupted, err);
+    return rc ? rc : bench_load_fill_floor(b->floor, &l, cmd_interrupted, err);
 }
 
 /* ---- measuring ---- */
@@ -204,6 +205,10 @@ static int run_all(struct cmd_line *l, struct benching *b, struct result *result
         rc = measure(b, &results[done], time_ns / (uint64_t)n, &err);
     if (rc)
         return cmd_fail(&err);
+    if (done == 0) {
+        fprintf(stderr, "azoth: interrupted before the first figure\n");
+        return 128 + SIGINT;
+    }
     return print_results(l, results, done);
 }
 

@@ -111,14 +111,15 @@ void bench_load_make(struct azoth_txn *t, struct bench_load *l)
         azoth_event_bytes(t, LOAD_EVENT_TYPE, bench_load_value());
 }
 
-int bench_load_fill(struct azoth *db, const struct bench_load *l, struct azoth_error *err)
+int bench_load_fill(struct azoth *db, const struct bench_load *l, int (*stop)(void),
+                    struct azoth_error *err)
 {
     uint64_t n = l->kind == LOAD_HOT ? 1 : l->keys;
     struct azoth_txn *t = azoth_txn_new(db);
     if (!t)
         return error_set(err, AZOTH_ERR_NOMEM, "a transaction");
     int rc = 0;
-    for (uint64_t i = 0; i < n && !rc;) {
+    for (uint64_t i = 0; i < n && !rc && !(stop && stop());) {
         azoth_txn_reset(t);
         for (int k = 0; k < 1000 && i < n; k++, i++) {
             char key[32];
@@ -330,11 +331,12 @@ static int floor_fill_one(struct floor *f, const struct bench_load *l, uint64_t 
     return rc ? rc : floor_append(f, bytes_of(rec, sizeof rec), err);
 }
 
-int bench_load_fill_floor(struct floor *f, const struct bench_load *l, struct azoth_error *err)
+int bench_load_fill_floor(struct floor *f, const struct bench_load *l, int (*stop)(void),
+                          struct azoth_error *err)
 {
     uint64_t n = l->kind == LOAD_HOT ? 1 : l->keys;
     int rc = floor_lazy(f, 1, err);
-    for (uint64_t i = 0; i < n && !rc;) {
+    for (uint64_t i = 0; i < n && !rc && !(stop && stop());) {
         rc = floor_begin(f, err);
         for (int k = 0; k < 1000 && i < n && !rc; k++, i++)
             rc = floor_fill_one(f, l, i, err);

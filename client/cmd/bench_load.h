@@ -41,9 +41,12 @@ double bench_load_times_quantile(struct bench_load_times *t, double q);
 uint64_t bench_load_random(uint64_t *seed);
 struct azoth_bytes bench_load_key(enum bench_load_kind kind, uint64_t i, char out[32]);
 
-/* Every key once, in 1000 per transaction; LOAD_EVENTS: load.keys events. */
-int bench_load_fill(struct azoth *db, const struct bench_load *l, struct azoth_error *err);
-int bench_load_fill_floor(struct floor *f, const struct bench_load *l, struct azoth_error *err);
+/* Every key once, in 1000 per transaction; LOAD_EVENTS: load.keys events. stop (may be NULL) is asked
+ * before each transaction: when it says so, the rest is left out and 0 returned. */
+int bench_load_fill(struct azoth *db, const struct bench_load *l, int (*stop)(void),
+                    struct azoth_error *err);
+int bench_load_fill_floor(struct floor *f, const struct bench_load *l, int (*stop)(void),
+                          struct azoth_error *err);
 
 /* Empties t and makes the next transaction of the load in it. */
 void bench_load_make(struct azoth_txn *t, struct bench_load *l);

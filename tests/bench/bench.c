@@ -3,6 +3,7 @@
 #include "core/clock.h"
 
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ static const char *wanted; /* "1,3,12" or NULL */
 static struct bench_row *rows[ROWS_MAX];
 static int rows_len;
 static const char *build;
+static volatile sig_atomic_t interrupted;
 
 struct point {
     const char *series;
@@ -86,8 +88,17 @@ struct bench_row *bench_row(const char *row, const char *name, const char *unit,
     return r;
 }
 
+static void on_signal(int signo)
+{
+    interrupted = signo;
+}
+
 void bench_pair(struct bench_row *r, double product, double floor)
 {
+    if (interrupted) {
+        fprintf(stderr, "bench: interrupted; nothing is written\n");
+        exit(128 + interrupted); /* the harness removes what it made */
+    }
     must(r->n < BENCH_PAIRS_MAX, "too many pairs");
     r->product[r->n] = product;
     r->floor[r->n++] = floor;
@@ -175,21 +186,33 @@ static FILE *create(const char *name)
 
 static void write_json(void)
 {
-    FILE *f = create("bench.json");
+    FILE *f = create("bench.json.new");
     fputs("[", f);
     for (int i = 0; i < rows_len; i++) {
         const struct bench_row *r = rows[i];
         fprintf(f,
                 "%s\n{\"row\":\"%s\",\"name\":\"%s\",\"unit\":\"%s\",\"product\":%.3f,"
                 "\"floor\":%.3f,\"ratio\":%.3f,\"quartiles\":[%.3f,%.3f],\"pairs\":%d,"
-                "\"reach\":%.2f,\"lower_is_better\":%s,\"met\":%s}",
+                "\"reach\":%.2f,\"least\":%.0f,\"lower_is_better\":%s,\"met\":%s}",
                 i ? "," : "", r->row, r->name, r->unit, bench_quantile(r->product, r->n, 0.5),
                 bench_quantile(r->floor, r->n, 0.5), ratio_of(r, 0.5), ratio_of(r, 0.25),
-                ratio_of(r, 0.75), r->n, r->reach, r->lower_is_better ? "true" : "false",
+                ratio_of(r, 0.75), r->n, r->reach, r->least, r->lower_is_better ? "true" : "false",
                 met(r) ? "true" : "false");
     }
     fputs("\n]\n", f);
-    must(fclose(f) == 0, "bench.json");
+    must(fclose(f) == 0, "bench.json.new");
+    char from[400], to[400];
+    snprintf(from, sizeof from, "%s/bench.json.new", build);
+    snprintf(to, sizeof to, "%s/bench.json", build);
+    must(rename(from, to) == 0, to);
+}
+
+/* Rows by their numbers, whatever program file measured them; those of growth ("g1") behind. */
+static int by_row(const void *a, const void *b)
+{
+    const char *x = (*(struct bench_row *const *)a)->row, *y = (*(struct bench_row *const *)b)->row;
+    int n = *x == 'g' ? 1000 : atoi(x), m = *y == 'g' ? 1000 : atoi(y);
+    return n != m ? n - m : strcmp(x, y);
 }
 
 /* Both axes are logarithmic, by powers of two. */
@@ -286,6 +309,8 @@ int main(int argc, char **argv)
     must(events >= 20000 && events <= 100000000, "--events: 20,000 to 100,000,000");
     build = getenv("AZOTH_BUILD") ? getenv("AZOTH_BUILD") : "build";
     setenv("TMPDIR", getenv("AZOTH_BENCH_DIR") ? getenv("AZOTH_BENCH_DIR") : build, 1);
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
     if (growth) {
         bench_growth_rows(events);
     } else {
@@ -296,8 +321,15 @@ int main(int argc, char **argv)
         bench_feed_rows();
         bench_projection_rows();
     }
-    print_table();
-    write_json();
+    if (rows_len == 0 && throughput_len == 0) {
+        fprintf(stderr, "bench: --rows %s names no row; there are 1 to 19, and plot\n", wanted);
+        return 2;
+    }
+    qsort(rows, (size_t)rows_len, sizeof *rows, by_row);
+    if (rows_len > 0) {
+        print_table();
+        write_json();
+    }
     draw("bench-throughput.svg", "durable transactions per second", throughput, throughput_len);
     draw("bench-latency.svg", "time to a durable answer, microseconds", latency, latency_len);
     for (int i = 0; i < rows_len; i++)

@@ -137,8 +137,8 @@ static void fill_floor(struct size *s)
     char raw[300];
     snprintf(raw, sizeof raw, "%s/raw", s->h.dir);
     ok(floor_open(raw, &s->floor, &err), &err);
-    ok(bench_load_fill_floor(s->floor, &keys, &err), &err);
-    ok(bench_load_fill_floor(s->floor, &events, &err), &err);
+    ok(bench_load_fill_floor(s->floor, &keys, NULL, &err), &err);
+    ok(bench_load_fill_floor(s->floor, &events, NULL, &err), &err);
 }
 
 static void stop_all(struct size *s)

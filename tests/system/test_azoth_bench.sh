@@ -68,5 +68,28 @@ wait $killer 2>/dev/null
 says "interrupted, it removes its database" "" "$(ls "$TMP/data")"
 says "interrupted, it removes its shared objects" "" "$(ls /dev/shm | grep -F "${name#/}")"
 
+# Interrupted while it fills: a hundred million keys take far longer than this waits.
+"$BUILD/azoth" bench --dir "$TMP/data" --keys 100000000 --seconds 1 >"$TMP/t" 2>"$TMP/err" &
+pid=$!
+end=$((SECONDS + 30))
+until grep -q filling "$TMP/err" || [ $SECONDS -ge $end ]; do read -rt 0.05 <> <(:); done
+kill -INT $pid
+(read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) &
+killer=$!
+wait $pid
+says "interrupted while it fills, it ends as a shell expects" 130 $?
+kill $killer 2>/dev/null
+wait $killer 2>/dev/null
+says "and prints no empty table" "" "$(cat "$TMP/t")"
+check "but says why" grep -q 'interrupted before the first figure' "$TMP/err"
+says "and removes its database" "" "$(ls "$TMP/data")"
+if mkdir "$TMP/ram" && mount -t ramfs none "$TMP/ram" 2>/dev/null; then
+    "$BUILD/azoth" bench --dir "$TMP/ram" >/dev/null 2>"$TMP/err"
+    says "ramfs is memory too" 2 $?
+    umount "$TMP/ram"
+else
+    echo "skip - ramfs is memory too (needs root)"
+fi
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
