@@ -212,17 +212,17 @@ static int loop(struct projector *p, struct azoth_error *err)
     while (!service_poll(&p->service)) {
         struct wire_batch b;
         uint64_t now = clock_mono_ns();
-        int rc = pull_next(p->pull, now, &b, err);
-        if (rc < 0) {
+        int got = pull_next(p->pull, now, &b, err);
+        if (got < 0) {
             pull_report(p->pull, p->cursor, PROJECTION_FAILED, 1, err->message);
-            return rc;
+            return got;
         }
-        if (rc == 1) {
+        if (got) {
             heard = 1;
             /* The head alone, told to one who asked, is no work. */
             if (b.last >= b.first)
                 p->idle = 0;
-            rc = apply(p, &b, err);
+            int rc = apply(p, &b, err);
             if (rc)
                 return rc;
         }
@@ -233,7 +233,8 @@ static int loop(struct projector *p, struct azoth_error *err)
         }
         if (p->once && heard && p->cursor >= p->head)
             return 0;
-        if (rc == 0)
+        /* Not after work: what is applied is told by the call that finds nothing more. */
+        if (!got)
             rest(p, now);
     }
     return 0;
