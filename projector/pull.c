@@ -19,6 +19,8 @@
 #include <sys/random.h>
 
 #define TRIES_MAX 8
+/* So many are reported together at most, while more are on their way: a fraction of what may be. */
+#define REPORT_BATCHES 8u
 
 struct pull {
     struct pull_options o;
@@ -33,8 +35,10 @@ struct pull {
     int subscribed;
     uint32_t state;
     uint64_t errors;
-    size_t untold; /* bytes that were received since the last report */
-    int owes;      /* a report was held back */
+    size_t untold; /* bytes and batches that were received since the last report */
+    uint32_t untold_batches;
+    int at_head; /* the last batch reached the head as the feed saw it */
+    int owes;    /* a report was held back */
     struct azoth_bytes message;
     struct buf buf;
 };
@@ -84,6 +88,7 @@ int pull_poll_fd(const struct pull *p)
 static int send_pull(struct pull *p, uint32_t credit)
 {
     p->untold = 0;
+    p->untold_batches = 0;
     p->owes = 0;
     struct wire_pull m = {
         .subscription = p->subscription,
@@ -150,6 +155,7 @@ static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
     p->heard_ns = now_ns;
     p->retry_ns = 0;
     p->tries = 0;
+    p->at_head = b->last >= b->head;
     if (b->code)
         return error_set(err, b->code, "%.*s", (int)b->message.len, (const char *)b->message.ptr);
     if (b->last < b->first)
@@ -157,6 +163,7 @@ static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
     p->received = b->last;
     p->received_check = b->last_check;
     p->untold += p->message.len;
+    p->untold_batches++;
     return 1;
 }
 
@@ -175,7 +182,7 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
         pull_release(p);
     }
     /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
-    if (p->owes)
+    if (p->owes && p->at_head)
         (void)!send_pull(p, p->o.credit_bytes);
     if (!p->subscribed || now_ns - p->heard_ns >= p->o.timeout_ns)
         subscribe(p, now_ns);
@@ -192,7 +199,7 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
     p->errors = errors;
     snprintf(p->error, sizeof p->error, "%s", error ? error : "");
     int ends = state == PROJECTION_FAILED || state == PROJECTION_STOPPED;
-    if (ends || p->untold >= p->o.credit_bytes / 8)
+    if (ends || p->untold >= p->o.credit_bytes / 8 || p->untold_batches >= REPORT_BATCHES)
         (void)!send_pull(p, ends ? 0 : p->o.credit_bytes);
     else
         p->owes = 1;

@@ -30,12 +30,15 @@ int pull_poll_fd(const struct pull *p);
 /*
  * Looks for the next batch. 1 and *ret (borrows the message until pull_release): it begins behind what
  * was received before. The feed sends on as far as the credit goes, until the next pull_report().
- * 0: none now. Errors: what the feed
- * refused with (DIVERGED), IO. Asks again when the feed has been silent for too long.
+ * 0: none now. Errors: what the feed refused with (DIVERGED), IO. Asks again when the feed has been silent for too long.
  */
 int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct azoth_error *err);
 void pull_release(struct pull *p);
-/* Tells the feed how far we are (at once, or when pull_next() finds nothing more), and so that it may send more unless we have failed or stopped: state of shm/projection_row.h, error may be NULL. */
+/*
+ * Tells the feed how far we are, and so that it may send more unless we have failed or stopped. Sent at
+ * once in these two cases; else with a few more batches, and behind the one that reaches the head when
+ * pull_next() finds nothing more. state of shm/projection_row.h; error may be NULL.
+ */
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
                  const char *error);
 /* When pull_next wants to be called even without a message. */

@@ -856,7 +856,7 @@ static void only_the_batch_behind_the_cursor_of_the_present_number_is_taken(void
     assert_int_equal(f.m.cursor_check, 77);
     uint64_t number = f.m.subscription;
     struct wire_batch good = {
-        .subscription = number, .first = 11, .last = 20, .head = 50, .last_check = 99};
+        .subscription = number, .first = 11, .last = 20, .head = 20, .last_check = 99};
     struct wire_batch wrong = good;
     wrong.subscription = number - 1; /* for a subscription from before */
     fake_send(&f, p, &wrong);
@@ -882,8 +882,18 @@ static void only_the_batch_behind_the_cursor_of_the_present_number_is_taken(void
     assert_int_equal(f.m.credit_bytes, 65536);
     assert_int_equal(pull_next(p, now, &b, &err), 0);
     assert_false(fake_take(&f, 30)); /* once */
+    /* Far from the head, one report stands for several batches. */
+    for (uint64_t id = 21; id <= 28; id++) {
+        struct wire_batch more = {.subscription = number, .first = id, .last = id, .head = 50};
+        fake_send(&f, p, &more);
+        assert_int_equal(pull_next(p, now, &b, &err), 1);
+        pull_report(p, id, PROJECTION_RUNNING, 0, NULL);
+        assert_int_equal(pull_next(p, now, &b, &err), 0);
+        assert_int_equal(fake_take(&f, id == 28 ? GIVE_UP_MS : 10), id == 28);
+    }
+    assert_int_equal(f.m.applied, 28);
     /* One that ends says so at once, and takes no more. */
-    pull_report(p, 20, PROJECTION_STOPPED, 0, NULL);
+    pull_report(p, 28, PROJECTION_STOPPED, 0, NULL);
     assert_true(fake_take(&f, GIVE_UP_MS));
     assert_int_equal(f.m.state, PROJECTION_STOPPED);
     assert_int_equal(f.m.credit_bytes, 0);
@@ -898,7 +908,7 @@ static void after_a_silence_the_rest_is_asked_for_under_the_next_number(void **s
     struct pull *p = pull_begin(&f, 0, 2 * NS_PER_S);
     assert_true(fake_wait(&f, p));
     uint64_t number = f.m.subscription;
-    struct wire_batch one = {.subscription = number, .first = 1, .last = 5, .head = 9};
+    struct wire_batch one = {.subscription = number, .first = 1, .last = 5, .head = 5};
     fake_send(&f, p, &one);
     assert_int_equal(pull_next(p, now, &b, &err), 1);
     pull_report(p, 5, PROJECTION_RUNNING, 0, NULL);
