@@ -36,7 +36,8 @@ struct bench_row {
 struct bench_row *bench_row(const char *row, const char *name, const char *unit, double reach);
 void bench_pair(struct bench_row *r, double product, double floor);
 int bench_pairs(void); /* asked for with --pairs; 15 */
-/* 1 when the row was asked for (--rows 1,3,12; all by default). "3" stands for 3a and 3b. */
+/* 1 when the row was asked for (--rows 1,3,12; all by default). "3" stands for 3a and 3b. A new row has to
+ * be among those known in bench.c. */
 int bench_wants(const char *row);
 /* A point of the plots; series and unit are literals. */
 void bench_point_throughput(const char *series, double in_flight, double per_second);

@@ -379,6 +379,6 @@ void bench_projection_rows(void)
 {
     if (bench_wants("11"))
         projection_row();
-    if (bench_wants("15"))
+    if (bench_wants("15") || bench_wants("15b"))
         visible_rows();
 }

@@ -97,7 +97,7 @@ static double iterate(struct azoth *db)
 static double raw_iterate(struct raw *r)
 {
     MDB_txn *t;
-    MDB_cursor *c;
+    MDB_cursor *c = NULL;
     MDB_val k, v;
     uint64_t n = 0, from = clock_mono_ns();
     must(!mdb_txn_begin(r->env, NULL, MDB_RDONLY, &t) && !mdb_cursor_open(t, r->events, &c),

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- 64 threads, each with one transaction at a time ---- */
@@ -130,21 +131,32 @@ static void flight_row(struct azoth *db, struct raw *raw, const char *id, const 
     }
 }
 
+#define PLOT_POINTS 5
+#define PLOT_TIMES  5 /* at most: what a point is the median of */
+
+/* Little's law: what is in flight divided by the rate is the mean time that each waits. */
+static void plot_series(const char *series, const int *at, double v[PLOT_POINTS][PLOT_TIMES], int n)
+{
+    for (int i = 0; i < PLOT_POINTS; i++) {
+        double rate = bench_quantile(v[i], n, 0.5);
+        bench_point_throughput(series, at[i], rate);
+        bench_point_latency(series, at[i], at[i] * 1e6 / rate);
+    }
+}
+
 static void plot(struct azoth *db, struct raw *raw)
 {
-    static const int at[] = {1, 8, 64, 256, 1024};
-    double product[5], floor[5];
-    for (int i = 0; i < 5; i++) {
-        product[i] = load_flight(db, at[i], 1, BENCH_KEYS);
-        floor[i] = raw_pairs(raw, at[i], 0, BENCH_KEYS);
-        bench_point_throughput("azoth, through the segment", at[i], product[i]);
-        /* Little's law: what is in flight divided by the rate is the time that each waits. */
-        bench_point_latency("azoth, through the segment", at[i], at[i] * 1e6 / product[i]);
-    }
-    for (int i = 0; i < 5; i++) {
-        bench_point_throughput("raw LMDB, as many a transaction", at[i], floor[i]);
-        bench_point_latency("raw LMDB, as many a transaction", at[i], at[i] * 1e6 / floor[i]);
-    }
+    static const int at[PLOT_POINTS] = {1, 8, 64, 256, 1024};
+    double product[PLOT_POINTS][PLOT_TIMES], floor[PLOT_POINTS][PLOT_TIMES];
+    int times = bench_pairs() < PLOT_TIMES ? bench_pairs() : PLOT_TIMES;
+    fprintf(stderr, "plot throughput and latency, 1 to 1024 in flight\n");
+    for (int k = 0; k < times; k++)
+        for (int i = 0; i < PLOT_POINTS; i++) {
+            product[i][k] = load_flight(db, at[i], 1, BENCH_KEYS);
+            floor[i][k] = raw_pairs(raw, at[i], 0, BENCH_KEYS);
+        }
+    plot_series("azoth, through the segment", at, product, times);
+    plot_series("raw LMDB, as many a transaction", at, floor, times);
 }
 
 static void segment_rows(struct raw *raw)
