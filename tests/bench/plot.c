@@ -30,7 +30,7 @@ static double at_x(const struct frame *fr, double x)
 
 static double at_y(const struct frame *fr, double y)
 {
-    return place(y, fr->lo_y, fr->hi_y, BOTTOM, TOP);
+    return place(y, fr->lo_y, fr->hi_y, BOTTOM - INSET, TOP);
 }
 
 /* ---- text ---- */
