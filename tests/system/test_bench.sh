@@ -76,6 +76,8 @@ check "each with its fields" jq -e 'all(.[]; (.name | length) > 0 and (.unit | l
     (.met | type) == "boolean" and ((.ratio - .product / .floor) | fabs) < 0.01)' "$TMP/b/bench.json"
 says "the table has the same rows" "1 3a 8b" "$(grep -oE '^(1|3a|8b) ' "$TMP/out" | tr -d ' ' | paste -sd' ')"
 check "and becomes the README's" sh -c "tools/bench-table '$TMP/b/bench.json' | grep -c '^| [138]' | grep -qx 3"
+jq '.[0].least = 1500000' "$TMP/b/bench.json" >"$TMP/least.json"
+check "with the bar that is no ratio" sh -c "tools/bench-table '$TMP/least.json' | grep -qE '^\| 1 \|.* \| 0.90 and 1,500,000 /s \|'"
 cat >"$TMP/plot.py" <<'PY'
 import sys, xml.etree.ElementTree as e
 tree, y_label = e.parse(sys.argv[1]), sys.argv[2]
