@@ -39,7 +39,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
        shm/projection_row.c
-WRITER := writer/append.c writer/writer.c
+WRITER := writer/create.c writer/append.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
 SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c
@@ -201,7 +201,7 @@ test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so 
 # The programs and tests with crash points.
 FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
 .PHONY: faults
-faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so
+faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so $(BUILD)/tests/fault/fail_io.so
 
 bench: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))

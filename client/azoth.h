@@ -52,7 +52,8 @@ struct azoth_options {
     int wait_paused;         /* transactions wait while the database is paused */
 };
 
-/* Makes an empty database in dir. DATABASE_EXISTS, IO, NOSPACE, PERMISSION. */
+/* Makes an empty database in dir, whole and durable or not at all: after a death on the way it can be
+ * called again. DATABASE_EXISTS, BUSY (another process makes one there), IO, NOSPACE, PERMISSION. */
 AZOTH_API int azoth_init(const char *dir, struct azoth_error *err);
 
 /*

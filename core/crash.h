@@ -7,22 +7,78 @@
 #define CORE_CRASH_H
 
 #define CRASH_POINTS(X)                                                                            \
+    X(create_begun)                                                                                \
+    X(create_uuid)                                                                                 \
+    X(create_lock)                                                                                 \
+    X(create_begins_store)                                                                         \
+    X(create_stored)                                                                               \
+    X(create_ready)                                                                                \
+    X(create_renamed)                                                                              \
+    X(participant_filled)                                                                          \
+    X(participant_joined)                                                                          \
+    X(participant_left)                                                                            \
+    X(place_taken)                                                                                 \
+    X(preflight_bit_taken)                                                                         \
     X(preflight_claimed)                                                                           \
+    X(preflight_intents_stored)                                                                    \
+    X(preflight_intended)                                                                          \
     X(preflight_one_stripe)                                                                        \
     X(preflight_locked)                                                                            \
+    X(preflight_one_block)                                                                         \
+    X(preflight_payload_stored)                                                                    \
     X(preflight_submitted)                                                                         \
+    X(preflight_queued)                                                                            \
+    X(preflight_wakes)                                                                             \
+    X(preflight_collected)                                                                         \
+    X(preflight_unlocked)                                                                          \
+    X(stripe_marked)                                                                               \
+    X(stripe_bit_set)                                                                              \
+    X(stripe_released)                                                                             \
+    X(slot_emptied)                                                                                \
+    X(slot_freed)                                                                                  \
+    X(segment_opened)                                                                              \
+    X(segment_allocated)                                                                           \
+    X(segment_made)                                                                                \
+    X(segment_retired_state)                                                                       \
+    X(segment_unlinked)                                                                            \
     X(writer_epoch)                                                                                \
+    X(writer_incarnation)                                                                          \
+    X(writer_one_answered)                                                                         \
+    X(writer_recovered)                                                                            \
     X(writer_taken)                                                                                \
     X(writer_applied)                                                                              \
+    X(writer_halves)                                                                               \
     X(writer_committed)                                                                            \
+    X(writer_head_published)                                                                       \
+    X(writer_stripes_released)                                                                     \
+    X(writer_published)                                                                            \
     X(writer_one_completed)                                                                        \
     X(writer_completed)                                                                            \
+    X(writer_woken)                                                                                \
+    X(writer_paused)                                                                               \
+    X(writer_unpaused)                                                                             \
+    X(writer_draining)                                                                             \
+    X(writer_absent)                                                                               \
     X(reaper_chosen)                                                                               \
     X(reaper_marked)                                                                               \
+    X(reaper_requeued)                                                                             \
     X(reaper_stripes_released)                                                                     \
+    X(reaper_done)                                                                                 \
+    X(feed_asked)                                                                                  \
+    X(feed_row_filled)                                                                             \
+    X(feed_text_begun)                                                                             \
     X(feed_sent)                                                                                   \
+    X(projector_link_made)                                                                         \
+    X(projector_linked)                                                                            \
+    X(projector_file_made)                                                                         \
+    X(projector_identified)                                                                        \
+    X(projector_migrating)                                                                         \
+    X(projector_migrated)                                                                          \
+    X(projector_grants)                                                                            \
+    X(projector_begun)                                                                             \
     X(projector_applied)                                                                           \
-    X(projector_committed)
+    X(projector_committed)                                                                         \
+    X(projector_reports)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

@@ -1,6 +1,6 @@
 /*
  * store.h - reading the canonical store. All reads of LMDB go through here; writing is
- * writer/append.c's alone.
+ * writer/append.c's and writer/create.c's alone.
  *
  *   state    user key                -> state record (record.h)
  *   events   event id, u64 BE        -> event record

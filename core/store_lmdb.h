@@ -1,5 +1,5 @@
 /* store_lmdb.h - LMDB's handles, shared between the two files that may use them: core/store.c and
- * core/scan.c read, writer/append.c writes. */
+ * core/scan.c read, writer/create.c and writer/append.c write. */
 #ifndef CORE_STORE_LMDB_H
 #define CORE_STORE_LMDB_H
 

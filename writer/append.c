@@ -29,15 +29,10 @@
 #include "core/config.h"
 #include "core/record.h"
 #include "core/store_lmdb.h"
-#include "writer/create.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 /* Less than the greatest batch's pages: then a short write is the disk's being full. */
@@ -602,102 +597,4 @@ int append_expire_ids(struct append *a, const struct append_limits *l, struct az
         a->head.id_first++;
     }
     return 0;
-}
-
-/* ---- creation ---- */
-
-static int write_file(const char *dir, const char *name, const char *text, struct azoth_error *err)
-{
-    char path[4200];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
-    size_t n = strlen(text);
-    ssize_t w = write(fd, text, n);
-    int e = w == (ssize_t)n ? (fsync(fd) ? errno : 0) : (w < 0 ? errno : ENOSPC);
-    close(fd);
-    return e ? error_errno(err, e, "%s", path) : 0;
-}
-
-/* lock.mdb in full, before the environment is first opened: the first touch of a sparse page on a
- * full disk would be SIGBUS in whoever takes a reader slot. */
-static int allocate_lock_file(const char *dir, struct azoth_error *err)
-{
-    char path[4200];
-    snprintf(path, sizeof path, "%s/lock.mdb", dir);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
-    int e = posix_fallocate(fd, 0, (STORE_READERS_MAX + 128) * 64);
-    close(fd);
-    return e ? error_errno(err, e, "%s", path) : 0;
-}
-
-static int fill_store(MDB_env *env, uint8_t uuid[16], struct azoth_error *err)
-{
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(env, NULL, 0, &txn);
-    if (rc)
-        return lmdb_error(err, rc, "init");
-    MDB_dbi dbi[DB_COUNT];
-    for (int i = 0; i < DB_COUNT && !rc; i++)
-        rc = mdb_dbi_open(txn, store_db_name[i], MDB_CREATE, &dbi[i]);
-    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
-    store_format_encode(format, uuid, (uint64_t)clock_wall_ns());
-    struct batch_head h = {.id_first = 1, .id_next = 1};
-    batch_encode(head, &h, NULL);
-    MDB_val fk = {6, "format"}, fv = {sizeof format, format}, hk = {4, "head"},
-            hv = {sizeof head, head};
-    if (!rc)
-        rc = mdb_put(txn, dbi[DB_META], &fk, &fv, 0);
-    if (!rc)
-        rc = mdb_put(txn, dbi[DB_META], &hk, &hv, 0);
-    if (rc)
-        mdb_txn_abort(txn);
-    else
-        rc = mdb_txn_commit(txn);
-    return rc ? lmdb_error(err, rc, "init") : 0;
-}
-
-static int sync_dir(const char *dir, struct azoth_error *err)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return error_errno(err, errno, "%s", dir);
-    int e = fsync(fd) ? errno : 0;
-    close(fd);
-    return e ? error_errno(err, e, "%s", dir) : 0;
-}
-
-int store_create(const char *dir, struct azoth_error *err)
-{
-    if (mkdir(dir, 0770) && errno != EEXIST)
-        return error_errno(err, errno, "%s", dir);
-    char path[4200];
-    snprintf(path, sizeof path, "%s/data.mdb", dir);
-    if (access(path, F_OK) == 0)
-        return error_set(err, AZOTH_ERR_DATABASE_EXISTS, "%s: there is a database here already",
-                         dir);
-    uint8_t uuid[16];
-    if (getrandom(uuid, sizeof uuid, 0) != sizeof uuid)
-        return error_errno(err, errno, "random bytes");
-    char text[34] = {0};
-    for (int i = 0; i < 16; i++)
-        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
-    text[32] = '\n';
-    int rc = write_file(dir, "uuid", text, err);
-    if (!rc)
-        rc = allocate_lock_file(dir, err);
-    if (rc)
-        return rc;
-    MDB_env *env;
-    rc = lmdb_env_open(dir, 0, &env, err);
-    if (rc)
-        return rc;
-    rc = fill_store(env, uuid, err);
-    mdb_env_close(env);
-    if (rc) /* half a database must not look like one */
-        unlink(path);
-    return rc ? rc : sync_dir(dir, err);
 }

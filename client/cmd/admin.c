@@ -30,9 +30,8 @@ static int run_init(struct cmd_line *l)
         return rc;
     if (azoth_init(dir, &err))
         return cmd_fail(&err);
-    if (dbdir_path(projections, sizeof projections, dir, "projections") == 0 &&
-        dbdir_make(projections, 0770, &err))
-        return cmd_fail(&err);
+    if (dbdir_path(projections, sizeof projections, dir, "projections"))
+        projections[0] = 0;
     read_uuid(dir, uuid);
     if (l->json) {
         struct json_text j = {0};

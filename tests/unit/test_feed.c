@@ -79,7 +79,9 @@ static int teardown(void **state)
         snprintf(path, sizeof path, "%s/%s", dir, files[i]);
         unlink(path);
     }
-    return rmdir(dir);
+    char path[100];
+    snprintf(path, sizeof path, "%s/projections", dir);
+    return rmdir(path) || rmdir(dir);
 }
 
 /* Commits n events of one type and payload; stream keys and payloads tell the event's id. */

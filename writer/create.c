@@ -1,0 +1,194 @@
+/*
+ * create.c - making an empty database.
+ *
+ * Happy path: the directory, lock.mdb in full, the store beside its name (data.mdb.new), DIR/uuid,
+ * DIR/projections; everything synced; then the store is renamed to data.mdb and the names are synced.
+ *
+ * Failure modes
+ *   killed, or the power goes, before the rename   there is no data.mdb, so there is no database: the
+ *                                                  next one begins anew and overwrites what was left
+ *   after the rename                               there is a whole database
+ *   the disk is full, an error                     as before the rename; data.mdb.new is removed
+ *   two at once                                    the second one is refused: BUSY, or DATABASE_EXISTS
+ *
+ * Invariants
+ *   C1  a file named data.mdb is a whole and durable store.
+ *   C2  what lies under another name here counts for nothing, and whoever creates may overwrite it:
+ *       the lock on the directory says that no other one is at work.
+ */
+#include "writer/create.h"
+
+#include "core/batchrec.h"
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/store_lmdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct creation {
+    char dir[PATH_MAX], store[PATH_MAX + 16], fresh[PATH_MAX + 16];
+    int dir_fd; /* with the lock that keeps a second one out */
+    uint8_t uuid[16];
+};
+
+static int sync_dir(int fd, const char *path, struct azoth_error *err)
+{
+    return fsync(fd) ? error_errno(err, errno, "%s", path) : 0;
+}
+
+/* The directory's own name. Whoever may not read the parent has not made the directory either. */
+static int sync_parent(const struct creation *c, struct azoth_error *err)
+{
+    int fd = openat(c->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == EACCES ? 0 : error_errno(err, errno, "%s/..", c->dir);
+    int rc = sync_dir(fd, c->dir, err);
+    close(fd);
+    return rc;
+}
+
+static int enter(struct creation *c, const char *dir, struct azoth_error *err)
+{
+    if (mkdir(dir, 0770) && errno != EEXIST)
+        return error_errno(err, errno, "%s", dir);
+    if (!realpath(dir, c->dir))
+        return error_errno(err, errno, "%s", dir);
+    CRASH_POINT(create_begun);
+    c->dir_fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->dir_fd < 0)
+        return error_errno(err, errno, "%s", dir);
+    if (flock(c->dir_fd, LOCK_EX | LOCK_NB))
+        return errno == EWOULDBLOCK ? error_set(err, AZOTH_ERR_BUSY,
+                                                "%s: another process makes a database here", dir)
+                                    : error_errno(err, errno, "%s", dir);
+    snprintf(c->store, sizeof c->store, "%s/data.mdb", c->dir);
+    snprintf(c->fresh, sizeof c->fresh, "%s/data.mdb.new", c->dir);
+    if (access(c->store, F_OK) == 0)
+        return error_set(err, AZOTH_ERR_DATABASE_EXISTS, "%s: there is a database here already",
+                         dir);
+    if (unlink(c->fresh) && errno != ENOENT)
+        return error_errno(err, errno, "%s", c->fresh);
+    return getrandom(c->uuid, sizeof c->uuid, 0) == sizeof c->uuid
+               ? 0
+               : error_errno(err, errno, "random bytes");
+}
+
+/* lock.mdb in full, before the environment is first opened: the first touch of a sparse page on a
+ * full disk would be SIGBUS in whoever takes a reader slot. */
+static int allocate_lock_file(const struct creation *c, struct azoth_error *err)
+{
+    int fd = openat(c->dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+    if (fd < 0)
+        return error_errno(err, errno, "%s/lock.mdb", c->dir);
+    int e = posix_fallocate(fd, 0, (STORE_READERS_MAX + 128) * 64);
+    if (!e && fsync(fd))
+        e = errno;
+    close(fd);
+    return e ? error_errno(err, e, "%s/lock.mdb", c->dir) : 0;
+}
+
+static int write_uuid(const struct creation *c, struct azoth_error *err)
+{
+    char text[34] = {0};
+    for (int i = 0; i < 16; i++)
+        snprintf(text + 2 * i, 3, "%02x", c->uuid[i]);
+    text[32] = '\n';
+    int fd = openat(c->dir_fd, "uuid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
+    if (fd < 0)
+        return error_errno(err, errno, "%s/uuid", c->dir);
+    ssize_t n = write(fd, text, 33);
+    int e = n == 33 ? (fsync(fd) ? errno : 0) : (n < 0 ? errno : ENOSPC);
+    close(fd);
+    return e ? error_errno(err, e, "%s/uuid", c->dir) : 0;
+}
+
+static int fill_store(MDB_env *env, const uint8_t uuid[16], struct azoth_error *err)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(env, NULL, 0, &txn);
+    if (rc)
+        return lmdb_error(err, rc, "init");
+    MDB_dbi dbi[DB_COUNT];
+    for (int i = 0; i < DB_COUNT && !rc; i++)
+        rc = mdb_dbi_open(txn, store_db_name[i], MDB_CREATE, &dbi[i]);
+    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
+    store_format_encode(format, uuid, (uint64_t)clock_wall_ns());
+    struct batch_head h = {.id_first = 1, .id_next = 1};
+    batch_encode(head, &h, NULL);
+    MDB_val fk = {6, "format"}, fv = {sizeof format, format}, hk = {4, "head"},
+            hv = {sizeof head, head};
+    if (!rc)
+        rc = mdb_put(txn, dbi[DB_META], &fk, &fv, 0);
+    if (!rc)
+        rc = mdb_put(txn, dbi[DB_META], &hk, &hv, 0);
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = mdb_txn_commit(txn);
+    return rc ? lmdb_error(err, rc, "init") : 0;
+}
+
+/* Without LMDB's lock file: nobody else knows the name. The commit is durable. */
+static int make_store(const struct creation *c, struct azoth_error *err)
+{
+    MDB_env *env;
+    int rc = lmdb_env_open(c->fresh, MDB_NOSUBDIR | MDB_NOLOCK, &env, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_begins_store);
+    rc = fill_store(env, c->uuid, err);
+    mdb_env_close(env);
+    return rc;
+}
+
+static int make_files(const struct creation *c, struct azoth_error *err)
+{
+    int rc = allocate_lock_file(c, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_lock);
+    rc = make_store(c, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_stored);
+    rc = write_uuid(c, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_uuid);
+    if (mkdirat(c->dir_fd, "projections", 0770) && errno != EEXIST)
+        return error_errno(err, errno, "%s/projections", c->dir);
+    return sync_dir(c->dir_fd, c->dir, err);
+}
+
+int store_create(const char *dir, struct azoth_error *err)
+{
+    struct creation c = {.dir_fd = -1};
+    int rc = enter(&c, dir, err);
+    if (rc)
+        goto fail;
+    rc = make_files(&c, err);
+    if (!rc) {
+        CRASH_POINT(create_ready);
+        if (rename(c.fresh, c.store))
+            rc = error_errno(err, errno, "%s", c.store);
+    }
+    if (rc) {
+        unlink(c.fresh);
+        goto fail;
+    }
+    CRASH_POINT(create_renamed);
+    rc = sync_dir(c.dir_fd, c.dir, err);
+    if (!rc)
+        rc = sync_parent(&c, err);
+fail:
+    if (c.dir_fd >= 0)
+        close(c.dir_fd);
+    return rc;
+}
