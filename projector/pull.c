@@ -11,6 +11,7 @@
 #include "projector/pull.h"
 
 #include "core/clock.h"
+#include "core/crash.h"
 #include "core/error.h"
 #include "core/pipe.h"
 #include "shm/projection_row.h"
@@ -182,8 +183,10 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
         pull_release(p);
     }
     /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
-    if (p->owes && p->at_head)
+    if (p->owes && p->at_head) {
+        CRASH_POINT(projector_grants);
         (void)!send_pull(p, p->o.credit_bytes);
+    }
     if (!p->subscribed || now_ns - p->heard_ns >= p->o.timeout_ns)
         subscribe(p, now_ns);
     if (p->retry_ns && now_ns >= p->retry_ns)
@@ -195,6 +198,7 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
                  const char *error)
 {
     p->applied = applied;
+    CRASH_POINT(projector_reports);
     p->state = state;
     p->errors = errors;
     snprintf(p->error, sizeof p->error, "%s", error ? error : "");

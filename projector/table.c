@@ -556,6 +556,7 @@ static int apply_once(struct table *t, struct azoth_bytes frames, uint64_t first
     int rc = run_own(t, t->begin, err);
     if (rc)
         return rc;
+    CRASH_POINT(projector_begun);
     rc = apply_frames(t, frames, first, last, stop, pr, err);
     if (!rc)
         rc = stop ? move_cursor(t, pr->last_id, pr->last_check, err)

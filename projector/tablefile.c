@@ -1,6 +1,7 @@
 #include "projector/tablefile.h"
 
 #include "core/clock.h"
+#include "core/crash.h"
 #include "core/dbdir.h"
 #include "core/error.h"
 
@@ -267,7 +268,11 @@ static int apply_migration(struct tablefile *f, const struct sqlfile *def,
     if (!rc)
         rc = record_migration(f, m, err);
     if (!rc)
+        CRASH_POINT(projector_migrating);
+    if (!rc)
         rc = run(f, "COMMIT", err);
+    if (!rc)
+        CRASH_POINT(projector_migrated);
     if (rc)
         sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
     return rc;
@@ -416,8 +421,12 @@ static int find_file(struct tablefile *f, const char *dir, const char *name,
         snprintf(fresh, sizeof fresh, "%s.new", link);
         unlink(fresh);
         /* Made beside and renamed: there is a whole link or none. */
-        if (symlink(target, fresh) || rename(fresh, link))
+        if (symlink(target, fresh))
             return error_errno(err, errno, "%s", link);
+        CRASH_POINT(projector_link_made);
+        if (rename(fresh, link))
+            return error_errno(err, errno, "%s", link);
+        CRASH_POINT(projector_linked);
     }
     target[n] = 0;
     snprintf(f->path, sizeof f->path, "%s/%s", dir, target);
@@ -458,8 +467,10 @@ int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct 
                    uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err)
 {
     int rc = open_file(f, def, o, err);
+    CRASH_POINT(projector_file_made);
     if (!rc)
         rc = identity(f, def, o, ret_cursor, ret_check, err);
+    CRASH_POINT(projector_identified);
     if (!rc)
         rc = migrate(f, def, err);
     return rc;

@@ -11,6 +11,7 @@
 #include "shm/participant.h"
 
 #include "core/clock.h"
+#include "core/crash.h"
 #include "core/error.h"
 
 #include <errno.h>
@@ -153,7 +154,9 @@ int participant_join(struct segment *s, const char *dir, enum participant_kind k
          * process died just now, LIVE: then it waits for its reaper. */
         uint64_t live = ((word >> 8) + 1) << 8 | PARTICIPANT_LIVE;
         row_fill(row, kind, name);
+        CRASH_POINT(participant_filled);
         if (atomic_compare_exchange_strong(&row->word, &word, live)) {
+            CRASH_POINT(participant_joined);
             p->index = i;
             p->word = live;
             atomic_store(&p->claim_hint, i * 37 % s->slots);
@@ -183,6 +186,7 @@ void participant_leave(struct participant *p)
         uint64_t word = p->word;
         atomic_compare_exchange_strong(&p->segment->participant[p->index].word, &word,
                                        word & ~0xffull);
+        CRASH_POINT(participant_left);
         pthread_mutex_lock(&list_lock);
         struct participant **at = &list;
         while (*at && *at != p)
@@ -256,6 +260,7 @@ static int place_take(const char *dir, off_t at, const char *what, const char *p
         goto fail;
     }
     place_sign(fd, at, program ? program : what);
+    CRASH_POINT(place_taken);
     *p = (struct place){fd, at, places};
     places = p;
     pthread_mutex_unlock(&list_lock);

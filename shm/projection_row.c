@@ -1,5 +1,6 @@
 #include "shm/projection_row.h"
 
+#include "core/crash.h"
 #include "core/error.h"
 #include "shm/gauges.h"
 
@@ -32,6 +33,7 @@ int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uin
     snprintf(p->name, sizeof p->name, "%s", name);
     atomic_store(&p->shard, shard);
     atomic_store(&p->shards, shards);
+    CRASH_POINT(feed_row_filled);
     atomic_store_explicit(&p->used, 1, memory_order_release);
     return free_row;
 }
@@ -42,6 +44,7 @@ void projection_row_text(struct gauges *g, int row, const char *error, const cha
     /* An odd number left by a feed that died in the middle is made even first. */
     uint32_t seq = atomic_load(&p->text_seq) | 1u;
     atomic_store(&p->text_seq, seq);
+    CRASH_POINT(feed_text_begun);
     atomic_thread_fence(memory_order_seq_cst);
     if (error)
         snprintf(p->error, sizeof p->error, "%s", error);

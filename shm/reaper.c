@@ -41,6 +41,7 @@ static int reap_one(struct participant *self, uint32_t dead, uint64_t row_word)
     for (uint32_t i = 0; i < s->slots; i++)
         if (slot_names(atomic_load(&s->slot[i].word), dead))
             return 0; /* somebody else repairs it this moment, or the writer published: next time */
+    CRASH_POINT(reaper_done);
     struct participant_shm *row = &s->participant[dead];
     if (!atomic_compare_exchange_strong(&row->word, &row_word, row_word & ~0xffull))
         return 0;

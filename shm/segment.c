@@ -13,6 +13,7 @@
 #include "shm/segment.h"
 
 #include "core/clock.h"
+#include "core/crash.h"
 #include "core/error.h"
 
 #include <errno.h>
@@ -108,6 +109,7 @@ static int object_create(const char *name, uint64_t bytes, unsigned mode, void *
     int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_errno(err, errno, "shared memory %s", name);
+    CRASH_POINT(segment_opened);
     /* fchmod, not the mode of shm_open: the umask of a shell must not shut the group out. First, so
      * that who attaches meanwhile finds it unfinished, not forbidden. */
     if (fchmod(fd, mode)) {
@@ -126,6 +128,7 @@ static int object_create(const char *name, uint64_t bytes, unsigned mode, void *
         goto fail;
     }
     close(fd);
+    CRASH_POINT(segment_allocated);
     *ret = p;
     return 0;
 fail:
@@ -171,6 +174,7 @@ int segment_create(const struct segment_name *name, const struct segment_plan *p
     s->prefix->bytes = bytes;
     atomic_store_explicit(&s->prefix->state, SEGMENT_LIVE, memory_order_relaxed);
     atomic_store_explicit(&s->prefix->magic, SHM_MAGIC, memory_order_release);
+    CRASH_POINT(segment_made);
     *ret = s;
     return 0;
 }
@@ -280,6 +284,7 @@ void segment_detach(struct segment *s)
 void segment_retire(struct segment *s)
 {
     atomic_store(&s->prefix->state, SEGMENT_RETIRED);
+    CRASH_POINT(segment_retired_state);
     for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++) {
         atomic_fetch_add(&s->participant[i].done_seq, 1);
         shm_wake(&s->participant[i].done_seq, INT_MAX);
@@ -325,6 +330,7 @@ int segment_retire_name(const struct segment_name *name, struct azoth_error *err
 void segment_unlink(const struct segment_name *name)
 {
     shm_unlink(name->segment);
+    CRASH_POINT(segment_unlinked);
     shm_unlink(name->gauges);
 }
 

@@ -72,6 +72,7 @@ int slot_claim(struct participant *p, struct slot *ret)
             uint32_t i = (first + k) % words * 64 + at;
             /* The bit goes first: who frees the slot after this sets it again. */
             atomic_fetch_and(bits, ~(1ull << at));
+            CRASH_POINT(preflight_bit_taken);
             if (i < s->slots && claim_one(p, i, ret))
                 return 1;
         }
@@ -121,6 +122,8 @@ static int blocks_take(struct segment *s, uint32_t slot, uint64_t ticket, uint32
         if (atomic_load_explicit(&s->block_owner[b], memory_order_relaxed) == 0 &&
             atomic_compare_exchange_strong(&s->block_owner[b], &none, own))
             ret[got++] = b;
+        if (got == 1)
+            CRASH_POINT(preflight_one_block);
     }
     if (got == n)
         return 0;
@@ -156,8 +159,10 @@ static void slot_put_free(struct segment *s, uint32_t index, uint64_t word)
         atomic_store_explicit(&sl->uses_blocks, 0, memory_order_relaxed);
     }
     atomic_store_explicit(&sl->intents, 0, memory_order_relaxed);
+    CRASH_POINT(slot_emptied);
     if (!atomic_compare_exchange_strong(&sl->word, &word, slot_word(SLOT_FREE, 0, ticket)))
         return; /* of another incarnation, or corrupt: not ours to touch */
+    CRASH_POINT(slot_freed);
     bit_set(s->header->free_bits, index);
     if (atomic_load(&s->header->free_waiters) && atomic_exchange(&s->header->free_waiters, 0)) {
         atomic_fetch_add(&s->header->free_wake, 1);
@@ -179,6 +184,7 @@ void slot_cancel(struct slot *s)
     struct slot_shm *sl = shm_of(s);
     uint64_t word = atomic_load(&sl->word);
     release_and_poke(s->owner->segment, s->index, s->ticket);
+    CRASH_POINT(preflight_unlocked);
     slot_put_free(s->owner->segment, s->index, word);
 }
 
@@ -200,10 +206,12 @@ int slot_intend(struct slot *s, const uint32_t *intents, uint32_t n)
     if (n)
         memcpy(to, intents, n * sizeof *intents);
     atomic_store(&sl->intents, n);
+    CRASH_POINT(preflight_intents_stored);
     uint64_t word = slot_word(SLOT_CLAIMED, s->owner->index, s->ticket);
     int moved = atomic_compare_exchange_strong(
         &sl->word, &word, slot_word(SLOT_PREFLIGHT, s->owner->index, s->ticket));
     ensure(moved);
+    CRASH_POINT(preflight_intended);
     return 0;
 }
 
@@ -240,6 +248,7 @@ int slot_submit(struct slot *s, const struct slot_submission *sub)
     int rc = payload_put(s, sub->payload);
     if (rc)
         return rc;
+    CRASH_POINT(preflight_payload_stored);
     uint32_t flags = sub->flags;
     if (sub->id) {
         memcpy(sl->id, sub->id, sizeof sl->id);
@@ -256,6 +265,7 @@ int slot_submit(struct slot *s, const struct slot_submission *sub)
     ensure(moved);
     CRASH_POINT(preflight_submitted);
     bit_set(seg->header->queue_bits, s->index);
+    CRASH_POINT(preflight_queued);
     atomic_fetch_add_explicit(&seg->participant[s->owner->index].submitted, 1,
                               memory_order_relaxed);
     return 0;
@@ -265,6 +275,7 @@ void slot_wake_writer(struct segment *s)
 {
     struct header_shm *h = s->header;
     if (atomic_load(&h->writer_sleeps) && atomic_exchange(&h->writer_sleeps, 0)) {
+        CRASH_POINT(preflight_wakes);
         atomic_fetch_add(&h->writer_wake, 1);
         shm_wake(&h->writer_wake, 1);
     }
@@ -305,6 +316,7 @@ void slot_collect(struct slot *s, struct slot_outcome *ret)
     };
     memcpy(ret->detail, sl->detail, sizeof ret->detail);
     ret->detail[sizeof ret->detail - 1] = 0;
+    CRASH_POINT(preflight_collected);
     slot_put_free(s->owner->segment, s->index, word);
 }
 
@@ -396,6 +408,7 @@ void slot_complete(struct segment *s, const struct slot_taken *t, const struct s
         return;
     if (stripe_release_slot(s, t->index, t->ticket))
         stripe_poke(s, wakes);
+    CRASH_POINT(writer_stripes_released);
     sl->code = o->code;
     sl->duplicate = o->result.duplicate;
     sl->txn = o->result.txn;
@@ -415,6 +428,7 @@ void slot_complete(struct segment *s, const struct slot_taken *t, const struct s
                                          slot_word(state, slot_word_owner(word), t->ticket)))
         if (slot_word_state(word) != SLOT_SUBMITTED || slot_word_ticket(word) != t->ticket)
             return;
+    CRASH_POINT(writer_published);
     uint32_t owner = slot_word_owner(word);
     if (owner == SLOT_OWNER_WRITER) {
         slot_put_free(s, t->index, slot_word(state, owner, t->ticket));
@@ -474,6 +488,7 @@ int slot_reap(struct participant *self, uint32_t index, uint64_t word)
         /* It goes on: the writer commits it and, as nobody will collect it, frees it. The bit goes
          * first: once the slot names no dead owner, nobody looks after a bit that is missing. */
         bit_set(s->header->queue_bits, index);
+        CRASH_POINT(reaper_requeued);
         if (!atomic_compare_exchange_strong(&sl->word, &word,
                                             slot_word(SLOT_SUBMITTED, SLOT_OWNER_WRITER, ticket)))
             return 0;

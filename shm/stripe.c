@@ -70,6 +70,7 @@ int stripe_try(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t inten
             seen = 0;
             if (!atomic_compare_exchange_strong(&st->exclusive, &seen, own))
                 return 0;
+            CRASH_POINT(stripe_marked);
         }
         return !shared_by_others(s, st, slot);
     }
@@ -77,6 +78,7 @@ int stripe_try(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t inten
         return 0;
     uint64_t bit = 1ull << (slot % 64);
     atomic_fetch_or(&st->shared[slot / 64], bit);
+    CRASH_POINT(stripe_bit_set);
     if (atomic_load(&st->exclusive) == 0)
         return 1;
     atomic_fetch_and(&st->shared[slot / 64], ~bit);
@@ -147,8 +149,10 @@ int stripe_release_slot(struct segment *s, uint32_t slot, uint64_t ticket)
                                                   (size_t)sl->intents_block * SHM_BLOCK_BYTES);
     }
     int parked = 0;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         parked |= stripe_release(s, slot, ticket, intent[i]);
+        CRASH_POINT(stripe_released);
+    }
     return parked;
 }
 

@@ -368,6 +368,7 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     struct wire_pull m;
     if (wire_pull_decode(message, &m, NULL))
         return; /* not from a projector of ours */
+    CRASH_POINT(feed_asked);
     struct subscription *s = find(f, &m);
     if (!s)
         return; /* the table is full: the projector goes on asking */

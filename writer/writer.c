@@ -118,6 +118,8 @@ static int segment_make(struct writer *w, const struct segment_name *name, uint6
     /* In LMDB first: the record of the last batch must not be taken for one of the new segment. */
     int rc = append_incarnation(w->append, plan.incarnation, err);
     if (!rc)
+        CRASH_POINT(writer_incarnation);
+    if (!rc)
         rc = segment_create(name, &plan, &w->segment, err);
     return rc;
 }
@@ -175,6 +177,7 @@ static int recover(struct writer *w, const struct buf *record, struct azoth_erro
         struct slot_outcome o = {.code = e.code, .result = e.result};
         snprintf(o.detail, sizeof o.detail, "%s", azoth_code_sentence(e.code));
         slot_complete(w->segment, &t, &o, &wakes);
+        CRASH_POINT(writer_one_answered);
         w->recovery.answered++;
     }
     wakes_send(w->segment, &wakes);
@@ -220,7 +223,9 @@ static int open_parts(struct writer *w, struct azoth_error *err)
         return rc;
     char path[4200];
     snprintf(path, sizeof path, "%s/data.mdb", w->dir);
-    if (w->options.create && access(path, F_OK) != 0 && (rc = store_create(w->dir, err)) != 0)
+    /* An init may have been faster. */
+    if (w->options.create && access(path, F_OK) != 0 && (rc = store_create(w->dir, err)) != 0 &&
+        rc != AZOTH_ERR_DATABASE_EXISTS)
         return rc;
     rc = store_open(w->dir, STORE_WRITE, &w->store, err);
     if (rc)
@@ -268,6 +273,7 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     gauge_set(&w->gauges->g->sync_mode, (uint64_t)w->options.sync);
     gauge_set(&w->gauges->g->writer_started_ns, (uint64_t)clock_wall_ns());
     gauge_add(&w->gauges->g->recovered, w->recovery.answered + w->recovery.requeued);
+    CRASH_POINT(writer_recovered);
     publish_head(w);
     announce(w);
     atomic_store(&w->segment->header->writer_state, WRITER_RUNNING);
@@ -354,6 +360,7 @@ static void complete(struct writer *w, uint64_t now_ns)
     struct wakes wakes = {0};
     struct gauges_shm *g = w->gauges->g;
     publish_head(w);
+    CRASH_POINT(writer_head_published);
     for (uint32_t i = 0; i < w->batch_len; i++) {
         const struct slot_outcome *o = &w->outcome[i];
         w->known[w->batch[i].index] = 0;
@@ -373,6 +380,7 @@ static void complete(struct writer *w, uint64_t now_ns)
     }
     CRASH_POINT(writer_completed);
     wakes_send(w->segment, &wakes);
+    CRASH_POINT(writer_woken);
     announce(w);
     gauge_add(&g->bytes, w->batch_bytes);
     histogram_add(&g->batch_size, w->batch_len);
@@ -426,6 +434,7 @@ static int by_halves(struct writer *w, const struct slot_taken *list, uint32_t n
         return 0;
     }
     for (uint32_t half = 0; half < 2; half++) {
+        CRASH_POINT(writer_halves);
         const struct slot_taken *part = half ? list + n / 2 : list;
         uint32_t len = half ? n - n / 2 : n / 2;
         w->batch_len = 0;
@@ -500,6 +509,7 @@ static int paused(struct writer *w, uint64_t now_ns)
     if (until <= now_ns) {
         w->pause_seen_ns = 0;
         if (atomic_exchange(&h->paused, 0)) {
+            CRASH_POINT(writer_unpaused);
             atomic_fetch_add(&h->pause_wake, 1);
             shm_wake(&h->pause_wake, 1 << 30);
         }
@@ -538,6 +548,7 @@ static void pause_if_asked(struct writer *w)
     struct header_shm *h = w->segment->header;
     if (w->pause_seen_ns && !pending_before(w, w->pause_seq) && !atomic_load(&h->paused)) {
         atomic_store(&h->paused, 1);
+        CRASH_POINT(writer_paused);
         atomic_fetch_add(&h->pause_wake, 1);
         shm_wake(&h->pause_wake, 1 << 30);
     }
@@ -625,6 +636,7 @@ static void drain(struct writer *w)
     ensure(w->segment != NULL);
     atomic_store(&w->segment->header->writer_state, WRITER_DRAINING);
     w->stop_seq = atomic_load(&w->segment->header->queue_seq);
+    CRASH_POINT(writer_draining);
     /* Two takes see all of it (W3); while paused the rest waits for the next writer. */
     for (int quiet = 0; quiet < 2;) {
         if (writer_step(w, clock_mono_ns(), NULL) < 0 || atomic_load(&w->segment->header->paused))
@@ -639,6 +651,7 @@ static void leave_segment(struct writer *w)
     struct header_shm *h = w->segment->header;
     atomic_store(&h->writer_state, WRITER_ABSENT);
     atomic_store(&h->writer_pid, 0);
+    CRASH_POINT(writer_absent);
     if (w->failed || others_attached(w))
         return;
     /* Nobody is left to use it. One that attaches this moment sees RETIRED and starts over. */

@@ -53,9 +53,9 @@ broken 'blocks stay when a slot is freed' shm/slot.c 's/        blocks_free\(s, 
 broken 'half-taken blocks are kept' shm/slot.c 's/return AZOTH_ERR_BUSY;\n\}\n\nstatic void blocks_free/return 0;\n}\n\nstatic void blocks_free/'
 broken 'the queue is read and then emptied' shm/slot.c \
     's/uint64_t bits = atomic_exchange\(&s->header->queue_bits\[w\], 0\);/uint64_t bits = atomic_load(&s->header->queue_bits[w]);\n        atomic_store(&s->header->queue_bits[w], 0);/'
-broken 'a reaper sets no queue bit' shm/slot.c 's/        bit_set\(s->header->queue_bits, index\);\n(        if \(!atomic)/$1/'
+broken 'a reaper sets no queue bit' shm/slot.c 's/        bit_set\(s->header->queue_bits, index\);\n(        CRASH_POINT\(reaper_requeued\);)/$1/'
 broken 'a reaper sets the queue bit after the swap' shm/slot.c \
-    's/        bit_set\(s->header->queue_bits, index\);\n(        if \(!atomic.*?return 0;\n)/$1        bit_set(s->header->queue_bits, index);\n/s'
+    's/        bit_set\(s->header->queue_bits, index\);\n(        CRASH_POINT\(reaper_requeued\);.*?return 0;\n)/$1        bit_set(s->header->queue_bits, index);\n/s'
 broken 'a reaper frees what is submitted' shm/slot.c \
     's/(int slot_reap.*?)if \(slot_word_state\(word\) == SLOT_SUBMITTED\)/$1if (slot_word_state(word) == SLOT_FREE)/s'
 broken 'a reaper marks without swapping' shm/slot.c \

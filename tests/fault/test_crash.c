@@ -1,0 +1,801 @@
+/*
+ * test_crash.c - a death at every crash point, at the first passing and at a later one.
+ *
+ * The list of points is core/crash.h's own: a point without a row in the table below fails the run, and
+ * so does one that its victim does not pass. For each row the whole system runs (writer, feed,
+ * projector, clients); the victim dies at the point, is started again and dies there again, and is
+ * started once more. Nobody lends a hand. Then must hold:
+ *
+ *   K1  what was answered as committed is in the log exactly once, what was refused is not, what is of
+ *       unknown outcome is there at most once
+ *   K2  event ids are 1, 2, 3, ..., and the state is what the log says
+ *   K3  the projection's rows are those of the log
+ *   K4  no slot, stripe or block is held; everybody goes on, stops in order, and leaves no object
+ *
+ * The later passing is drawn; AZOTH_TEST_SEED repeats a run. Where a process passes a point once in its
+ * life, it dies there in several lives one after the other. With arguments it is its own client: --load
+ * DIR NAME works until DIR/enough is there, --pause DIR pauses and resumes without end. With the name of
+ * a point it takes that one alone.
+ */
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/error.h"
+#include "shm/segment.h"
+#include "tests/system/harness.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define IN_FLIGHT 6
+#define PATIENCE  (40 * NS_PER_S)
+
+static const char *const point_name[] = {
+#define X(name) #name,
+    CRASH_POINTS(X)
+#undef X
+};
+
+/* ---- who dies where ---- */
+
+enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR };
+
+enum how {
+    LOAD,      /* passed again and again by who works */
+    START,     /* once in each start */
+    ONCE,      /* once in the life of what it makes: that is removed before the next death */
+    STOP,      /* after SIGTERM */
+    ALONE,     /* after SIGTERM, with nobody attached */
+    RECOVERY,  /* by a writer whose predecessor died between commit and answer */
+    REAPING,   /* while clients die with their stripes held */
+    REQUEUING, /* while clients die between submission and queue bit */
+    PAUSING,   /* while somebody pauses and resumes */
+    FULL       /* while the disk is full */
+};
+
+static const struct row {
+    enum crash_point at;
+    enum who who;
+    enum how how;
+    unsigned most; /* the later passing is drawn from 2 to this; 0 or 1: the first one again */
+} rows[] = {
+    {CRASH_create_begun, INIT, START, 1},
+    {CRASH_create_lock, INIT, START, 1},
+    {CRASH_create_begins_store, INIT, START, 1},
+    {CRASH_create_stored, INIT, START, 1},
+    {CRASH_create_uuid, INIT, START, 1},
+    {CRASH_create_ready, INIT, START, 1},
+    {CRASH_create_renamed, INIT, ONCE, 1},
+    {CRASH_participant_filled, CLIENT, LOAD, 4},
+    {CRASH_participant_filled, WRITER, START, 1},
+    {CRASH_participant_joined, CLIENT, LOAD, 4},
+    {CRASH_participant_joined, WRITER, START, 1},
+    {CRASH_participant_joined, FEED, START, 1},
+    {CRASH_participant_left, CLIENT, LOAD, 4},
+    {CRASH_participant_left, WRITER, STOP, 1},
+    {CRASH_place_taken, WRITER, START, 1},
+    {CRASH_place_taken, FEED, START, 1},
+    {CRASH_preflight_bit_taken, CLIENT, LOAD, 20},
+    {CRASH_preflight_claimed, CLIENT, LOAD, 20},
+    {CRASH_preflight_intents_stored, CLIENT, LOAD, 20},
+    {CRASH_preflight_intended, CLIENT, LOAD, 20},
+    {CRASH_preflight_one_stripe, CLIENT, LOAD, 40},
+    {CRASH_preflight_locked, CLIENT, LOAD, 20},
+    {CRASH_preflight_one_block, CLIENT, LOAD, 6},
+    {CRASH_preflight_payload_stored, CLIENT, LOAD, 20},
+    {CRASH_preflight_submitted, CLIENT, LOAD, 20},
+    {CRASH_preflight_queued, CLIENT, LOAD, 20},
+    {CRASH_preflight_wakes, CLIENT, LOAD, 4},
+    {CRASH_preflight_collected, CLIENT, LOAD, 20},
+    {CRASH_preflight_unlocked, CLIENT, LOAD, 6},
+    {CRASH_stripe_marked, CLIENT, LOAD, 40},
+    {CRASH_stripe_bit_set, CLIENT, LOAD, 20},
+    {CRASH_stripe_released, CLIENT, LOAD, 6},
+    {CRASH_stripe_released, WRITER, LOAD, 40},
+    {CRASH_stripe_released, WRITER, REAPING, 2},
+    {CRASH_slot_emptied, CLIENT, LOAD, 20},
+    {CRASH_slot_emptied, WRITER, REAPING, 2},
+    {CRASH_slot_freed, CLIENT, LOAD, 20},
+    {CRASH_slot_freed, WRITER, REAPING, 2},
+    {CRASH_segment_opened, WRITER, START, 2},
+    {CRASH_segment_allocated, WRITER, START, 2},
+    {CRASH_segment_made, WRITER, ONCE, 1},
+    {CRASH_segment_retired_state, WRITER, ALONE, 1},
+    {CRASH_segment_unlinked, WRITER, ALONE, 1},
+    {CRASH_writer_epoch, WRITER, START, 1},
+    {CRASH_writer_incarnation, WRITER, START, 1},
+    {CRASH_writer_one_answered, WRITER, RECOVERY, 2},
+    {CRASH_writer_recovered, WRITER, START, 1},
+    {CRASH_writer_taken, WRITER, LOAD, 12},
+    {CRASH_writer_applied, WRITER, LOAD, 12},
+    {CRASH_writer_halves, WRITER, FULL, 2},
+    {CRASH_writer_committed, WRITER, LOAD, 12},
+    {CRASH_writer_head_published, WRITER, LOAD, 12},
+    {CRASH_writer_stripes_released, WRITER, LOAD, 40},
+    {CRASH_writer_published, WRITER, LOAD, 40},
+    {CRASH_writer_one_completed, WRITER, LOAD, 12},
+    {CRASH_writer_completed, WRITER, LOAD, 12},
+    {CRASH_writer_woken, WRITER, LOAD, 12},
+    {CRASH_writer_paused, WRITER, PAUSING, 3},
+    {CRASH_writer_unpaused, WRITER, PAUSING, 3},
+    {CRASH_writer_draining, WRITER, STOP, 1},
+    {CRASH_writer_absent, WRITER, STOP, 1},
+    {CRASH_reaper_chosen, WRITER, REAPING, 2},
+    {CRASH_reaper_marked, WRITER, REAPING, 2},
+    {CRASH_reaper_requeued, WRITER, REQUEUING, 2},
+    {CRASH_reaper_stripes_released, WRITER, REAPING, 2},
+    {CRASH_reaper_done, WRITER, REAPING, 2},
+    {CRASH_feed_asked, FEED, LOAD, 12},
+    {CRASH_feed_row_filled, FEED, START, 1},
+    {CRASH_feed_text_begun, FEED, START, 1},
+    {CRASH_feed_sent, FEED, LOAD, 12},
+    {CRASH_projector_link_made, PROJECTOR, START, 1},
+    {CRASH_projector_linked, PROJECTOR, ONCE, 1},
+    {CRASH_projector_file_made, PROJECTOR, START, 1},
+    {CRASH_projector_identified, PROJECTOR, START, 1},
+    {CRASH_projector_migrating, PROJECTOR, START, 2},
+    {CRASH_projector_migrated, PROJECTOR, START, 1},
+    {CRASH_projector_grants, PROJECTOR, LOAD, 12},
+    {CRASH_projector_begun, PROJECTOR, LOAD, 12},
+    {CRASH_projector_applied, PROJECTOR, LOAD, 12},
+    {CRASH_projector_committed, PROJECTOR, LOAD, 12},
+    {CRASH_projector_reports, PROJECTOR, LOAD, 12},
+};
+
+/* ---- the client ---- */
+
+struct client {
+    struct azoth *db;
+    const char *name;
+    int journal, lonely;
+    unsigned n;
+};
+
+struct attempt {
+    struct client *client;
+    char token[48];
+};
+
+static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
+                 const struct azoth_error *err, void *arg)
+{
+    struct attempt *a = arg;
+    char line[80];
+    (void)info;
+    (void)err;
+    int len = snprintf(line, sizeof line, "%s %d\n", a->token, code);
+    if (write(a->client->journal, line, (size_t)len) != len)
+        abort();
+    azoth_txn_free(t);
+    free(a);
+}
+
+/* Transactions of all kinds: small, large, with many keys, refused by a worker, refused by the writer, of
+ * short patience. Each that commits adds 1 to a key below n/ and logs one event. */
+static void submit_one(struct client *c)
+{
+    static char large[100000];
+    struct attempt *a = malloc(sizeof *a);
+    struct azoth_txn *t = azoth_txn_new(c->db);
+    char key[64];
+    unsigned i = c->n++;
+    if (!a || !t)
+        abort();
+    a->client = c;
+    snprintf(a->token, sizeof a->token, "%s-%d-%u", c->name, (int)getpid(), i);
+    snprintf(key, sizeof key, "n/%s/%u", c->lonely || i % 4 ? c->name : "all", i % 8);
+    azoth_add_i64(t, azoth_str(key), 1);
+    azoth_event_bytes(t, "added", azoth_str(a->token));
+    switch (i % 8) {
+    case 1:
+        snprintf(key, sizeof key, "large/%s", c->name);
+        azoth_set_bytes(t, azoth_str(key), (struct azoth_bytes){large, sizeof large});
+        break;
+    case 2:
+        for (unsigned k = 0; k < 100; k++) {
+            snprintf(key, sizeof key, "many/%s/%u", c->name, k);
+            azoth_read(t, azoth_str(key));
+        }
+        break;
+    case 3:
+        azoth_require_exists(t, AZOTH_STR("never"));
+        break;
+    case 4:
+        azoth_add_i64(t, AZOTH_STR("greatest"), 1);
+        break;
+    case 5:
+        azoth_txn_set_deadline(t, 1);
+        break;
+    default:
+        azoth_read(t, AZOTH_STR("greatest"));
+        break;
+    }
+    struct azoth_error err;
+    if (azoth_submit(t, note, a, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        abort();
+    }
+}
+
+static int load_main(const char *dir, const char *name)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
+    struct azoth_error err;
+    char journal[300], enough[300];
+    snprintf(journal, sizeof journal, "%s/journal-%s", dir, name);
+    snprintf(enough, sizeof enough, "%s/enough", dir);
+    struct client c = {.name = name, .lonely = strcmp(name, "prey") == 0};
+    c.journal = open(journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    while (access(enough, F_OK) != 0) {
+        if (c.journal < 0 || azoth_open(dir, &o, &c.db, &err)) {
+            fprintf(stderr, "%s\n", err.message);
+            return 1;
+        }
+        for (int i = 0; i < 24; i++) {
+            submit_one(&c);
+            while (azoth_in_flight(c.db) >= IN_FLIGHT)
+                azoth_poll(c.db, 100);
+        }
+        while (azoth_in_flight(c.db))
+            azoth_poll(c.db, 100);
+        azoth_close(c.db);
+    }
+    return 0;
+}
+
+/* Pauses, and resumes or lets the pause run out: a transaction that waits for its end tells. */
+static int pause_main(const char *dir)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000, .wait_paused = 1};
+    struct azoth *db;
+    struct azoth_error err;
+    if (azoth_open(dir, &o, &db, &err))
+        return 1;
+    for (unsigned i = 0;; i++) {
+        if (azoth_pause(db, 200, &err) == 0 && i % 2)
+            azoth_resume(db, &err);
+        struct azoth_txn *t = azoth_txn_new(db);
+        azoth_set_i64(t, AZOTH_STR("paused"), i);
+        azoth_commit(t, NULL, &err);
+        azoth_txn_free(t);
+    }
+}
+
+/* ---- the system ---- */
+
+static struct harness h;
+static struct process *writer, *feed, *projector, *client[2], *other;
+static char self[256], what[120];
+static uint64_t seed;
+static unsigned deaths;
+
+static void nap_ms(long ms)
+{
+    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&ts, NULL);
+}
+
+static void put_file(const char *name, const char *text)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", h.dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* A process that is known, but runs only from its first harness_spawn() on. */
+static struct process *prepare(const char *name, const char *program, const char *a, const char *b,
+                               const char *c)
+{
+    struct process *p = &h.process[h.processes++];
+    char path[256];
+    harness_program(&h, program, path);
+    const char *const argv[] = {path, a, b, c};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    for (int i = 0; i < 4 && argv[i]; i++)
+        p->argv[i] = strdup(argv[i]);
+    return p;
+}
+
+static void begin(const struct row *r)
+{
+    struct azoth_options o = {.flags = AZOTH_EMBEDDED, .sync = "none"};
+    struct azoth *db;
+    struct azoth_error err;
+    harness_begin(&h);
+    put_file("azoth.conf", "[segment]\nslots = 64\nstripes = 1024\nblocks = 80\n"
+                           "[projector]\ntimeout = 100ms\n");
+    put_file("projections/counts.sql",
+             "-- azoth: projection counts\n-- azoth: migration 1 create\n"
+             "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL);\n"
+             "-- azoth: migration 2 index\nCREATE INDEX seen_n ON seen (n);\n"
+             "-- azoth: migration 3 more\nCREATE TABLE more (n TEXT);\n"
+             "-- azoth: migration 4 even more\nCREATE INDEX more_n ON more (n);\n"
+             "-- azoth: on added\nINSERT INTO seen VALUES (@id, @payload);\n");
+    assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
+    struct azoth_txn *t = azoth_txn_new(db);
+    azoth_set_i64(t, AZOTH_STR("greatest"), INT64_MAX);
+    assert_int_equal(azoth_commit(t, NULL, &err), 0);
+    azoth_txn_free(t);
+    azoth_close(db);
+    writer = prepare("writer", "azoth-writer", "--dir", h.dir, NULL);
+    feed = prepare("feed", "azoth-feed", "--dir", h.dir, NULL);
+    projector = prepare("projector", "azoth-projector", "--dir", h.dir, "counts");
+    client[0] = prepare("client0", self, "--load", h.dir, "client0");
+    client[1] = prepare("client1", self, "--load", h.dir, "client1");
+    other = r->how == PAUSING ? prepare("pauser", self, "--pause", h.dir, NULL)
+                              : prepare("prey", self, "--load", h.dir, "prey");
+}
+
+static struct process *victim_of(const struct row *r)
+{
+    switch (r->who) {
+    case CLIENT:
+        return client[0];
+    case FEED:
+        return feed;
+    case PROJECTOR:
+        return projector;
+    default:
+        return writer;
+    }
+}
+
+/* Answers so far of the two clients. */
+static long answers(void)
+{
+    long n = 0;
+    for (int i = 0; i < 2; i++) {
+        char path[300];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/journal-client%d", h.dir, i);
+        n += stat(path, &st) == 0 ? (long)st.st_size / 20 : 0;
+    }
+    return n;
+}
+
+static void spawn_armed(struct process *p, const char *point, unsigned passing)
+{
+    char value[80];
+    snprintf(value, sizeof value, "%s:%u", point, passing);
+    setenv("AZOTH_CRASH", value, 1);
+    harness_spawn(&h, p);
+    unsetenv("AZOTH_CRASH");
+}
+
+static void start_all_but(const struct process *victim, int clients)
+{
+    struct process *const all[] = {writer, feed, projector, client[0], client[1]};
+    for (int i = 0; i < 3 + 2 * clients; i++)
+        if (all[i] != victim && !all[i]->pid)
+            harness_spawn(&h, all[i]);
+}
+
+static void full_disk(int on)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/full", h.dir);
+    if (on)
+        put_file("full", "");
+    else
+        unlink(path);
+}
+
+/* What the victim's death needs, again and again until it is dead. */
+static void provoke(const struct row *r, struct process *victim, long answered_before, int *told)
+{
+    switch (r->how) {
+    case STOP:
+        if (!*told && answers() > answered_before + 10) {
+            harness_kill(victim, SIGTERM);
+            *told = 1;
+        }
+        break;
+    case ALONE:
+        if (!*told) {
+            struct azoth *db = harness_attach(&h, 5000);
+            assert_non_null(db);
+            azoth_close(db);
+            harness_kill(victim, SIGTERM);
+            *told = 1;
+        }
+        break;
+    case REAPING:
+    case REQUEUING:
+        if (!other->pid)
+            spawn_armed(other, r->how == REAPING ? "preflight_locked" : "preflight_submitted", 2);
+        break;
+    case PAUSING:
+        if (!other->pid)
+            harness_spawn(&h, other);
+        break;
+    case FULL:
+        if (!*told && answers() > answered_before + 10) {
+            full_disk(1);
+            *told = 1;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void must_die(const struct row *r, struct process *victim)
+{
+    uint64_t until = clock_mono_ns() + PATIENCE;
+    long before = answers();
+    int told = 0;
+    while (victim->pid && clock_mono_ns() < until) {
+        provoke(r, victim, before, &told);
+        harness_supervise(&h);
+        nap_ms(1);
+    }
+    if (other->pid) { /* it has nobody to answer it */
+        harness_kill(other, SIGKILL);
+        harness_wait(&h, other, 5000);
+    }
+    full_disk(0);
+    if (victim->pid)
+        fail_msg("%s: not passed", what);
+    if (!WIFSIGNALED(victim->status) || WTERMSIG(victim->status) != SIGKILL)
+        fail_msg("%s: the victim ended with status %d", what, victim->status);
+    deaths++;
+}
+
+/* Of ONCE: as if it had never been made. */
+static void forget(const struct row *r)
+{
+    static const char *const files[] = {"counts.db", "counts.g1.db", "counts.g1.db-wal",
+                                        "counts.g1.db-shm"};
+    struct segment_name name;
+    if (r->who == WRITER) {
+        assert_int_equal(segment_name_of(h.dir, &name, NULL), 0);
+        segment_unlink(&name);
+    }
+    for (size_t i = 0; r->who == PROJECTOR && i < sizeof files / sizeof *files; i++) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/projections/%s", h.dir, files[i]);
+        unlink(path);
+    }
+}
+
+static void preload_full_disk(void)
+{
+    char cwd[200], shim[420], full[300];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    snprintf(shim, sizeof shim, "%s%s%s/tests/fault/fail_io.so", h.build[0] == '/' ? "" : cwd,
+             h.build[0] == '/' ? "" : "/", h.build);
+    assert_int_equal(access(shim, R_OK), 0);
+    snprintf(full, sizeof full, "%s/full", h.dir);
+    setenv("AZOTH_FAIL_DIR", h.dir, 1);
+    setenv("AZOTH_FAIL_FULL", full, 1);
+    setenv("LD_PRELOAD", shim, 1);
+}
+
+/* ---- what must hold then ---- */
+
+struct tokens {
+    char (*token)[48];
+    size_t len;
+};
+
+static int by_token(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The log: ids without a gap (K2); *ret_rows is what the projection must hold (K3). */
+static void read_log(struct azoth *db, struct tokens *ret, char **ret_rows)
+{
+    struct azoth_events *it;
+    struct azoth_event ev;
+    struct azoth_error err;
+    uint64_t id = 0;
+    int rc;
+    size_t cap = 0, rows_len = 0;
+    *ret = (struct tokens){0};
+    *ret_rows = NULL;
+    assert_int_equal(azoth_events(db, 1, 0, NULL, &it, &err), 0);
+    while ((rc = azoth_events_next(it, &ev, &err)) == 1) {
+        if (ret->len == cap) {
+            cap = cap ? 2 * cap : 1024;
+            ret->token = realloc(ret->token, cap * sizeof *ret->token);
+            *ret_rows = realloc(*ret_rows, cap * 72);
+            assert_true(ret->token && *ret_rows);
+        }
+        char *token = ret->token[ret->len++];
+        assert_true(ev.payload.len < 48);
+        memcpy(token, ev.payload.ptr, ev.payload.len);
+        token[ev.payload.len] = 0;
+        rows_len += (size_t)sprintf(*ret_rows + rows_len, "%" PRIu64 "|%s\n", ev.id, token);
+        assert_true(ev.id == ++id);
+    }
+    if (rc)
+        fail_msg("%s: event %" PRIu64 ": %s", what, id + 1, err.message);
+    azoth_events_free(it);
+    assert_true(ret->len > 0);
+    qsort(ret->token, ret->len, sizeof *ret->token, by_token);
+    for (size_t i = 1; i < ret->len; i++)
+        if (strcmp(ret->token[i - 1], ret->token[i]) == 0)
+            fail_msg("%s: %s was applied twice", what, ret->token[i]);
+}
+
+static void check_journal(const char *name, const struct tokens *t)
+{
+    char path[300], token[48];
+    int rc;
+    snprintf(path, sizeof path, "%s/journal-%s", h.dir, name);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return;
+    while (fscanf(f, "%47s %d", token, &rc) == 2) {
+        int there = bsearch(token, t->token, t->len, sizeof *t->token, by_token) != NULL;
+        if (rc == 0 ? !there : rc != AZOTH_ERR_OUTCOME_UNKNOWN && there)
+            fail_msg("%s: %s was answered %s and is%s in the log", what, token, azoth_code_name(rc),
+                     there ? "" : " not");
+    }
+    fclose(f);
+}
+
+static void check_state(struct azoth *db, size_t events)
+{
+    struct azoth_scan *s;
+    struct azoth_bytes key;
+    struct azoth_entry e;
+    struct azoth_error err;
+    int64_t n, sum = 0;
+    int rc;
+    assert_int_equal(
+        azoth_scan(db, AZOTH_STR("n/"), (struct azoth_bytes){0}, (struct azoth_bytes){0}, &s, &err),
+        0);
+    while ((rc = azoth_scan_next(s, &key, &e, &err)) == 1) {
+        assert_int_equal(azoth_value_i64(e.value, &n), 0);
+        sum += n;
+    }
+    azoth_scan_free(s);
+    assert_int_equal(rc, 0);
+    if ((uint64_t)sum != events)
+        fail_msg("%s: the state says %" PRId64 " additions, the log %zu", what, sum, events);
+}
+
+static void check_projection(const char *want)
+{
+    static char out[8 << 20];
+    char db[400];
+    snprintf(db, sizeof db, "%s/projections/counts.db", h.dir);
+    char *const argv[] = {"sqlite3", "-readonly", db, "SELECT id, n FROM seen ORDER BY id", NULL};
+    assert_int_equal(harness_run(out, sizeof out, argv), 0);
+    if (strcmp(out, want) != 0)
+        fail_msg("%s: the projection is not a replay of the log", what);
+}
+
+static void check_all(void)
+{
+    struct tokens t;
+    char *rows_wanted;
+    struct azoth_error err;
+    struct segment_name name;
+    struct azoth *db = harness_attach(&h, 20000);
+    assert_non_null(db);
+    if (!harness_segment_clean(&h, 3000))
+        fail_msg("%s: the segment is not clean", what);
+    read_log(db, &t, &rows_wanted);
+    check_journal("client0", &t);
+    check_journal("client1", &t);
+    check_journal("prey", &t);
+    check_state(db, t.len);
+    if (azoth_wait_projected(db, "counts", t.len, 20000, &err))
+        fail_msg("%s: %s", what, err.message);
+    azoth_close(db);
+    struct process *const all[] = {projector, feed, writer};
+    for (int i = 0; i < 3; i++)
+        if (harness_stop(&h, all[i]) != 0)
+            fail_msg("%s: %s ended with status %d", what, all[i]->name, all[i]->status);
+    check_projection(rows_wanted);
+    char object[100];
+    assert_int_equal(segment_name_of(h.dir, &name, NULL), 0);
+    snprintf(object, sizeof object, "/dev/shm%s", name.segment);
+    if (access(object, F_OK) == 0)
+        fail_msg("%s: the segment is left over", what);
+    free(rows_wanted);
+    free(t.token);
+}
+
+/* Everybody goes on: answers come, and nobody but the victim has ended. */
+static void go_on(struct process *victim)
+{
+    struct process *const all[] = {writer, feed, projector, client[0], client[1]};
+    start_all_but(NULL, 1);
+    uint64_t until = clock_mono_ns() + PATIENCE;
+    long before = answers();
+    while (answers() < before + 60 && clock_mono_ns() < until) {
+        harness_supervise(&h);
+        nap_ms(1);
+    }
+    if (answers() < before + 60)
+        fail_msg("%s: no answers after the death of %s", what, victim->name);
+    for (int i = 0; i < 5; i++)
+        if (!all[i]->pid)
+            fail_msg("%s: %s ended with status %d", what, all[i]->name, all[i]->status);
+    put_file("enough", "");
+    for (int i = 0; i < 2; i++)
+        if (harness_wait(&h, client[i], 40000) != 0)
+            fail_msg("%s: %s ended with status %d", what, client[i]->name, client[i]->status);
+}
+
+static unsigned later(const struct row *r)
+{
+    return r->most < 2 ? 1 : 2 + (unsigned)(random_next(&seed) % (r->most - 1));
+}
+
+/* A writer dies between commit and answer, its successor at the point; but a batch that was all refused
+ * leaves no record to answer from: then both are killed and it is tried again. */
+static void die_recovering(const struct row *r, struct process *victim, unsigned passing)
+{
+    for (int attempt = 0; attempt < 30; attempt++) {
+        spawn_armed(victim, "writer_committed", 3);
+        must_die(r, victim);
+        spawn_armed(victim, point_name[r->at], passing);
+        long before = answers();
+        while (victim->pid && answers() < before + 20) {
+            harness_supervise(&h);
+            nap_ms(1);
+        }
+        if (!victim->pid)
+            return;
+        harness_kill(victim, SIGKILL);
+        harness_wait(&h, victim, 5000);
+    }
+    fail_msg("%s: not passed", what);
+}
+
+static void survive(const struct row *r)
+{
+    const char *point = point_name[r->at];
+    begin(r);
+    struct process *victim = victim_of(r);
+    int alone = r->how == ALONE || (r->how == ONCE && r->who == WRITER);
+    for (int death = 0; death < 2 + (r->most < 2); death++) {
+        unsigned passing = death == 0 ? 1 : later(r);
+        snprintf(what, sizeof what, "%s, passing %u of life %d of %s", point, passing, death + 1,
+                 victim->name);
+        if (death && r->how == ONCE)
+            forget(r);
+        if (!alone)
+            start_all_but(victim, 1);
+        if (r->how == FULL)
+            preload_full_disk();
+        if (r->how == RECOVERY)
+            die_recovering(r, victim, passing);
+        else
+            spawn_armed(victim, point, passing);
+        unsetenv("LD_PRELOAD");
+        must_die(r, victim);
+    }
+    go_on(victim);
+    check_all();
+    harness_end(&h);
+}
+
+/* ---- init ---- */
+
+static int run_init(const char *dir, const char *program, const char *point)
+{
+    struct process *p = strcmp(program, "azoth") == 0
+                            ? prepare("init", program, "init", dir, NULL)
+                            : prepare("create", program, "--dir", dir, "--create");
+    if (point)
+        spawn_armed(p, point, 1);
+    else
+        harness_spawn(&h, p);
+    return harness_wait(&h, p, 20000);
+}
+
+static void check_new(const char *dir)
+{
+    struct azoth_options o = {.flags = AZOTH_EMBEDDED};
+    struct azoth *db;
+    struct azoth_error err;
+    char path[400];
+    if (azoth_open(dir, &o, &db, &err))
+        fail_msg("%s: %s", what, err.message);
+    struct azoth_txn *t = azoth_txn_new(db);
+    azoth_add_i64(t, AZOTH_STR("n"), 1);
+    assert_int_equal(azoth_commit(t, NULL, &err), 0);
+    azoth_txn_free(t);
+    azoth_close(db);
+    snprintf(path, sizeof path, "%s/data.mdb.new", dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof path, "%s/projections", dir);
+    assert_int_equal(access(path, W_OK), 0);
+}
+
+/* A death of `program` in the middle, several times, and then what `azoth init` says. */
+static void survive_init(const struct row *r, const char *program)
+{
+    char dir[300];
+    harness_begin(&h);
+    snprintf(dir, sizeof dir, "%s/db", h.dir);
+    for (int death = 0; death < (r->how == ONCE ? 1 : 3); death++) {
+        snprintf(what, sizeof what, "%s of %s, death %d", point_name[r->at], program, death + 1);
+        int status = run_init(dir, program, point_name[r->at]);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+            fail_msg("%s: not passed", what);
+        deaths++;
+    }
+    int status = run_init(dir, "azoth", NULL), whole = r->how == ONCE;
+    /* What is whole is said to be there already. */
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != whole)
+        fail_msg("%s: a new init ends with status %d", what, status);
+    check_new(dir);
+    struct segment_name name;
+    assert_int_equal(segment_name_of(dir, &name, NULL), 0);
+    segment_unlink(&name);
+    harness_end(&h);
+}
+
+/* ---- all of them ---- */
+
+static const char *only;
+
+static void every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing(void **state)
+{
+    (void)state;
+    seed = harness_seed();
+    for (int at = 0; at < CRASH_POINT_COUNT; at++) {
+        int tried = 0;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            const struct row *r = &rows[i];
+            if ((int)r->at != at)
+                continue;
+            tried++;
+            if (only && strcmp(only, point_name[at]) != 0)
+                continue;
+#if defined(__SANITIZE_ADDRESS__)
+            if (r->how == FULL) {
+                print_message("skip - %s: its disk is a preloaded file\n", point_name[at]);
+                continue;
+            }
+#endif
+            if (r->who == INIT) {
+                survive_init(r, "azoth");
+                survive_init(r, "azoth-writer");
+            } else {
+                survive(r);
+            }
+        }
+        if (!tried)
+            fail_msg("no test kills at %s", point_name[at]);
+    }
+    print_message("MEASURED %d crash points, %u deaths\n", CRASH_POINT_COUNT, deaths);
+}
+
+int main(int argc, char **argv)
+{
+    /* What is preloaded comes before a sanitizer's runtime, which would refuse that. */
+    setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 0);
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[len < 0 ? 0 : len] = 0;
+    if (argc == 4 && strcmp(argv[1], "--load") == 0)
+        return load_main(argv[2], argv[3]);
+    if (argc == 3 && strcmp(argv[1], "--pause") == 0)
+        return pause_main(argv[2]);
+    only = argc == 2 ? argv[1] : NULL;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
