@@ -90,13 +90,26 @@ static void find_durable(struct cut_log *l)
     }
 }
 
+/* The file's creation: under its name, or under one that became it. */
+static int creates(const struct cut_log *l, const struct cut_op *o, const char *name)
+{
+    if (o->r.kind != CUT_CREATE)
+        return 0;
+    for (const struct cut_op *m = o; m < l->op + l->ops; m++)
+        if (m->r.kind == CUT_RENAME && m->r.other == strlen(name) &&
+            memcmp(m->other, name, m->r.other) == 0 && m->r.path == o->r.path &&
+            memcmp(m->path, o->path, o->r.path) == 0)
+            return 1;
+    return names(o, name);
+}
+
 /* Turns the n-th sync of the file (or all) into nothing. */
 static void ignore_sync(struct cut_log *l, const char *name, size_t n)
 {
     uint64_t ino = 0;
     size_t seen = 0;
     for (size_t i = 0; i < l->ops && n; i++) {
-        if (l->op[i].r.kind == CUT_CREATE && names(&l->op[i], name))
+        if (creates(l, &l->op[i], name))
             ino = l->op[i].r.ino;
         if (!ino || l->op[i].r.ino != ino || l->op[i].r.kind != CUT_SYNC)
             continue;
