@@ -416,7 +416,9 @@ static void handle_free(struct azoth *db)
 
 int azoth_init(const char *dir, struct azoth_error *err)
 {
-    return store_create(dir, err);
+    struct config c;
+    int rc = config_load(&c, dir, err);
+    return rc ? rc : store_create(dir, c.number[CONFIG_writer_reserve], err);
 }
 
 int azoth_open(const char *dir, const struct azoth_options *opt, struct azoth **ret,

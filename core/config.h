@@ -22,6 +22,8 @@
     X(writer, batch_transactions, COUNT, "1024", 1, 65536, "most transactions of one commit")      \
     X(writer, id_count, COUNT, "10000000", 0, 1000000000, "most request ids remembered")           \
     X(writer, id_time, TIME, "24h", 1000, 2592000000, "running time that request ids are kept")    \
+    X(writer, reserve, SIZE, "16M", 0, 17179869184,                                                \
+      "kept free on the disk for what is in flight when it runs full; 0: none")                    \
     X(segment, slots, COUNT, "1024", 16, 1024, "transactions in flight at once")                   \
     X(segment, stripes, COUNT, "16384", 64, 16384, "stripes that keys hash onto")                  \
     X(segment, blocks, COUNT, "256", 80, 4096, "64 KiB blocks for large transactions")             \

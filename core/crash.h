@@ -12,6 +12,7 @@
     X(create_lock)                                                                                 \
     X(create_begins_store)                                                                         \
     X(create_stored)                                                                               \
+    X(create_reserve)                                                                              \
     X(create_ready)                                                                                \
     X(create_renamed)                                                                              \
     X(participant_filled)                                                                          \
@@ -59,6 +60,8 @@
     X(writer_unpaused)                                                                             \
     X(writer_draining)                                                                             \
     X(writer_absent)                                                                               \
+    X(reserve_given_up)                                                                            \
+    X(reserve_made)                                                                                \
     X(reaper_chosen)                                                                               \
     X(reaper_marked)                                                                               \
     X(reaper_requeued)                                                                             \

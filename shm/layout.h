@@ -311,7 +311,9 @@ struct histogram_shm {
     F1(A64, feed_broken_connections)                                                               \
     F1(A64, readers_cleared)                                                                       \
     F1(A64, participants_reaped)                                                                   \
-    FN(A64, gauges_reserved, 10)                                                                   \
+    F1(A64, reserve_bytes)                                                                         \
+    F1(A64, disk_full_ns)                                                                          \
+    FN(A64, gauges_reserved, 8)                                                                    \
     F1(struct histogram_shm, commit_ns)                                                            \
     F1(struct histogram_shm, batch_size)                                                           \
     F1(struct histogram_shm, queue_ns)

@@ -2,7 +2,7 @@
  * create.c - making an empty database.
  *
  * Happy path: the directory, lock.mdb in full, the store beside its name (data.mdb.new), DIR/uuid,
- * DIR/projections; everything synced; then the store is renamed to data.mdb and the names are synced.
+ * DIR/reserve, DIR/projections; everything synced; then the store is renamed to data.mdb and the names are synced.
  *
  * Failure modes
  *   killed, or the power goes, before the rename   there is no data.mdb, so there is no database: the
@@ -22,6 +22,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/store_lmdb.h"
+#include "writer/reserve.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,7 +149,22 @@ static int make_store(const struct creation *c, struct azoth_error *err)
     return rc;
 }
 
-static int make_files(const struct creation *c, struct azoth_error *err)
+/* A disk without room for it has no room for a database. */
+static int make_reserve(const struct creation *c, uint64_t bytes, struct azoth_error *err)
+{
+    struct reserve *r;
+    int rc = reserve_open(c->dir, bytes, &r, err);
+    if (rc)
+        return rc;
+    int lacking = reserve_lacking(r);
+    reserve_close(r);
+    return lacking
+               ? error_set(err, AZOTH_ERR_NOSPACE, "%s/" RESERVE_NAME ": no room for %llu bytes",
+                           c->dir, (unsigned long long)bytes)
+               : 0;
+}
+
+static int make_files(const struct creation *c, uint64_t reserve_bytes, struct azoth_error *err)
 {
     int rc = allocate_lock_file(c, err);
     if (rc)
@@ -162,18 +178,22 @@ static int make_files(const struct creation *c, struct azoth_error *err)
     if (rc)
         return rc;
     CRASH_POINT(create_uuid);
+    rc = make_reserve(c, reserve_bytes, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_reserve);
     if (mkdirat(c->dir_fd, "projections", 0770) && errno != EEXIST)
         return error_errno(err, errno, "%s/projections", c->dir);
     return sync_dir(c->dir_fd, c->dir, err);
 }
 
-int store_create(const char *dir, struct azoth_error *err)
+int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err)
 {
     struct creation c = {.dir_fd = -1};
     int rc = enter(&c, dir, err);
     if (rc)
         goto fail;
-    rc = make_files(&c, err);
+    rc = make_files(&c, reserve_bytes, err);
     if (!rc) {
         CRASH_POINT(create_ready);
         if (rename(c.fresh, c.store))

@@ -7,10 +7,10 @@
 /*
  * Makes a database in dir (made if missing, mode 0770): the store with its format, identity and an
  * empty head, durably; lock.mdb allocated in full; DIR/uuid, the identity as 32 hex digits, for
- * programs that have no access to the store; DIR/projections. Whole or not at all: after a death on
+ * programs that have no access to the store; DIR/projections; DIR/reserve (0: none). Whole or not at all: after a death on
  * the way it can be called again. DATABASE_EXISTS, BUSY (another process makes one here), NOSPACE,
  * PERMISSION, IO, NOMEM.
  */
-int store_create(const char *dir, struct azoth_error *err);
+int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err);
 
 #endif

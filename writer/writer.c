@@ -31,6 +31,7 @@
 #include "shm/reaper.h"
 #include "writer/append.h"
 #include "writer/create.h"
+#include "writer/reserve.h"
 
 #include <errno.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct writer {
     struct place *place;
     struct store *store;
     struct append *append;
+    struct reserve *reserve;
     struct segment *segment;
     struct gauges *gauges;
     struct participant *participant;
@@ -59,6 +61,7 @@ struct writer {
     uint64_t closed;              /* pending with seq < closed may be applied (W3) */
     uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
     uint64_t stop_seq;            /* what was submitted from here on is the next writer's */
+    uint64_t full_seq;            /* the disk is full: from here on it is refused */
     uint64_t pause_seen_ns;       /* the end of the pause that is asked for, or 0 */
     uint64_t pause_seq;           /* what was submitted before it was seen is finished first */
 
@@ -81,6 +84,7 @@ void writer_options_from(const struct config *c, struct writer_options *ret)
     ret->batch_transactions = (uint32_t)c->number[CONFIG_writer_batch_transactions];
     ret->id_count = c->number[CONFIG_writer_id_count];
     ret->id_time_ms = c->number[CONFIG_writer_id_time];
+    ret->reserve_bytes = c->number[CONFIG_writer_reserve];
 }
 
 /* ---- opening ---- */
@@ -224,14 +228,20 @@ static int open_parts(struct writer *w, struct azoth_error *err)
     char path[4200];
     snprintf(path, sizeof path, "%s/data.mdb", w->dir);
     /* An init may have been faster. */
-    if (w->options.create && access(path, F_OK) != 0 && (rc = store_create(w->dir, err)) != 0 &&
+    if (w->options.create && access(path, F_OK) != 0 &&
+        (rc = store_create(w->dir, w->options.reserve_bytes, err)) != 0 &&
         rc != AZOTH_ERR_DATABASE_EXISTS)
         return rc;
     rc = store_open(w->dir, STORE_WRITE, &w->store, err);
+    if (!rc)
+        rc = reserve_open(w->dir, w->options.reserve_bytes, &w->reserve, err);
     if (rc)
         return rc;
     struct buf record = {0};
     rc = append_open(w->store, (uint32_t)w->options.sync, &w->append, &record, err);
+    /* A full disk: the reserve is for this too. */
+    if (rc == AZOTH_ERR_NOSPACE && reserve_give_up(w->reserve))
+        rc = append_open(w->store, (uint32_t)w->options.sync, &w->append, &record, err);
     if (!rc)
         CRASH_POINT(writer_epoch);
     if (!rc)
@@ -249,6 +259,15 @@ static int open_parts(struct writer *w, struct azoth_error *err)
     }
     buf_fini(&record);
     return rc;
+}
+
+static void show_reserve(struct writer *w)
+{
+    struct gauges_shm *g = w->gauges->g;
+    int full = reserve_lacking(w->reserve);
+    gauge_set(&g->reserve_bytes, reserve_held(w->reserve));
+    if (full != (gauge_get(&g->disk_full_ns) != 0))
+        gauge_set(&g->disk_full_ns, full ? (uint64_t)clock_wall_ns() : 0);
 }
 
 int writer_open(const struct writer_options *o, struct writer **ret, struct azoth_error *err)
@@ -271,6 +290,8 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     w->recovery.incarnation = w->segment->incarnation;
     w->recovery.head_event = h->event;
     gauge_set(&w->gauges->g->sync_mode, (uint64_t)w->options.sync);
+    w->full_seq = atomic_load(&w->segment->header->queue_seq);
+    show_reserve(w);
     gauge_set(&w->gauges->g->writer_started_ns, (uint64_t)clock_wall_ns());
     gauge_add(&w->gauges->g->recovered, w->recovery.answered + w->recovery.requeued);
     CRASH_POINT(writer_recovered);
@@ -416,6 +437,22 @@ static int commit(struct writer *w, struct azoth_error *err)
     return 0;
 }
 
+/* A batch of the same transactions. */
+static int again(struct writer *w, const struct slot_taken *list, uint32_t n,
+                 struct azoth_error *err)
+{
+    w->batch_len = 0;
+    w->batch_bytes = 0;
+    int rc = append_begin(w->append, clock_wall_ns(), clock_mono_ns(), err);
+    for (uint32_t i = 0; i < n && !rc; i++)
+        rc = decide(w, &list[i], err);
+    if (rc)
+        append_abort(w->append);
+    else
+        rc = commit(w, err);
+    return rc;
+}
+
 /* What a batch that did not fit leaves: the same transactions, in two halves, down to single ones,
  * which are refused. Each part is a batch of its own (W1). */
 static int by_halves(struct writer *w, const struct slot_taken *list, uint32_t n,
@@ -437,15 +474,7 @@ static int by_halves(struct writer *w, const struct slot_taken *list, uint32_t n
         CRASH_POINT(writer_halves);
         const struct slot_taken *part = half ? list + n / 2 : list;
         uint32_t len = half ? n - n / 2 : n / 2;
-        w->batch_len = 0;
-        w->batch_bytes = 0;
-        int rc = append_begin(w->append, clock_wall_ns(), clock_mono_ns(), err);
-        for (uint32_t i = 0; i < len && !rc; i++)
-            rc = decide(w, &part[i], err);
-        if (rc)
-            append_abort(w->append);
-        else
-            rc = commit(w, err);
+        int rc = again(w, part, len, err);
         if (rc == AZOTH_ERR_NOSPACE)
             rc = by_halves(w, part, len, err);
         if (rc)
@@ -461,7 +490,15 @@ static int retry_smaller(struct writer *w, struct azoth_error *err)
     if (!list)
         return error_set(err, AZOTH_ERR_NOMEM, "a batch that did not fit");
     memcpy(list, w->batch, n * sizeof *list);
-    int rc = by_halves(w, list, n, err);
+    int rc = AZOTH_ERR_NOSPACE;
+    /* What is submitted until now shall fit into the reserve; what comes later is refused. */
+    if (reserve_give_up(w->reserve)) {
+        w->full_seq = atomic_load(&w->segment->header->queue_seq);
+        show_reserve(w);
+        rc = again(w, list, n, err);
+    }
+    if (rc == AZOTH_ERR_NOSPACE)
+        rc = by_halves(w, list, n, err);
     free(list);
     return rc;
 }
@@ -477,12 +514,19 @@ static int pending_before(const struct writer *w, uint64_t seq)
     return w->pending_len && w->pending[0].seq < seq;
 }
 
+/* What was submitted from here on is not applied by this writer now. */
+static uint64_t seq_limit(const struct writer *w)
+{
+    return reserve_lacking(w->reserve) && w->full_seq < w->stop_seq ? w->full_seq : w->stop_seq;
+}
+
 /* Applies pending ones and takes again, until nothing new has come or the batch is full. */
 static int gather(struct writer *w, struct azoth_error *err)
 {
+    uint64_t limit = seq_limit(w);
     for (;;) {
         uint32_t fresh = take(w), i = 0;
-        uint64_t end = w->closed < w->stop_seq ? w->closed : w->stop_seq;
+        uint64_t end = w->closed < limit ? w->closed : limit;
         for (; i < w->pending_len && w->pending[i].seq < end && !batch_full(w); i++) {
             int rc = decide(w, &w->pending[i], err);
             if (rc) {
@@ -493,10 +537,62 @@ static int gather(struct writer *w, struct azoth_error *err)
             }
         }
         drop_first_pending(w, i);
-        if (batch_full(w) ||
-            ((fresh == 0 || w->stop_seq != UINT64_MAX) && !pending_before(w, w->stop_seq)))
+        if (batch_full(w) || ((fresh == 0 || limit != UINT64_MAX) && !pending_before(w, limit)))
             return 0;
     }
+}
+
+/* ---- refusing ---- */
+
+/* Answers the pending ones with `code`, but those that stay. Returns how many. */
+static uint32_t refuse_pending(struct writer *w, int code,
+                               int (*stays)(const struct writer *, const struct slot_taken *),
+                               uint64_t now_ns)
+{
+    uint32_t kept = 0, refused = 0;
+    struct txn_result none = {0};
+    struct azoth_error why;
+    error_set(&why, code, "%s", azoth_code_sentence(code));
+    w->batch_len = 0;
+    w->batch_bytes = 0;
+    for (uint32_t i = 0; i < w->pending_len; i++) {
+        if (stays(w, &w->pending[i])) {
+            w->pending[kept++] = w->pending[i];
+            continue;
+        }
+        w->batch[w->batch_len] = w->pending[i];
+        outcome_set(&w->outcome[w->batch_len++], code, &none, &why);
+        refused++;
+    }
+    w->pending_len = kept;
+    if (refused)
+        complete(w, now_ns);
+    return refused;
+}
+
+static int may_pass_pause(const struct writer *w, const struct slot_taken *t)
+{
+    (void)w;
+    return (t->flags & SLOT_WAITS_PAUSE) != 0;
+}
+
+static int in_flight(const struct writer *w, const struct slot_taken *t)
+{
+    return t->seq < w->full_seq;
+}
+
+/* While the reserve is lacking: refuses what was submitted since it was given up, unless there is room
+ * for it again. */
+static uint32_t refuse_on_full_disk(struct writer *w, uint64_t now_ns)
+{
+    if (!reserve_lacking(w->reserve))
+        return 0;
+    if (reserve_restore(w->reserve)) {
+        show_reserve(w);
+        return 0;
+    }
+    take(w);
+    return refuse_pending(w, AZOTH_ERR_NOSPACE, in_flight, now_ns);
 }
 
 /* ---- pausing ---- */
@@ -523,21 +619,7 @@ static int paused(struct writer *w, uint64_t now_ns)
         return 0;
     }
     take(w);
-    uint32_t kept = 0;
-    struct txn_result none = {0};
-    struct azoth_error why;
-    error_set(&why, AZOTH_ERR_PAUSED, "%s", azoth_code_sentence(AZOTH_ERR_PAUSED));
-    for (uint32_t i = 0; i < w->pending_len; i++) {
-        if (w->pending[i].flags & SLOT_WAITS_PAUSE) {
-            w->pending[kept++] = w->pending[i];
-            continue;
-        }
-        w->batch[w->batch_len] = w->pending[i];
-        outcome_set(&w->outcome[w->batch_len++], AZOTH_ERR_PAUSED, &none, &why);
-    }
-    w->pending_len = kept;
-    if (w->batch_len)
-        complete(w, now_ns);
+    refuse_pending(w, AZOTH_ERR_PAUSED, may_pass_pause, now_ns);
     return 1;
 }
 
@@ -560,6 +642,9 @@ static void beat(struct writer *w, uint64_t now_ns)
 {
     atomic_store_explicit(&w->segment->header->heartbeat_ns, now_ns, memory_order_relaxed);
     gauge_set(&w->gauges->g->writer_heartbeat_ns, now_ns);
+    if (reserve_lacking(w->reserve) && now_ns - w->reaped_ns >= REAP_INTERVAL_NS &&
+        reserve_restore(w->reserve))
+        show_reserve(w);
     if (now_ns - w->reaped_ns >= REAP_INTERVAL_NS) {
         w->reaped_ns = now_ns;
         gauge_add(&w->gauges->g->participants_reaped, reap_step(w->participant));
@@ -576,6 +661,11 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
     if (w->pending_len == 0 && take(w) == 0) {
         pause_if_asked(w);
         return 0;
+    }
+    uint32_t refused = refuse_on_full_disk(w, now_ns);
+    if (w->pending_len == 0) {
+        pause_if_asked(w);
+        return (int)refused;
     }
     CRASH_POINT(writer_taken);
     w->batch_len = 0;
@@ -670,6 +760,7 @@ void writer_close(struct writer *w)
         participant_leave(w->participant);
     }
     append_close(w->append);
+    reserve_close(w->reserve);
     segment_detach(w->segment);
     gauges_detach(w->gauges);
     store_close(w->store);

@@ -23,7 +23,8 @@ struct writer_options {
     uint64_t batch_bytes;
     uint32_t batch_transactions;
     uint64_t id_count, id_time_ms;
-    int create; /* make the database if there is none */
+    uint64_t reserve_bytes; /* of DIR/reserve; 0: none */
+    int create;             /* make the database if there is none */
 };
 /* From the configuration's writer and segment sections; dir and program are the caller's. */
 void writer_options_from(const struct config *c, struct writer_options *ret);

@@ -79,6 +79,12 @@ static void look(struct look *k, const char *dir)
     rate(k);
 }
 
+/* Since when new transactions are refused for want of room; 0: they are not. */
+static uint64_t disk_full_ns(const struct look *k)
+{
+    return k->v.gauges ? gauge_get(&k->v.gauges->g->disk_full_ns) : 0;
+}
+
 /* ---- JSON ---- */
 
 static void json_alive(struct json_text *j, const char *key, int alive)
@@ -121,6 +127,7 @@ static void json_writer(struct json_text *j, const struct look *k)
     out_str(j, "writes",
             k->pause == PAUSED        ? "paused"
             : k->pause == PAUSE_ASKED ? "pausing"
+            : disk_full_ns(k)         ? "refused"
                                       : "open");
     if (k->pause != PAUSE_NONE)
         out_real(j, "pause_left_s", (double)k->pause_left_ns / 1e9);
@@ -160,6 +167,12 @@ static void json_gauges(struct json_text *j, const struct look *k)
     out_u64(j, "events", gauge_get(&g->feed_events));
     out_u64(j, "bytes", gauge_get(&g->feed_bytes));
     out_u64(j, "broken_connections", gauge_get(&g->feed_broken_connections));
+    out_close(j, '}');
+    out_open(j, "disk", '{');
+    out_bool(j, "full", disk_full_ns(k) != 0);
+    if (disk_full_ns(k))
+        out_u64(j, "full_since_ns", disk_full_ns(k));
+    out_u64(j, "reserve_bytes", gauge_get(&g->reserve_bytes));
     out_close(j, '}');
     if (k->rates.commits_s >= 0) {
         out_open(j, "rates", '{');
@@ -312,7 +325,10 @@ static void print_writer(const struct look *k)
     printf("sync          %s; epoch %llu, incarnation %llu%s\n", sync_mode_name(h->sync_mode),
            (unsigned long long)atomic_load((A64 *)&h->epoch), (unsigned long long)h->incarnation,
            segment_retired(s) ? "; segment RETIRED" : "");
-    if (k->pause == PAUSE_NONE)
+    if (k->pause == PAUSE_NONE && disk_full_ns(k))
+        printf("writes        REFUSED: the disk is full since %s, its reserve is given up\n",
+               cmd_time((int64_t)disk_full_ns(k), text));
+    else if (k->pause == PAUSE_NONE)
         printf("writes        open\n");
     else
         printf("writes        %s, for %s more\n", k->pause == PAUSED ? "PAUSED" : "pausing",

@@ -118,6 +118,13 @@ int ftruncate(int fd, off_t size)
     return write_fails(fd, size) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
 }
 
+int posix_fallocate(int fd, off_t at, off_t n)
+{
+    if (write_fails(fd, at + n))
+        return errno;
+    return syscall(SYS_fallocate, fd, 0, at, n) ? errno : 0;
+}
+
 int ftruncate64(int fd, off64_t size)
 {
     return ftruncate(fd, size);

@@ -61,7 +61,7 @@ enum how {
     REAPING,   /* while clients die with their stripes held */
     REQUEUING, /* while clients die between submission and queue bit */
     PAUSING,   /* while somebody pauses and resumes */
-    FULL       /* while the disk is full */
+    FULL       /* while the disk runs full and is freed, again and again */
 };
 
 static const struct row {
@@ -75,6 +75,7 @@ static const struct row {
     {CRASH_create_begins_store, INIT, START, 1},
     {CRASH_create_stored, INIT, START, 1},
     {CRASH_create_uuid, INIT, START, 1},
+    {CRASH_create_reserve, INIT, START, 1},
     {CRASH_create_ready, INIT, START, 1},
     {CRASH_create_renamed, INIT, ONCE, 1},
     {CRASH_participant_filled, CLIENT, LOAD, 4},
@@ -131,6 +132,8 @@ static const struct row {
     {CRASH_writer_unpaused, WRITER, PAUSING, 3},
     {CRASH_writer_draining, WRITER, STOP, 1},
     {CRASH_writer_absent, WRITER, STOP, 1},
+    {CRASH_reserve_given_up, WRITER, FULL, 2},
+    {CRASH_reserve_made, WRITER, FULL, 2},
     {CRASH_reaper_chosen, WRITER, REAPING, 2},
     {CRASH_reaper_marked, WRITER, REAPING, 2},
     {CRASH_reaper_requeued, WRITER, REQUEUING, 2},
@@ -422,10 +425,10 @@ static void provoke(const struct row *r, struct process *victim, long answered_b
         if (!other->pid)
             harness_spawn(&h, other);
         break;
-    case FULL:
-        if (!*told && answers() > answered_before + 10) {
-            full_disk(1);
-            *told = 1;
+    case FULL: /* on and off: some points are passed when there is room again */
+        if (*told != ((answers() - answered_before) / 20) % 2) {
+            *told = !*told;
+            full_disk(*told);
         }
         break;
     default:

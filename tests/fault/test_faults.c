@@ -533,6 +533,8 @@ static void a_full_disk_refuses_by_name_and_writes_go_on_when_space_is_back(void
     struct azoth *db;
     struct azoth_options o = {.flags = AZOTH_EMBEDDED};
     int fd = open(ballast, O_WRONLY | O_CREAT, 0600);
+    mkdir(dir, 0770);
+    put_file(dir, "azoth.conf", "[writer]\nreserve = 1M\n");
     int made = fd >= 0 && posix_fallocate(fd, 0, 4 << 20) == 0 && azoth_init(dir, &err) == 0 &&
                azoth_open(dir, &o, &db, &err) == 0;
     close(fd);

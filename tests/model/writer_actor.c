@@ -131,9 +131,10 @@ int append_incarnation(struct append *a, uint64_t incarnation, struct azoth_erro
     return error_set(err, AZOTH_ERR_UNSUPPORTED, "the model has one segment");
 }
 
-int store_create(const char *dir, struct azoth_error *err)
+int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err)
 {
     (void)dir;
+    (void)reserve_bytes;
     return error_set(err, AZOTH_ERR_UNSUPPORTED, "the model's store exists");
 }
 

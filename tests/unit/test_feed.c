@@ -51,7 +51,7 @@ static int setup(void **state)
     (void)state;
     struct buf record = {0};
     strcpy(dir, "/tmp/azoth-feed-XXXXXX");
-    if (!mkdtemp(dir) || store_create(dir, &err) || store_open(dir, STORE_WRITE, &store, &err) ||
+    if (!mkdtemp(dir) || store_create(dir, 0, &err) || store_open(dir, STORE_WRITE, &store, &err) ||
         append_open(store, 2, &append, &record, &err) || segment_name_of(dir, &segment, &err) ||
         gauges_create(&segment, &gauges, &err))
         return -1;
