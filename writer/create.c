@@ -2,7 +2,8 @@
  * create.c - making an empty database.
  *
  * Happy path: the directory, lock.mdb in full, the store beside its name (data.mdb.new), DIR/uuid,
- * DIR/reserve, DIR/projections; everything synced; then the store is renamed to data.mdb and the names are synced.
+ * DIR/reserve, DIR/projections; everything synced; then the store is renamed to data.mdb and the names
+ * are synced.
  *
  * Failure modes
  *   killed, or the power goes, before the rename   there is no data.mdb, so there is no database: the
