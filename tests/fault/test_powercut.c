@@ -13,6 +13,7 @@
  *   P3  event ids are gapless and the next one follows
  *   P4  the projection is no further than the log, its rows are a replay up to its cursor, and the
  *       cursor's checksum is that event's; the rest can be applied
+ *   P5  before init had answered there is a whole database, or none and another init makes one
  * With sync mode meta-lazy P1 does not hold, the others do.
  *
  * States are made by a child, so that one that dies on a state (a page that is not there) is a finding
@@ -264,8 +265,12 @@ static int check_state(struct check *c)
     struct azoth *db;
     struct azoth_error err;
     int rc = azoth_open(c->dir, &o, &db, &err);
-    if (rc && !c->there)
-        return 0; /* nobody had been told that there is a database: a named error will do */
+    if (rc == AZOTH_ERR_NO_DATABASE && !c->there) {
+        /* Nobody had been told that there is one; what lies there must not stop another init. */
+        rc = azoth_init(c->dir, &err);
+        if (!rc)
+            rc = azoth_open(c->dir, &o, &db, &err);
+    }
     if (rc)
         return FOUND(c, "open: %.200s", err.message);
     rc = check_events(c, db);
@@ -330,6 +335,12 @@ static size_t choose_cut(const struct cut_log *l, uint64_t i, uint64_t states, u
 {
     if (l->ignored && l->ignored < l->ops / 2 + l->ops / 3)
         return l->ignored + 1 + random_next(seed) % 12;
+    if (i % 8 == 4) { /* in the middle of init */
+        size_t made = 0;
+        while (made < l->ops && l->op[made].r.kind != CUT_MARK)
+            made++;
+        return random_next(seed) % (made + 1);
+    }
     if (i % 2)
         return random_next(seed) % (l->ops + 1);
     return (size_t)((l->ops + 1) * i / states);
