@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <ftw.h>
 #include <linux/magic.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -207,7 +206,7 @@ static int run_all(struct cmd_line *l, struct benching *b, struct result *result
         return cmd_fail(&err);
     if (done == 0) {
         fprintf(stderr, "azoth: interrupted before the first figure\n");
-        return 128 + SIGINT;
+        return 128 + cmd_interrupted(); /* as shells tell it */
     }
     return print_results(l, results, done);
 }

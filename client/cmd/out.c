@@ -44,8 +44,7 @@ static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signo)
 {
-    (void)signo;
-    interrupted = 1;
+    interrupted = signo;
 }
 
 void cmd_catch_signals(void)
