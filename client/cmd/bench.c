@@ -29,6 +29,7 @@ struct benching {
     struct azoth *db;
     struct floor *floor;
     uint64_t keys;
+    uint32_t value_bytes;
     int quiet; /* no progress */
 };
 
@@ -83,7 +84,7 @@ static int begin(struct benching *b, const char *below, struct azoth_error *err)
 {
     struct azoth_options o = {
         .flags = AZOTH_EMBEDDED | AZOTH_CREATE, .deadline_ms = 60000, .name = "bench"};
-    struct bench_load l = {.kind = LOAD_PAIR, .keys = b->keys};
+    struct bench_load l = {.kind = LOAD_PAIR, .keys = b->keys, .value_bytes = b->value_bytes};
     char db[4300], raw[4300];
     int rc = make_dir(b, below, err);
     snprintf(db, sizeof db, "%s/db", b->dir);
@@ -100,7 +101,11 @@ static int begin(struct benching *b, const char *below, struct azoth_error *err)
 
 static int one_pair(struct benching *b, struct result *r, uint64_t seed, struct azoth_error *err)
 {
-    struct bench_load l = {.kind = LOAD_PAIR, .keys = b->keys, .seed = seed}, same = l;
+    struct bench_load l = {.kind = LOAD_PAIR,
+                           .keys = b->keys,
+                           .value_bytes = b->value_bytes,
+                           .seed = seed},
+                      same = l;
     double *p = &r->product[r->pairs], *f = &r->floor[r->pairs];
     int rc = 0;
     if (r->pairs % 2)
@@ -169,7 +174,8 @@ static void json_result(struct json_text *j, struct result *r)
     out_close(j, '}');
 }
 
-static int print_results(const struct cmd_line *l, struct result *results, int n)
+static int print_results(const struct cmd_line *l, uint32_t value_bytes, struct result *results,
+                         int n)
 {
     struct json_text j = {0};
     if (l->json) {
@@ -179,9 +185,10 @@ static int print_results(const struct cmd_line *l, struct result *results, int n
         out_close(&j, ']');
         return out_print(&j);
     }
-    printf("Durable transactions: one value of 100 bytes set, one event of 100 bytes logged.\n\n"
+    printf("Durable transactions: one value of %u bytes set, one event of %u bytes logged.\n\n"
            "%9s %14s %14s %7s  %-14s  %10s %10s\n",
-           "in flight", "azoth", "raw LMDB", "ratio", "quartiles", "p50", "p99");
+           value_bytes, value_bytes, "in flight", "azoth", "raw LMDB", "ratio", "quartiles", "p50",
+           "p99");
     for (int i = 0; i < n; i++)
         print_result(&results[i]);
     return 0;
@@ -208,18 +215,18 @@ static int run_all(struct cmd_line *l, struct benching *b, struct result *result
         fprintf(stderr, "azoth: interrupted before the first figure\n");
         return 128 + cmd_interrupted(); /* as shells tell it */
     }
-    return print_results(l, results, done);
+    return print_results(l, b->value_bytes, results, done);
 }
 
 static int run_bench(struct cmd_line *l)
 {
     struct cmd_number seconds = {.n = 10000}, keys = {.n = KEYS_DEFAULT}, flight = {0};
+    struct cmd_number value_bytes = {.n = LOAD_VALUE};
     struct benching b = {0};
-    const struct cmd_flag flags[] = {{"--seconds", FLAG_SECONDS, &seconds},
-                                     {"--in-flight", FLAG_NUMBER, &flight},
-                                     {"--keys", FLAG_NUMBER, &keys},
-                                     {"--quiet", FLAG_SWITCH, &b.quiet},
-                                     {NULL, 0, NULL}};
+    const struct cmd_flag flags[] = {
+        {"--seconds", FLAG_SECONDS, &seconds}, {"--in-flight", FLAG_NUMBER, &flight},
+        {"--keys", FLAG_NUMBER, &keys},        {"--value-bytes", FLAG_NUMBER, &value_bytes},
+        {"--quiet", FLAG_SWITCH, &b.quiet},    {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 0, 0), n = flight.given ? 1 : FLIGHTS;
     if (rc)
         return rc;
@@ -229,6 +236,8 @@ static int run_bench(struct cmd_line *l)
         return cmd_usage(l, "--in-flight is 1 to 1024");
     if (keys.n < 2 || keys.n > 100000000)
         return cmd_usage(l, "--keys is 2 to 100,000,000");
+    if (value_bytes.n < 1 || value_bytes.n > LOAD_VALUE_MAX)
+        return cmd_usage(l, "--value-bytes is 1 to %u", LOAD_VALUE_MAX);
     struct result *results = calloc(FLIGHTS, sizeof *results);
     if (!results)
         return cmd_fail_code(AZOTH_ERR_NOMEM, "the results");
@@ -236,6 +245,7 @@ static int run_bench(struct cmd_line *l)
     for (int i = 0; i < n; i++)
         results[i].in_flight = flight.given ? (uint32_t)flight.n : flights[i];
     b.keys = keys.n;
+    b.value_bytes = (uint32_t)value_bytes.n;
     cmd_catch_signals();
     rc = run_all(l, &b, results, n, seconds.n * NS_PER_MS);
     clean_up(&b);
@@ -247,7 +257,7 @@ static int run_bench(struct cmd_line *l)
 
 const struct cmd cmd_bench = {
     .name = "bench",
-    .synopsis = "[--seconds TIME] [--in-flight N] [--keys N] [--quiet] [--json]",
+    .synopsis = "[--seconds TIME] [--in-flight N] [--keys N] [--value-bytes N] [--quiet] [--json]",
     .summary = "Measure this disk: the database beside raw LMDB",
     .help =
         "  --dir DIR       a directory on the disk to measure; default AZOTH_DIR, or the current\n"
@@ -255,10 +265,13 @@ const struct cmd cmd_bench = {
         "  --seconds TIME  measure for so long in all, after filling; default 10 s\n"
         "  --in-flight N   so many transactions at once, 1 to 1024; default 1, then 64, then 256\n"
         "  --keys N        that the transactions choose from; default 100000\n"
+        "  --value-bytes N of the value and of the event's payload, 1 to 65536; default 100\n"
         "  --quiet         no progress on standard error\n\n"
         "Product and raw LMDB (as many pairs in one of its transactions as are in flight) run in\n"
         "turn; the ratio is the median of neighbours. Times are from submission to durable "
         "answer.\n\n"
+        "Interrupted, it prints what it has measured; before the first figure it exits with "
+        "130.\n\n"
         "  azoth bench --dir /var/lib/azoth --seconds 30\n",
     .run = run_bench,
 };

@@ -19,7 +19,7 @@ struct floor {
     MDB_txn *reader; /* NULL until the first read */
     MDB_cursor *cursor;
     uint64_t head, ids;
-    unsigned char id[AZOTH_ID_BYTES], record[RECORD_STATE_HEADER + 1000];
+    unsigned char id[AZOTH_ID_BYTES], record[RECORD_STATE_HEADER + FLOOR_VALUE_MAX];
 };
 
 static int failed(int rc, const char *what, struct azoth_error *err)

@@ -16,6 +16,8 @@
 
 struct floor;
 
+#define FLOOR_VALUE_MAX 65536u
+
 /* Makes dir and an empty environment in it. Its event ids start at 1. */
 int floor_open(const char *dir, struct floor **ret, struct azoth_error *err);
 void floor_close(struct floor *f); /* NULL is accepted */
@@ -24,7 +26,7 @@ int floor_lazy(struct floor *f, int lazy, struct azoth_error *err);
 
 int floor_begin(struct floor *f, struct azoth_error *err);
 int floor_commit(struct floor *f, struct azoth_error *err); /* durable, unless lazy */
-/* A state record of a value of value_len bytes (at most 1000). */
+/* A state record of a value of value_len bytes (at most FLOOR_VALUE_MAX). */
 int floor_put_state(struct floor *f, struct azoth_bytes key, size_t value_len,
                     struct azoth_error *err);
 /* The next event: any bytes, appended. */

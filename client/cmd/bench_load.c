@@ -10,13 +10,23 @@
 #define FLIGHT_MAX 1024u
 #define LEAST      (-1000000000000000)
 
-static char value[LOAD_VALUE];
+#define FILL_KEYS  1000u
+#define FILL_BYTES (1u << 20) /* of values and payloads in a transaction */
 
-static struct azoth_bytes bench_load_value(void)
+static struct azoth_bytes value_of(const struct bench_load *l)
 {
+    static char value[LOAD_VALUE_MAX];
+    ensure(l->value_bytes >= 1 && l->value_bytes <= sizeof value);
     if (!value[0])
         memset(value, 'x', sizeof value);
-    return (struct azoth_bytes){value, sizeof value};
+    return (struct azoth_bytes){value, l->value_bytes};
+}
+
+/* How many keys are filled by one transaction. */
+static uint32_t fill_batch(const struct bench_load *l)
+{
+    uint32_t fit = FILL_BYTES / (2 * l->value_bytes);
+    return fit < FILL_KEYS ? fit : FILL_KEYS;
 }
 
 /* ---- times ---- */
@@ -94,7 +104,7 @@ void bench_load_make(struct azoth_txn *t, struct bench_load *l)
     switch (l->kind) {
     case LOAD_PAIR:
         azoth_set_bytes(t, bench_load_key(l->kind, bench_load_random(&l->seed) % l->keys, a),
-                        bench_load_value());
+                        value_of(l));
         break;
     case LOAD_TRANSFER:
         pick_two(l, &from, &to);
@@ -108,26 +118,27 @@ void bench_load_make(struct azoth_txn *t, struct bench_load *l)
         break;
     }
     for (uint32_t i = 0; i < events; i++)
-        azoth_event_bytes(t, LOAD_EVENT_TYPE, bench_load_value());
+        azoth_event_bytes(t, LOAD_EVENT_TYPE, value_of(l));
 }
 
 int bench_load_fill(struct azoth *db, const struct bench_load *l, int (*stop)(void),
                     struct azoth_error *err)
 {
     uint64_t n = l->kind == LOAD_HOT ? 1 : l->keys;
+    uint32_t batch = fill_batch(l);
     struct azoth_txn *t = azoth_txn_new(db);
     if (!t)
         return error_set(err, AZOTH_ERR_NOMEM, "a transaction");
     int rc = 0;
     for (uint64_t i = 0; i < n && !rc && !(stop && stop());) {
         azoth_txn_reset(t);
-        for (int k = 0; k < 1000 && i < n; k++, i++) {
+        for (uint32_t k = 0; k < batch && i < n; k++, i++) {
             char key[32];
             if (l->kind == LOAD_PAIR)
-                azoth_set_bytes(t, bench_load_key(l->kind, i, key), bench_load_value());
+                azoth_set_bytes(t, bench_load_key(l->kind, i, key), value_of(l));
             else if (l->kind != LOAD_EVENTS)
                 azoth_set_i64(t, bench_load_key(l->kind, i, key), 0);
-            azoth_event_bytes(t, LOAD_EVENT_TYPE, bench_load_value());
+            azoth_event_bytes(t, LOAD_EVENT_TYPE, value_of(l));
         }
         rc = azoth_commit(t, NULL, err);
     }
@@ -243,16 +254,30 @@ int bench_load_product(struct azoth *db, struct bench_load *l, uint32_t in_fligh
 
 /* ---- by hand ---- */
 
-/* An event record with a checksum under any id but its own: the size is what counts. */
-static struct azoth_bytes event_like(void)
+#define EVENT_HEAD (RECORD_EVENT_HEADER + sizeof LOAD_EVENT_TYPE - 1)
+#define EVENT_MAX  (EVENT_HEAD + LOAD_VALUE_MAX)
+
+static struct azoth_bytes event_of(const struct bench_load *l, uint64_t id)
 {
-    static unsigned char rec[RECORD_EVENT_HEADER + sizeof LOAD_EVENT_TYPE - 1 + LOAD_VALUE];
-    if (!rec[4]) {
-        struct event_record ev = {
-            .id = 1, .txn = 1, .type = bytes_str(LOAD_EVENT_TYPE), .payload = bench_load_value()};
-        record_event_encode(rec, &ev);
+    static unsigned char rec[EVENT_MAX];
+    struct event_record ev = {
+        .id = id, .txn = 1, .type = bytes_str(LOAD_EVENT_TYPE), .payload = value_of(l)};
+    record_event_encode(rec, &ev);
+    return bytes_of(rec, record_event_size(&ev));
+}
+
+/* With a checksum under any id but its own, made once for a slice: the size is what counts. */
+static struct azoth_bytes event_like(const struct bench_load *l)
+{
+    static unsigned char made[EVENT_MAX];
+    static struct azoth_bytes of;
+    struct azoth_bytes one;
+    if (of.len != EVENT_HEAD + l->value_bytes) {
+        one = event_of(l, 1);
+        memcpy(made, one.ptr, one.len);
+        of = bytes_of(made, one.len);
     }
-    return bytes_of(rec, sizeof rec);
+    return of;
 }
 
 static int floor_one(struct floor *f, struct bench_load *l, struct azoth_error *err)
@@ -265,7 +290,7 @@ static int floor_one(struct floor *f, struct bench_load *l, struct azoth_error *
     switch (l->kind) {
     case LOAD_PAIR:
         k = bench_load_key(l->kind, bench_load_random(&l->seed) % l->keys, a);
-        rc = floor_put_state(f, k, LOAD_VALUE, err);
+        rc = floor_put_state(f, k, l->value_bytes, err);
         break;
     case LOAD_TRANSFER:
         pick_two(l, &from, &to);
@@ -286,7 +311,7 @@ static int floor_one(struct floor *f, struct bench_load *l, struct azoth_error *
         break;
     }
     for (uint32_t i = 0; i < events && !rc; i++)
-        rc = floor_append(f, event_like(), err);
+        rc = floor_append(f, event_like(l), err);
     if (l->ids && !rc)
         rc = floor_put_id(f, err);
     return rc;
@@ -318,27 +343,25 @@ int bench_load_floor(struct floor *f, struct bench_load *l, uint32_t together, u
 static int floor_fill_one(struct floor *f, const struct bench_load *l, uint64_t i,
                           struct azoth_error *err)
 {
-    unsigned char rec[RECORD_EVENT_HEADER + sizeof LOAD_EVENT_TYPE - 1 + LOAD_VALUE];
     char key[32];
-    int rc = l->kind == LOAD_EVENTS ? 0
-                                    : floor_put_state(f, bench_load_key(l->kind, i, key),
-                                                      l->kind == LOAD_PAIR ? LOAD_VALUE : 8, err);
-    struct event_record ev = {.id = floor_head(f) + 1,
-                              .txn = 1,
-                              .type = bytes_str(LOAD_EVENT_TYPE),
-                              .payload = bench_load_value()};
-    record_event_encode(rec, &ev);
-    return rc ? rc : floor_append(f, bytes_of(rec, sizeof rec), err);
+    int rc = 0;
+    if (l->kind != LOAD_EVENTS)
+        rc = floor_put_state(f, bench_load_key(l->kind, i, key),
+                             l->kind == LOAD_PAIR ? l->value_bytes : 8, err);
+    return rc ? rc : floor_append(f, event_of(l, floor_head(f) + 1), err);
 }
 
 int bench_load_fill_floor(struct floor *f, const struct bench_load *l, int (*stop)(void),
                           struct azoth_error *err)
 {
     uint64_t n = l->kind == LOAD_HOT ? 1 : l->keys;
+    uint32_t batch = fill_batch(l);
     int rc = floor_lazy(f, 1, err);
-    for (uint64_t i = 0; i < n && !rc && !(stop && stop());) {
+    for (uint64_t i = 0; i < n && !rc;) {
+        if (stop && stop())
+            return 0; /* what is left out need not be synced either */
         rc = floor_begin(f, err);
-        for (int k = 0; k < 1000 && i < n && !rc; k++, i++)
+        for (uint32_t k = 0; k < batch && i < n && !rc; k++, i++)
             rc = floor_fill_one(f, l, i, err);
         if (!rc)
             rc = floor_commit(f, err);

@@ -1,7 +1,7 @@
 /*
  * bench_load.h - the load of the benchmarks: the same transactions for the product and for raw LMDB.
  *
- * Keys are random among load.keys; values and payloads have 100 bytes. Product and floor draw the
+ * Keys are random among load.keys; values and payloads have load.value_bytes. Product and floor draw the
  * same keys when they begin with the same seed. Calls run for about slice_ns and yield a rate; a
  * failure ends the slice with its error.
  */
@@ -11,7 +11,8 @@
 #include "client/azoth.h"
 #include "client/cmd/bench_floor.h"
 
-#define LOAD_VALUE      100u
+#define LOAD_VALUE      100u            /* bytes, where nobody asks for others */
+#define LOAD_VALUE_MAX  FLOOR_VALUE_MAX /* a transaction fits the queue's blocks several times */
 #define LOAD_EVENT_TYPE "deposited"
 
 enum bench_load_kind {
@@ -23,10 +24,11 @@ enum bench_load_kind {
 
 struct bench_load {
     enum bench_load_kind kind;
-    uint64_t keys;   /* 2 at least */
-    uint32_t events; /* of a transaction of LOAD_EVENTS */
-    int ids;         /* the floor keeps request ids too */
-    uint64_t seed;   /* not 0 */
+    uint64_t keys;        /* 2 at least */
+    uint32_t events;      /* of a transaction of LOAD_EVENTS */
+    uint32_t value_bytes; /* of a value of LOAD_PAIR, and of every payload: 1 to LOAD_VALUE_MAX */
+    int ids;              /* the floor keeps request ids too */
+    uint64_t seed;        /* not 0 */
 };
 
 /* Times of single transactions, in ns. Zero-initialise; free(t.ns). */
@@ -41,8 +43,9 @@ double bench_load_times_quantile(struct bench_load_times *t, double q);
 uint64_t bench_load_random(uint64_t *seed);
 struct azoth_bytes bench_load_key(enum bench_load_kind kind, uint64_t i, char out[32]);
 
-/* Every key once, in 1000 per transaction; LOAD_EVENTS: load.keys events. stop (may be NULL) is asked
- * before each transaction: when it says so, the rest is left out and 0 returned. */
+/* Every key once, in 1000 per transaction (fewer when they are large); LOAD_EVENTS: load.keys events.
+ * stop (may be NULL) is asked before each transaction: when it says so, the rest is left out and 0
+ * returned; by hand, what was written is not synced then. */
 int bench_load_fill(struct azoth *db, const struct bench_load *l, int (*stop)(void),
                     struct azoth_error *err);
 int bench_load_fill_floor(struct floor *f, const struct bench_load *l, int (*stop)(void),

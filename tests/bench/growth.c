@@ -131,8 +131,9 @@ static void fill_part(struct azoth *db, const struct size *s, uint64_t from, uin
 
 static void fill_floor(struct size *s)
 {
-    struct bench_load keys = s->load,
-                      events = {.kind = LOAD_EVENTS, .keys = s->events - s->load.keys};
+    struct bench_load keys = s->load, events = {.kind = LOAD_EVENTS,
+                                                .keys = s->events - s->load.keys,
+                                                .value_bytes = LOAD_VALUE};
     struct azoth_error err = {0};
     char raw[300];
     snprintf(raw, sizeof raw, "%s/raw", s->h.dir);
@@ -380,9 +381,11 @@ void bench_growth_rows(uint64_t events)
     bench_begin(&small.h);
     bench_begin(&large.h);
     large.events = events;
-    large.load = (struct bench_load){.kind = LOAD_PAIR, .keys = keys, .seed = seed};
+    large.load = (struct bench_load){
+        .kind = LOAD_PAIR, .keys = keys, .value_bytes = LOAD_VALUE, .seed = seed};
     small.events = keys / 10;
-    small.load = (struct bench_load){.kind = LOAD_PAIR, .keys = keys / 10, .seed = seed};
+    small.load = (struct bench_load){
+        .kind = LOAD_PAIR, .keys = keys / 10, .value_bytes = LOAD_VALUE, .seed = seed};
     make_large(&large);
     rows_opening();
     make_small(&small);

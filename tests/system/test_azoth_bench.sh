@@ -41,6 +41,14 @@ says "and nothing else" 1 "$(grep -cE '^ +[0-9]+ +[0-9]+/s' "$TMP/t")"
 check "it says where it works" grep -qF "below $TMP/data/azoth-bench-" "$TMP/err"
 bench --in-flight 1025 >/dev/null 2>&1
 says "--in-flight 1025 is a usage error" 2 $?
+bench --seconds 100ms --in-flight 8 --value-bytes 65536 >"$TMP/t" 2>"$TMP/err"
+says "--value-bytes 65536 succeeds" 0 $?
+check "and is told" grep -qF 'one value of 65536 bytes set, one event of 65536 bytes logged' "$TMP/t"
+for n in 0 65537 99999999999; do
+    bench --value-bytes $n >/dev/null 2>"$TMP/err"
+    says "--value-bytes $n is a usage error" 2 $?
+    check "and named" grep -q 'value-bytes is 1 to 65536.*(AZOTH_ERR_USAGE)' "$TMP/err"
+done
 "$BUILD/azoth" bench --dir "$TMP/nowhere" >/dev/null 2>"$TMP/err"
 says "a directory that is not there is an input error" 4 $?
 if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
@@ -69,24 +77,30 @@ says "interrupted, it removes its database" "" "$(ls "$TMP/data")"
 says "interrupted, it removes its shared objects" "" "$(ls /dev/shm | grep -F "${name#/}")"
 
 # Interrupted while it fills: a hundred million keys take far longer than this waits.
-"$BUILD/azoth" bench --dir "$TMP/data" --keys 100000000 --seconds 1 >"$TMP/t" 2>"$TMP/err" &
-pid=$!
-end=$((SECONDS + 30))
-until grep -q filling "$TMP/err" || [ $SECONDS -ge $end ]; do read -rt 0.05 <> <(:); done
-kill -INT $pid
-(read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) &
-killer=$!
-wait $pid
-says "interrupted while it fills, it ends as a shell expects" 130 $?
-kill $killer 2>/dev/null
-wait $killer 2>/dev/null
-says "and prints no empty table" "" "$(cat "$TMP/t")"
-check "but says why" grep -q 'interrupted before the first figure' "$TMP/err"
-says "and removes its database" "" "$(ls "$TMP/data")"
-if mkdir "$TMP/ram" && mount -t ramfs none "$TMP/ram" 2>/dev/null; then
-    "$BUILD/azoth" bench --dir "$TMP/ram" >/dev/null 2>"$TMP/err"
+while_filling() { # SIGNAL CODE
+    "$BUILD/azoth" bench --dir "$TMP/data" --keys 100000000 --seconds 1 --json >"$TMP/t" 2>"$TMP/err" &
+    pid=$!
+    end=$((SECONDS + 30))
+    until grep -q filling "$TMP/err" || [ $SECONDS -ge $end ]; do read -rt 0.05 <> <(:); done
+    kill -$1 $pid
+    (read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) &
+    killer=$!
+    wait $pid
+    says "ended by $1 while it fills, it says so as shells do" $2 $?
+    kill $killer 2>/dev/null
+    wait $killer 2>/dev/null
+    says "and prints no empty list" "" "$(cat "$TMP/t")"
+    check "but says why" grep -q 'interrupted before the first figure' "$TMP/err"
+    says "and removes its database" "" "$(ls "$TMP/data")"
+}
+while_filling INT 130
+while_filling TERM 143
+# In a mount namespace of its own: nothing stays mounted, however this ends.
+mkdir "$TMP/ram"
+if unshare -m mount -t ramfs none "$TMP/ram" 2>/dev/null; then
+    unshare -m sh -c 'mount -t ramfs none "$1" && exec "$2" bench --dir "$1"' - "$TMP/ram" "$BUILD/azoth" >/dev/null 2>"$TMP/err"
     says "ramfs is memory too" 2 $?
-    umount "$TMP/ram"
+    check "and the reason is told" grep -q 'is memory' "$TMP/err"
 else
     echo "skip - ramfs is memory too (needs root)"
 fi
