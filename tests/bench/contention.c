@@ -21,25 +21,20 @@ static struct azoth_bytes payload(void)
 
 /* ---- row 12 ---- */
 
-#define OPENING   1000000000
-#define I64_BYTES 8
+#define OPENING 1000000000
 
 /* Accounts as integers. Nobody runs dry in a benchmark's time. */
-static void fill_accounts(struct azoth *db, struct raw *raw)
+static void fill_accounts(struct azoth *db)
 {
     struct azoth_error err;
     char key[24];
     for (uint64_t i = 0; i < BENCH_KEYS;) {
         struct azoth_txn *t = azoth_txn_new(db);
-        MDB_txn *f = raw_begin(raw);
         for (int n = 0; n < 1000 && i < BENCH_KEYS; n++, i++) {
             azoth_set_i64(t, bench_key(key, i), OPENING);
             azoth_event_bytes(t, "deposited", payload());
-            raw_put_state(raw, f, bench_key(key, i), I64_BYTES);
-            raw_put_event(raw, f);
         }
         must(azoth_commit(t, NULL, &err) == 0, err.message);
-        raw_commit(f);
         azoth_txn_free(t);
     }
 }
@@ -65,50 +60,25 @@ static void make_transfer(struct azoth_txn *t, void *arg)
     azoth_event_bytes(t, "deposited", payload());
 }
 
-static void raw_change(struct raw *r, MDB_txn *t, uint64_t account)
-{
-    char key[24];
-    struct azoth_bytes k = bench_key(key, account);
-    MDB_val mk = {k.len, key}, v;
-    must(!mdb_get(t, r->state, &mk, &v) && v.mv_size == RECORD_STATE_HEADER + I64_BYTES,
-         "raw LMDB: get");
-    raw_put_state(r, t, k, I64_BYTES);
-}
-
-static double raw_transfers(struct raw *r)
-{
-    uint64_t began = clock_mono_ns(), n = 0;
-    while (clock_mono_ns() - began < BENCH_SLICE_NS) {
-        MDB_txn *t = raw_begin(r);
-        for (int i = 0; i < 64; i++, n++) {
-            uint64_t from, to;
-            pick(&from, &to);
-            raw_change(r, t, from);
-            raw_change(r, t, to);
-            raw_put_event(r, t);
-        }
-        raw_commit(t);
-    }
-    return (double)n * 1e9 / (double)(clock_mono_ns() - began);
-}
-
 static void transfer_row(void)
 {
     struct harness h;
-    struct raw raw;
+    struct bench_load by_hand = {.kind = LOAD_TRANSFER, .keys = BENCH_KEYS};
+    struct floor *raw;
     bench_begin(&h);
-    raw_open(&raw, h.dir);
+    raw = raw_open(h.dir);
+    raw_fill(raw, LOAD_TRANSFER, BENCH_KEYS);
     harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = load_attach(h.dir);
-    fill_accounts(db, &raw);
+    fill_accounts(db);
     struct bench_row *r =
         bench_row("12", "transfers, 64 in flight / raw LMDB, 2 gets, 2 puts, 1 event", "/s", 0.60);
     for (int i = 0; i < bench_pairs(); i++) {
         double product = load_flight_of(db, 64, make_transfer, NULL);
-        bench_pair(r, product, raw_transfers(&raw));
+        bench_pair(r, product, raw_rate(raw, by_hand, 64));
     }
     azoth_close(db);
-    raw_close(&raw);
+    floor_close(raw);
     harness_end(&h);
 }
 

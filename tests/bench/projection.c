@@ -290,13 +290,16 @@ static double until_seen(struct seen *s)
     return (double)(clock_mono_ns() - began) / 1e3;
 }
 
-static double both_commits(struct raw *raw, struct hand *h, int64_t account)
+static double both_commits(struct floor *raw, struct hand *h, int64_t account)
 {
+    static const unsigned char event[RECORD_EVENT_HEADER + 9 + BENCH_VALUE] = {1};
     char key[24];
+    struct azoth_error err;
     uint64_t began = clock_mono_ns();
-    MDB_txn *t = raw_begin(raw);
-    raw_put(raw, t, bench_key(key, (uint64_t)account));
-    raw_commit(t);
+    must(!floor_begin(raw, &err) &&
+             !floor_put_state(raw, bench_key(key, (uint64_t)account), BENCH_VALUE, &err) &&
+             !floor_append(raw, bytes_of(event, sizeof event), &err) && !floor_commit(raw, &err),
+         err.message);
     step(h, h->begin);
     sqlite3_bind_int64(h->open, 1, account);
     sqlite3_bind_int64(h->open, 2, 1000);
@@ -308,7 +311,7 @@ static double both_commits(struct raw *raw, struct hand *h, int64_t account)
     return (double)(clock_mono_ns() - began) / 1e3;
 }
 
-static void seen_pairs(struct seen *s, struct raw *raw, struct hand *h)
+static void seen_pairs(struct seen *s, struct floor *raw, struct hand *h)
 {
     double product[LOOKS], floor[LOOKS];
     int64_t by_hand = 0;
@@ -356,22 +359,22 @@ static void seen_open(struct seen *s, struct harness *h, struct azoth *db)
 static void visible_rows(void)
 {
     struct harness h;
-    struct raw raw;
+    struct floor *raw;
     struct hand hand;
     struct seen s;
     bench_begin(&h);
-    raw_open(&raw, h.dir);
+    raw = raw_open(h.dir);
     hand_open(&hand, h.dir);
     harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = load_attach(h.dir);
     seen_open(&s, &h, db);
-    seen_pairs(&s, &raw, &hand);
+    seen_pairs(&s, raw, &hand);
     sqlite3_finalize(s.look);
     sqlite3_close(s.db);
     azoth_txn_free(s.txn);
     azoth_close(db);
     hand_close(&hand);
-    raw_close(&raw);
+    floor_close(raw);
     harness_end(&h);
 }
 

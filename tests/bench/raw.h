@@ -1,33 +1,20 @@
 /*
- * raw.h - the floor of the write and read rows: bare LMDB, one environment of its own, full sync, the
- * product's flags, records of the product's size.
+ * raw.h - the floor of the write and read rows: raw LMDB by hand (client/cmd/bench_floor.h), an
+ * environment beside the product's, full sync. What fails ends the program.
  */
 #ifndef TESTS_BENCH_RAW_H
 #define TESTS_BENCH_RAW_H
 
-#include "core/record.h"
+#include "client/cmd/bench_load.h"
 
-#include <lmdb.h>
-
-struct raw {
-    char dir[400];
-    MDB_env *env;
-    MDB_dbi state, events, ids, ids_age;
-    uint64_t next; /* event id */
-};
-
-void raw_open(struct raw *r, const char *parent); /* makes parent/raw */
-void raw_close(struct raw *r);                    /* and removes it */
-void raw_fill(struct raw *r, uint64_t keys);      /* each key once, with an event */
-MDB_txn *raw_begin(struct raw *r);
-void raw_commit(MDB_txn *t);
-/* One state record and one event record. */
-void raw_put(struct raw *r, MDB_txn *t, struct azoth_bytes key);
-void raw_put_state(struct raw *r, MDB_txn *t, struct azoth_bytes key, size_t value_bytes);
-void raw_put_event(struct raw *r, MDB_txn *t);
-/* The record of a request id, as the product keeps it. */
-void raw_put_id(struct raw *r, MDB_txn *t);
-/* Pairs a second, `batch` a transaction, random keys below `keys`; for BENCH_SLICE_NS. */
-double raw_pairs(struct raw *r, int batch, int ids, uint64_t keys);
+struct floor *raw_open(const char *parent); /* makes parent/raw; floor_close() */
+/* Each key once, with an event; of LOAD_EVENTS so many events. */
+void raw_fill(struct floor *f, enum bench_load_kind kind, uint64_t keys);
+/* Of the load, `together` to an LMDB transaction: how many a second, over BENCH_SLICE_NS. */
+double raw_rate(struct floor *f, struct bench_load l, uint32_t together);
+/* Pairs a second, `batch` to a transaction, random keys of BENCH_KEYS; ids: each with a request id. */
+double raw_pairs(struct floor *f, int batch, int ids);
+/* Events a second, 1000 to a transaction. */
+double raw_events(struct floor *f);
 
 #endif

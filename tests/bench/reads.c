@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define READ_NS (BENCH_SLICE_NS / 2)
 #define EVENTS  1000000u
@@ -56,25 +55,26 @@ static double get_within(struct azoth *db)
     return rate;
 }
 
-static double raw_get(struct raw *r, int renew)
+static double raw_get(struct floor *f, int renew)
 {
-    MDB_txn *t;
-    must(!mdb_txn_begin(r->env, NULL, MDB_RDONLY, &t), "raw LMDB: begin");
+    struct azoth_error err;
+    char copy[4096];
+    size_t len;
+    must(floor_read(f, &err) == 0, err.message);
     uint64_t from = clock_mono_ns(), n = 0;
     while (clock_mono_ns() - from < READ_NS)
         for (int i = 0; i < 1000; i++, n++) {
             char key[24];
-            struct azoth_bytes b = bench_key(key, bench_random() % BENCH_KEYS);
-            MDB_val k = {b.len, (void *)(uintptr_t)b.ptr}, v;
+            struct azoth_bytes k = bench_key(key, bench_random() % BENCH_KEYS);
             if (renew) {
-                mdb_txn_reset(t);
-                must(!mdb_txn_renew(t), "raw LMDB: renew");
+                floor_unread(f);
+                must(floor_read(f, &err) == 0, err.message);
             }
-            must(!mdb_get(t, r->state, &k, &v), "raw LMDB: get");
-            consume(v.mv_data, v.mv_size);
+            must(floor_get(f, k, copy, sizeof copy, &len, &err) == 0, err.message);
+            sink += (uint64_t)(unsigned char)copy[len / 2];
         }
     double rate = (double)n * 1e9 / (double)(clock_mono_ns() - from);
-    mdb_txn_abort(t);
+    floor_unread(f);
     return rate;
 }
 
@@ -93,40 +93,28 @@ static double iterate(struct azoth *db)
     return (double)n * 1e9 / (double)(clock_mono_ns() - from);
 }
 
-/* A record's checksum covers what is behind its first four bytes. */
-static double raw_iterate(struct raw *r)
+static double raw_iterate(struct floor *f)
 {
-    MDB_txn *t;
-    MDB_cursor *c = NULL;
-    MDB_val k, v;
-    uint64_t n = 0, from = clock_mono_ns();
-    must(!mdb_txn_begin(r->env, NULL, MDB_RDONLY, &t) && !mdb_cursor_open(t, r->events, &c),
-         "raw LMDB: cursor");
-    for (int rc = mdb_cursor_get(c, &k, &v, MDB_FIRST); rc == 0;
-         rc = mdb_cursor_get(c, &k, &v, MDB_NEXT), n++)
-        sink += XXH3_64bits((const char *)v.mv_data + 4, v.mv_size - 4) +
-                ((const unsigned char *)v.mv_data)[v.mv_size / 2];
-    mdb_cursor_close(c);
-    mdb_txn_abort(t);
-    must(n >= EVENTS, "every event is read");
-    return (double)n * 1e9 / (double)(clock_mono_ns() - from);
+    struct azoth_error err;
+    uint64_t bytes, from = clock_mono_ns();
+    must(floor_read(f, &err) == 0 && floor_events(f, 1, floor_head(f), &bytes, &err) == 0,
+         err.message);
+    floor_unread(f);
+    must(floor_head(f) >= EVENTS, "every event is read");
+    return (double)floor_head(f) * 1e9 / (double)(clock_mono_ns() - from);
 }
 
 /* ---- rows ---- */
 
-static void fill_events(struct azoth *db, struct raw *raw)
+static void fill_events(struct azoth *db)
 {
     struct azoth_error err;
     for (uint32_t i = 0; i < EVENTS;) {
         struct azoth_txn *t = azoth_txn_new(db);
-        MDB_txn *r = raw_begin(raw);
-        for (int k = 0; k < 10000 && i < EVENTS; k++, i++) {
+        for (int k = 0; k < 10000 && i < EVENTS; k++, i++)
             azoth_event_bytes(t, "deposited", (struct azoth_bytes){bench_value, BENCH_VALUE});
-            raw_put_event(raw, r);
-        }
         must(azoth_commit(t, NULL, &err) == 0, err.message);
         azoth_txn_free(t);
-        raw_commit(r);
     }
 }
 
@@ -135,10 +123,10 @@ void bench_read_rows(void)
     if (!bench_wants("8a") && !bench_wants("8b") && !bench_wants("9"))
         return;
     struct harness h;
-    struct raw raw;
+    struct floor *raw;
     bench_begin(&h);
-    raw_open(&raw, h.dir);
-    raw_fill(&raw, BENCH_KEYS);
+    raw = raw_open(h.dir);
+    raw_fill(raw, LOAD_PAIR, BENCH_KEYS);
     struct azoth *db = load_open_embedded(h.dir);
     load_fill(db, BENCH_KEYS);
     if (bench_wants("8a")) {
@@ -146,7 +134,7 @@ void bench_read_rows(void)
             bench_row("8a", "get, a snapshot a call / mdb_get, renew a call", "/s", 0.85);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = get_each(db);
-            bench_pair(r, product, raw_get(&raw, 1));
+            bench_pair(r, product, raw_get(raw, 1));
         }
     }
     if (bench_wants("8b")) {
@@ -154,19 +142,20 @@ void bench_read_rows(void)
             bench_row("8b", "get within one snapshot / mdb_get in one transaction", "/s", 0.85);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = get_within(db);
-            bench_pair(r, product, raw_get(&raw, 0));
+            bench_pair(r, product, raw_get(raw, 0));
         }
     }
     if (bench_wants("9")) {
-        fill_events(db, &raw);
+        fill_events(db);
+        raw_fill(raw, LOAD_EVENTS, EVENTS);
         struct bench_row *r =
             bench_row("9", "events through the API / cursor and checksum", "/s", 0.60);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = iterate(db);
-            bench_pair(r, product, raw_iterate(&raw));
+            bench_pair(r, product, raw_iterate(raw));
         }
     }
     azoth_close(db);
-    raw_close(&raw);
+    floor_close(raw);
     harness_end(&h);
 }

@@ -18,7 +18,7 @@ static void make_pair(struct buf *out)
          "out of memory");
 }
 
-static void tpl_row(const char *both, struct raw *raw)
+static void tpl_row(const char *both, struct floor *raw)
 {
     struct azoth_options o = {.deadline_ms = 60000};
     struct azoth *remote;
@@ -28,7 +28,7 @@ static void tpl_row(const char *both, struct raw *raw)
         bench_row("5", "64 in flight through 2 workers, tpl / raw LMDB, 64 pairs, ids", "/s", 0.50);
     for (int i = 0; i < bench_pairs(); i++) {
         double product = load_flight(remote, 64, 1, BENCH_KEYS);
-        bench_pair(r, product, raw_pairs(raw, 64, 1, BENCH_KEYS));
+        bench_pair(r, product, raw_pairs(raw, 64, 1));
     }
     azoth_close(remote);
 }
@@ -55,13 +55,13 @@ static void gain_row(const char *both)
     harness_end(&h);
 }
 
-static void json_row(const char *const *endpoint, struct raw *raw)
+static void json_row(const char *const *endpoint, struct floor *raw)
 {
     struct bench_row *r = bench_row(
         "6", "64 in flight through 2 workers, JSON / raw LMDB, 64 pairs, ids", "/s", 0.40);
     for (int i = 0; i < bench_pairs(); i++) {
         double product = load_json(endpoint, 2, 64, make_pair);
-        bench_pair(r, product, raw_pairs(raw, 64, 1, BENCH_KEYS));
+        bench_pair(r, product, raw_pairs(raw, 64, 1));
     }
 }
 
@@ -70,11 +70,11 @@ void bench_worker_rows(void)
     if (!bench_wants("5") && !bench_wants("6") && !bench_wants("19"))
         return;
     struct harness h;
-    struct raw raw;
+    struct floor *raw;
     char one[400], two[400], both[801];
     bench_begin(&h);
-    raw_open(&raw, h.dir);
-    raw_fill(&raw, BENCH_KEYS);
+    raw = raw_open(h.dir);
+    raw_fill(raw, LOAD_PAIR, BENCH_KEYS);
     harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = load_attach(h.dir);
     load_fill(db, BENCH_KEYS);
@@ -83,11 +83,11 @@ void bench_worker_rows(void)
     load_worker(&h, "2", NULL, two);
     snprintf(both, sizeof both, "%s,%s", one, two);
     if (bench_wants("5"))
-        tpl_row(both, &raw);
+        tpl_row(both, raw);
     if (bench_wants("6"))
-        json_row((const char *const[]){one, two}, &raw);
+        json_row((const char *const[]){one, two}, raw);
     if (bench_wants("19"))
         gain_row(both);
-    raw_close(&raw);
+    floor_close(raw);
     harness_end(&h);
 }

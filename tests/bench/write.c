@@ -67,21 +67,9 @@ static double append_product(struct azoth *db)
     return (double)n * 1e9 / (double)(clock_mono_ns() - from);
 }
 
-static double append_floor(struct raw *r)
-{
-    uint64_t from = clock_mono_ns(), n = 0;
-    while (clock_mono_ns() - from < BENCH_SLICE_NS) {
-        MDB_txn *t = raw_begin(r);
-        for (int i = 0; i < 1000; i++, n++)
-            raw_put_event(r, t);
-        raw_commit(t);
-    }
-    return (double)n * 1e9 / (double)(clock_mono_ns() - from);
-}
-
 /* ---- rows ---- */
 
-static void embedded_rows(struct raw *raw)
+static void embedded_rows(struct floor *raw)
 {
     struct harness h;
     bench_begin(&h);
@@ -92,7 +80,7 @@ static void embedded_rows(struct raw *raw)
             bench_row("1", "state + event, 1 client, embedded / raw LMDB", "/s", 0.90);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = load_single(db, BENCH_KEYS);
-            bench_pair(r, product, raw_pairs(raw, 1, 0, BENCH_KEYS));
+            bench_pair(r, product, raw_pairs(raw, 1, 0));
         }
     }
     if (bench_wants("7")) {
@@ -100,7 +88,7 @@ static void embedded_rows(struct raw *raw)
             bench_row("7", "1000 events a transaction / raw MDB_APPEND", "/s", 0.80);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = append_product(db);
-            bench_pair(r, product, append_floor(raw));
+            bench_pair(r, product, raw_events(raw));
         }
     }
     if (bench_wants("18")) {
@@ -115,7 +103,7 @@ static void embedded_rows(struct raw *raw)
     harness_end(&h);
 }
 
-static void flight_row(struct azoth *db, struct raw *raw, const char *id, const char *name,
+static void flight_row(struct azoth *db, struct floor *raw, const char *id, const char *name,
                        int in_flight, int events, double reach)
 {
     if (!bench_wants(id))
@@ -124,9 +112,9 @@ static void flight_row(struct azoth *db, struct raw *raw, const char *id, const 
     for (int i = 0; i < bench_pairs(); i++) {
         double product = load_flight(db, in_flight, events, BENCH_KEYS) * events;
         if (events > 1) {
-            bench_pair(r, product, append_floor(raw));
+            bench_pair(r, product, raw_events(raw));
         } else {
-            bench_pair(r, product, raw_pairs(raw, in_flight, 0, BENCH_KEYS));
+            bench_pair(r, product, raw_pairs(raw, in_flight, 0));
         }
     }
 }
@@ -144,7 +132,7 @@ static void plot_series(const char *series, const int *at, double v[PLOT_POINTS]
     }
 }
 
-static void plot(struct azoth *db, struct raw *raw)
+static void plot(struct azoth *db, struct floor *raw)
 {
     static const int at[PLOT_POINTS] = {1, 8, 64, 256, 1024};
     double product[PLOT_POINTS][PLOT_TIMES], floor[PLOT_POINTS][PLOT_TIMES];
@@ -153,13 +141,13 @@ static void plot(struct azoth *db, struct raw *raw)
     for (int k = 0; k < times; k++)
         for (int i = 0; i < PLOT_POINTS; i++) {
             product[i][k] = load_flight(db, at[i], 1, BENCH_KEYS);
-            floor[i][k] = raw_pairs(raw, at[i], 0, BENCH_KEYS);
+            floor[i][k] = raw_pairs(raw, at[i], 0);
         }
     plot_series("azoth, through the segment", at, product, times);
     plot_series("raw LMDB, as many a transaction", at, floor, times);
 }
 
-static void segment_rows(struct raw *raw)
+static void segment_rows(struct floor *raw)
 {
     struct harness h;
     bench_begin(&h);
@@ -171,7 +159,7 @@ static void segment_rows(struct raw *raw)
             bench_row("2", "state + event, 1 client through the segment / raw LMDB", "/s", 0.85);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = load_single(db, BENCH_KEYS);
-            bench_pair(r, product, raw_pairs(raw, 1, 0, BENCH_KEYS));
+            bench_pair(r, product, raw_pairs(raw, 1, 0));
         }
     }
     flight_row(db, raw, "3a", "64 in flight, asynchronous / raw LMDB, 64 pairs", 64, 1, 0.75);
@@ -179,7 +167,7 @@ static void segment_rows(struct raw *raw)
         struct bench_row *r = bench_row("3b", "64 threads / raw LMDB, 64 pairs", "/s", 0.65);
         for (int i = 0; i < bench_pairs(); i++) {
             double product = crowd(db);
-            bench_pair(r, product, raw_pairs(raw, 64, 0, BENCH_KEYS));
+            bench_pair(r, product, raw_pairs(raw, 64, 0));
         }
     }
     flight_row(db, raw, "4", "256 in flight, asynchronous / raw LMDB, 256 pairs", 256, 1, 0.70);
@@ -198,13 +186,13 @@ void bench_write_rows(void)
         !bench_wants("plot"))
         return;
     struct harness h;
-    struct raw raw;
+    struct floor *raw;
     bench_begin(&h);
-    raw_open(&raw, h.dir);
-    raw_fill(&raw, BENCH_KEYS);
+    raw = raw_open(h.dir);
+    raw_fill(raw, LOAD_PAIR, BENCH_KEYS);
     if (bench_wants("1") || bench_wants("7") || bench_wants("18"))
-        embedded_rows(&raw);
-    segment_rows(&raw);
-    raw_close(&raw);
+        embedded_rows(raw);
+    segment_rows(raw);
+    floor_close(raw);
     harness_end(&h);
 }
