@@ -175,8 +175,10 @@ static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *
 {
     struct attempt *a = arg;
     char line[80];
-    (void)info;
     (void)err;
+    /* The batch record must have answered, not the request id: nobody sent this twice. */
+    if (code == 0 && info->duplicate)
+        code = AZOTH_ERR_DUPLICATE;
     int len = snprintf(line, sizeof line, "%s %d\n", a->token, code);
     if (write(a->client->journal, line, (size_t)len) != len)
         abort();
