@@ -57,12 +57,14 @@ if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
     check "and the reason is told" grep -q 'is memory' "$TMP/err"
 fi
 
-# Interrupted while it measures. The name of the shared objects is what `azoth status` tells.
+# Interrupted while it measures: there are more events than those it was filled with. The name of the shared
+# objects is what `azoth status` tells.
 "$BUILD/azoth" bench --dir "$TMP/data" --keys 1000 --seconds 300 --quiet >"$TMP/t" 2>&1 &
 pid=$!
 end=$((SECONDS + 30)) name=
 while [ -z "$name" ] && [ $SECONDS -lt $end ]; do
-    name=$("$BUILD/azoth" status --dir "$TMP"/data/azoth-bench-*/db --json 2>/dev/null | jq -r '.shm // empty')
+    name=$("$BUILD/azoth" status --dir "$TMP"/data/azoth-bench-*/db --json 2>/dev/null |
+        jq -r 'select(.store.events > 1000) | .shm // empty')
     read -rt 0.05 <> <(:)
 done
 check "while it runs it is a database like any other" test -n "$name" -a -e "/dev/shm$name"
@@ -71,6 +73,7 @@ kill -INT $pid
 killer=$!
 wait $pid
 says "interrupted, it ends in order" 0 $?
+check "and prints the figures it has" grep -qE '^ +1 +[0-9]+/s +[0-9]+/s' "$TMP/t"
 kill $killer 2>/dev/null
 wait $killer 2>/dev/null
 says "interrupted, it removes its database" "" "$(ls "$TMP/data")"
