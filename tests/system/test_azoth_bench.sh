@@ -81,6 +81,7 @@ says "interrupted, it removes its shared objects" "" "$(ls /dev/shm | grep -F "$
 
 # Interrupted while it fills: a hundred million keys take far longer than this waits.
 while_filling() { # SIGNAL CODE
+    : >"$TMP/err" # the shell in the background empties it too late: the last run's word would count
     "$BUILD/azoth" bench --dir "$TMP/data" --keys 100000000 --seconds 1 --json >"$TMP/t" 2>"$TMP/err" &
     pid=$!
     end=$((SECONDS + 30))
