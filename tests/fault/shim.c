@@ -5,13 +5,17 @@
  *                         reader table is told
  *   AZOTH_SHIM_READER=1   stops itself (SIGSTOP) holding the first process-shared mutex that it locks:
  *                         in a reader, LMDB's reader mutex
+ *   AZOTH_SHIM_SLOW=TEXT  sleeps a second before each step of an SQL statement that has TEXT in it
  */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 ssize_t pwrite64(int fd, const void *b, size_t n, off64_t at);
@@ -54,4 +58,21 @@ int pthread_mutex_lock(pthread_mutex_t *m)
         kill(getpid(), SIGSTOP);
     }
     return r;
+}
+
+int sqlite3_step(sqlite3_stmt *statement)
+{
+    static int (*real)(sqlite3_stmt *);
+    static const char *(*text_of)(sqlite3_stmt *);
+    const char *slow = getenv("AZOTH_SHIM_SLOW");
+    if (!real) {
+        *(void **)&text_of = dlsym(RTLD_NEXT, "sqlite3_sql");
+        *(void **)&real = dlsym(RTLD_NEXT, "sqlite3_step");
+    }
+    const char *text = slow ? text_of(statement) : NULL;
+    if (text && strstr(text, slow)) {
+        struct timespec second = {.tv_sec = 1};
+        nanosleep(&second, NULL);
+    }
+    return real(statement);
 }
