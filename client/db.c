@@ -204,9 +204,10 @@ static void *helper_main(void *arg)
     pthread_mutex_lock(&l->helper_lock);
     while (!atomic_load(&l->stopping)) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        /* Not the wall clock: put back, it would have us sleep for as long. */
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += 5;
-        pthread_cond_timedwait(&l->helper_wake, &l->helper_lock, &until);
+        pthread_cond_clockwait(&l->helper_wake, &l->helper_lock, CLOCK_MONOTONIC, &until);
         pthread_mutex_unlock(&l->helper_lock);
         if (!atomic_load(&l->stopping))
             writer_help(l->writer);

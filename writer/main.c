@@ -49,9 +49,10 @@ static void *helper_main(void *arg)
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        /* Not the wall clock: put back, it would have us sleep for as long. */
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += READERS_INTERVAL_S;
-        pthread_cond_timedwait(&h->wake, &h->lock, &until);
+        pthread_cond_clockwait(&h->wake, &h->lock, CLOCK_MONOTONIC, &until);
         if (h->stopping)
             break;
         pthread_mutex_unlock(&h->lock);
