@@ -201,7 +201,7 @@ test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so 
 # The programs and tests with crash points.
 FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
 .PHONY: faults
-faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so $(BUILD)/tests/fault/fail_io.so
+faults: all $(addprefix $(BUILD)/tests/fault/,$(FAULT)) $(BUILD)/tests/fault/shim.so $(BUILD)/tests/fault/fail_io.so $(BUILD)/tests/fault/jump.so
 
 bench: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))

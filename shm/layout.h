@@ -18,7 +18,7 @@
 
 #define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
-#define SHM_LAYOUT_VERSION 2u
+#define SHM_LAYOUT_VERSION 3u
 
 #define SHM_PARTICIPANTS   256u
 #define SHM_SLOTS_MAX      1024u
@@ -325,6 +325,9 @@ struct gauges_shm {
  * Projection row: what the feed knows of one projection (or shard), kept after it went away.
  * Written by the feed alone (one process, see its lock); `used` is stored last with release.
  * Text fields are guarded by text_seq (odd while they change), as in a sequence lock.
+ * Times are running time (CLOCK_MONOTONIC, the same in all processes): the wall clock may jump.
+ *   at_head_ns   when it was last seen with nothing before it; 0: not since its cursor went back.
+ *                What it has not applied is younger.
  */
 #define SHM_PROJECTION_FIELDS(F1, FN)                                                              \
     F1(A32, used)                                                                                  \
@@ -336,12 +339,13 @@ struct gauges_shm {
     F1(A32, state)                                                                                 \
     F1(A32, reserved0)                                                                             \
     F1(A64, errors)                                                                                \
-    F1(A64, progress_wall_ns)                                                                      \
-    F1(A64, heard_wall_ns)                                                                         \
+    F1(A64, progress_ns)                                                                           \
+    F1(A64, heard_ns)                                                                              \
+    F1(A64, at_head_ns)                                                                            \
     F1(A64, instance)                                                                              \
     F1(A64, events_sent)                                                                           \
     F1(A64, bytes_sent)                                                                            \
-    FN(A64, projection_reserved, 5)                                                                \
+    FN(A64, projection_reserved, 4)                                                                \
     FN(char, name, 64)                                                                             \
     FN(char, error, 256)                                                                           \
     FN(char, endpoint, 128)

@@ -71,8 +71,9 @@ int projection_row_read(const struct gauges *g, uint32_t row, struct projection_
         .instance = gauge_get(&p->instance),
         .events_sent = gauge_get(&p->events_sent),
         .bytes_sent = gauge_get(&p->bytes_sent),
-        .progress_wall_ns = (int64_t)gauge_get(&p->progress_wall_ns),
-        .heard_wall_ns = (int64_t)gauge_get(&p->heard_wall_ns),
+        .progress_ns = gauge_get(&p->progress_ns),
+        .heard_ns = gauge_get(&p->heard_ns),
+        .at_head_ns = gauge_get(&p->at_head_ns),
     };
     memcpy(ret->name, p->name, sizeof ret->name);
     ret->name[sizeof ret->name - 1] = 0;

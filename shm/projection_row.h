@@ -23,7 +23,7 @@ struct projection_row {
     char name[64], error[256], endpoint[128];
     uint32_t shard, shards, state;
     uint64_t cursor, head_seen, errors, instance, events_sent, bytes_sent;
-    int64_t progress_wall_ns, heard_wall_ns;
+    uint64_t progress_ns, heard_ns, at_head_ns; /* of running time; 0: never */
 };
 
 /* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */

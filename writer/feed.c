@@ -339,7 +339,8 @@ static void confirm(struct subscription *s, uint64_t cursor)
     }
 }
 
-static void write_row(struct feed *f, struct subscription *s, const struct wire_pull *m)
+static void write_row(struct feed *f, struct subscription *s, const struct wire_pull *m,
+                      uint64_t now_ns)
 {
     if (!f->gauges)
         return;
@@ -348,13 +349,16 @@ static void write_row(struct feed *f, struct subscription *s, const struct wire_
     if (s->row < 0)
         return;
     struct projection_shm *p = &f->gauges->projection[s->row];
-    uint64_t now = (uint64_t)clock_wall_ns();
     if (gauge_get(&p->cursor) != m->applied || gauge_get(&p->instance) != m->instance)
-        gauge_set(&p->progress_wall_ns, now);
+        gauge_set(&p->progress_ns, now_ns);
+    if (m->applied >= f->head)
+        gauge_set(&p->at_head_ns, now_ns);
+    else if (m->applied < gauge_get(&p->cursor))
+        gauge_set(&p->at_head_ns, 0);
     gauge_set(&p->cursor, m->applied);
     gauge_set(&p->head_seen, f->head);
     gauge_set(&p->errors, m->errors);
-    gauge_set(&p->heard_wall_ns, now);
+    gauge_set(&p->heard_ns, now_ns);
     gauge_set(&p->instance, m->instance);
     atomic_store(&p->state, m->state);
     char error[256];
@@ -389,7 +393,7 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     if (m.state == PROJECTION_FAILED || m.state == PROJECTION_STOPPED)
         s->credit = 0;
     s->heard_ns = now_ns;
-    write_row(f, s, &m);
+    write_row(f, s, &m, now_ns);
 }
 
 /* ---- batches ---- */

@@ -39,6 +39,7 @@ struct lag {
     uint64_t head;
     int head_known; /* 0: no gauges are there, and the store did not answer */
     int feed_alive;
+    uint64_t now_ns;
     int64_t wall_ns;
     struct azoth_error store_err; /* code 0: times are known */
     struct cmd_number events_max, ms_max;
@@ -72,7 +73,7 @@ static void drop_old_splits(struct lag *g)
         for (uint32_t k = 0; k < g->rows && !old; k++) {
             const struct projection_row *b = &g->row[k].r;
             old = strcmp(a->name, b->name) == 0 && a->shards != b->shards &&
-                  b->heard_wall_ns > a->heard_wall_ns;
+                  b->heard_ns > a->heard_ns;
         }
         /* Decided against all rows: marked first, moved below. */
         g->row[i].seen = !old;
@@ -117,8 +118,8 @@ static int by_name(const void *a, const void *b)
 /* Not heard of: what its own file says is nearer to the truth than the last report. */
 static int silent(const struct lag *g, const struct lag_row *row)
 {
-    int64_t lapse_ns = (int64_t)(g->config.number[CONFIG_feed_lapse] * NS_PER_MS);
-    return g->feed_alive == 0 || g->wall_ns - row->r.heard_wall_ns > lapse_ns;
+    uint64_t lapse_ns = g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
+    return g->feed_alive == 0 || row->r.heard_ns + lapse_ns < g->now_ns;
 }
 
 static int on_cursor(void *arg, int n, const char *const *names, const struct query_value *values)
@@ -151,7 +152,7 @@ static void read_rows(struct lag *g)
     view_open(&v, g->dir);
     g->rows = 0;
     g->feed_alive = v.feed_alive;
-    g->wall_ns = clock_wall_ns();
+    g->now_ns = clock_mono_ns();
     for (uint32_t i = 0; v.gauges && i < SHM_PROJECTIONS; i++) {
         struct lag_row *row = &g->row[g->rows];
         memset(row, 0, sizeof *row);
@@ -208,11 +209,28 @@ static int ask_times(struct store *s, void *arg, struct azoth_error *err)
     return rc;
 }
 
-static double age(int64_t now_ns, int64_t then_ns)
+static double since(uint64_t now_ns, uint64_t then_ns)
 {
     if (then_ns == 0)
         return -1;
     return now_ns > then_ns ? (double)(now_ns - then_ns) / 1e9 : 0;
+}
+
+/*
+ * The age of the oldest event that is not applied. Its own time is the wall clock's, which may have
+ * jumped since: ahead, and it looks too old; back, and it lies in the future, which says nothing. But it
+ * is younger than the moment when the projection was last at the head.
+ */
+static double age(const struct lag *g, const struct lag_row *row, int64_t then_ns)
+{
+    double most = since(g->now_ns, row->r.at_head_ns);
+    double own = then_ns == 0                               ? -1
+                 : g->wall_ns >= then_ns                    ? (double)(g->wall_ns - then_ns) / 1e9
+                 : then_ns - g->wall_ns < (int64_t)NS_PER_S ? 0
+                                                            : -1;
+    if (own < 0 || (most >= 0 && most < own))
+        return most;
+    return own;
 }
 
 static const char *state_of(const struct lag *g, const struct lag_row *row)
@@ -244,16 +262,17 @@ static void look(struct lag *g)
             g->head_known = 1;
         }
     }
+    g->now_ns = clock_mono_ns();
     g->wall_ns = clock_wall_ns();
     for (uint32_t i = 0; i < g->rows; i++) {
         struct lag_row *row = &g->row[i];
         row->behind = g->head > row->r.cursor ? g->head - row->r.cursor : 0;
         row->seconds_behind = !g->head_known     ? -1
                               : row->behind == 0 ? 0
-                              : q                ? age(g->wall_ns, q->time_ns[i])
+                              : q                ? age(g, row, q->time_ns[i])
                                                  : -1;
-        row->since_progress = age(g->wall_ns, row->r.progress_wall_ns);
-        row->since_heard = age(g->wall_ns, row->r.heard_wall_ns);
+        row->since_progress = since(g->now_ns, row->r.progress_ns);
+        row->since_heard = since(g->now_ns, row->r.heard_ns);
         row->state = state_of(g, row);
     }
     free(q);
