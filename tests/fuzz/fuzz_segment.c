@@ -28,11 +28,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define OBJECT_MOST (4u << 20)
 #define STEPS_MOST  200
 
+/* More stripes than a slot has intents inline: those of a larger transaction lie in a block. */
 static const struct segment_plan plan = {.device = 1,
                                          .inode = 2,
                                          .incarnation = 1,
                                          .slots = 8,
-                                         .stripes = 64,
+                                         .stripes = 80,
                                          .blocks = 3,
                                          .mode = 0600};
 
