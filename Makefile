@@ -107,9 +107,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/liba
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
-$(BUILD)/tests/fault/test_powercut: $(BUILD)/tests/fault/powercut.o
+$(BUILD)/tests/fault/test_powercut: $(addprefix $(BUILD)/tests/fault/,powercut.o powercut_check.o powercut_record.o)
 $(BUILD)/tests/fault/%: $(BUILD)/tests/fault/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
-	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/%.so: tests/fault/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O1 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -shared -fPIC $< -ldl -o $@

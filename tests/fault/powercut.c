@@ -5,6 +5,7 @@
  *   C1  an operation that was durable before the cut is in every state made for that cut.
  *   C2  of the others any choice may be there; a write may be there in some of its sectors.
  *   C3  directory operations keep their order: if one is there, all before it are.
+ *   C4  a sync makes durable what was noted before it began: of what came while it ran, it says nothing.
  */
 #include "tests/fault/powercut.h"
 
@@ -24,7 +25,7 @@
 struct image { /* a file's bytes, by its inode */
     uint64_t ino;
     unsigned char *ptr;
-    size_t len, cap;
+    size_t len, cap; /* of the file; of what is in memory: what lies beyond is zeros */
 };
 struct entry { /* a name */
     char name[200], target[200];
@@ -63,23 +64,45 @@ static uint64_t parent(const struct cut_log *l, const struct cut_op *o)
     return 0;
 }
 
-static void find_durable(struct cut_log *l)
+/* Where the sync began that ended at `end`; 0: the log does not say, and it is worth nothing. */
+static size_t began(const struct cut_log *l, size_t end)
 {
+    for (size_t i = end; i-- > 0;)
+        if (l->op[i].r.kind == CUT_SYNC_BEGIN && l->op[i].r.token == l->op[end].r.token)
+            return i;
+    return 0;
+}
+
+/* The first end of a sync of the file, or of the directory that the entry lies in, that began after
+ * the operation: where it is durable (C4). */
+static size_t durable_from(const struct cut_log *l, size_t i, const size_t *begin)
+{
+    const struct cut_op *o = &l->op[i];
+    uint64_t dir = is_entry(o) ? parent(l, o) : 0;
+    for (size_t k = i + 1; k < l->ops; k++) {
+        const struct cut_record *s = &l->op[k].r;
+        if (s->kind == CUT_SYNC && begin[k] > i &&
+            ((s->ino == o->r.ino && o->r.ino) || (dir && s->ino == dir)))
+            return k + 1;
+        if (s->kind == CUT_SYNC_WRITE && o->r.kind == CUT_WRITE && s->token == o->r.token)
+            return k + 1;
+    }
+    return SIZE_MAX;
+}
+
+static int find_durable(struct cut_log *l)
+{
+    size_t *begin = calloc(l->ops + 1, sizeof *begin);
+    if (!begin)
+        return -1;
+    for (size_t i = 0; i < l->ops; i++)
+        begin[i] = l->op[i].r.kind == CUT_SYNC ? began(l, i) : 0;
     for (size_t i = 0; i < l->ops; i++) {
         struct cut_op *o = &l->op[i];
-        uint64_t dir = is_entry(o) ? parent(l, o) : 0;
-        o->durable = SIZE_MAX;
-        if (o->r.kind != CUT_WRITE && o->r.kind != CUT_SIZE && !is_entry(o))
-            continue;
-        for (size_t k = i + 1; k < l->ops && o->durable == SIZE_MAX; k++) {
-            const struct cut_record *s = &l->op[k].r;
-            if (s->kind == CUT_SYNC && ((s->ino == o->r.ino && o->r.ino) || (dir && s->ino == dir)))
-                o->durable = k + 1;
-            if (s->kind == CUT_SYNC_WRITE && o->r.kind == CUT_WRITE && s->ino == o->r.ino &&
-                s->at == o->r.at)
-                o->durable = k + 1;
-        }
+        int lasts = o->r.kind == CUT_WRITE || o->r.kind == CUT_SIZE || is_entry(o);
+        o->durable = lasts ? durable_from(l, i, begin) : SIZE_MAX;
     }
+    free(begin);
     size_t later = SIZE_MAX; /* C3 */
     for (size_t i = l->ops; i-- > 0;) {
         if (!is_entry(&l->op[i]))
@@ -88,6 +111,7 @@ static void find_durable(struct cut_log *l)
             later = l->op[i].durable;
         l->op[i].durable = later;
     }
+    return 0;
 }
 
 /* The file's creation: under its name, or under one that became it. */
@@ -148,8 +172,7 @@ int cut_log_read(struct cut_log *l, const char *path, const char *name, size_t i
             return fprintf(stderr, "%s: record %zu is damaged\n", path, l->ops), -1;
     }
     ignore_sync(l, name, ignore);
-    find_durable(l);
-    return 0;
+    return find_durable(l);
 }
 
 void cut_log_free(struct cut_log *l)
@@ -171,17 +194,27 @@ static struct image *image_of(struct disk *d, uint64_t ino)
     return &d->file[d->files++];
 }
 
+/* What was allocated and never written to takes no memory. */
 static void resize(struct image *f, size_t len)
 {
-    if (len > f->cap) {
-        f->cap = len * 2;
-        f->ptr = realloc(f->ptr, f->cap);
+    if (len < f->len && len < f->cap)
+        memset(f->ptr + len, 0, (f->len < f->cap ? f->len : f->cap) - len);
+    f->len = len;
+}
+
+static void put_bytes(struct image *f, size_t at, const unsigned char *p, size_t n)
+{
+    if (at + n > f->cap) {
+        size_t cap = (at + n) * 2;
+        f->ptr = realloc(f->ptr, cap);
         if (!f->ptr)
             abort();
+        memset(f->ptr + f->cap, 0, cap - f->cap);
+        f->cap = cap;
     }
-    if (len > f->len)
-        memset(f->ptr + f->len, 0, len - f->len);
-    f->len = len;
+    if (f->len < at + n)
+        f->len = at + n;
+    memcpy(f->ptr + at, p, n);
 }
 
 static void put(struct image *f, const struct cut_op *o, int torn, uint64_t *seed)
@@ -190,11 +223,8 @@ static void put(struct image *f, const struct cut_op *o, int torn, uint64_t *see
         size_t at = o->r.at + from, n = CUT_SECTOR - at % CUT_SECTOR;
         if (n > o->r.data - from)
             n = o->r.data - from;
-        if (!torn || random_next(seed) % 2) {
-            if (f->len < at + n)
-                resize(f, at + n);
-            memcpy(f->ptr + at, o->data + from, n);
-        }
+        if (!torn || random_next(seed) % 2)
+            put_bytes(f, at, o->data + from, n);
         from += n;
     }
 }
@@ -255,20 +285,12 @@ static int stays(const struct cut_op *o, enum cut_policy policy, int newest, uin
     }
 }
 
-/* What every program makes anew, and no program reads after a cut. */
-static int worthless(const char *name)
-{
-    size_t n = strlen(name);
-    return strcmp(name, "lock.mdb") == 0 || (n > 4 && strcmp(name + n - 4, "-shm") == 0) ||
-           (n > 5 && strcmp(name + n - 5, ".lock") == 0);
-}
-
 static int put_out(struct disk *d, const char *dir)
 {
     for (size_t i = 0; i < d->entries; i++) {
         const struct entry *e = &d->entry[i];
         char path[700];
-        if (worthless(e->name))
+        if (cut_worthless(e->name))
             continue;
         snprintf(path, sizeof path, "%s/%s", dir, e->name);
         if (!e->ino) {
@@ -278,7 +300,9 @@ static int put_out(struct disk *d, const char *dir)
         }
         const struct image *f = image_of(d, e->ino);
         int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (fd < 0 || write(fd, f->ptr ? f->ptr : (const void *)"", f->len) != (ssize_t)f->len)
+        size_t held = f->len < f->cap ? f->len : f->cap;
+        if (fd < 0 || write(fd, f->ptr ? f->ptr : (const void *)"", held) != (ssize_t)held ||
+            ftruncate(fd, (off_t)f->len))
             return perror(path), -1;
         close(fd);
     }

@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define CUT_MAGIC  0x54554341u
 #define CUT_IOV    1024
@@ -18,10 +19,11 @@
 enum cut_kind {
     CUT_CREATE,     /* ino, path */
     CUT_DIRECTORY,  /* ino, path: a directory was opened (to sync it) */
-    CUT_WRITE,      /* ino, at, data: is about to be written */
-    CUT_SYNC_WRITE, /* ino, at: the last write there is durable (O_DSYNC) */
+    CUT_WRITE,      /* ino, at, data: is about to be written; token: as its own sync (O_DSYNC) */
+    CUT_SYNC_WRITE, /* ino, token: that write is durable */
     CUT_SIZE,       /* ino, at: the new size */
-    CUT_SYNC,       /* ino: everything of it before is durable */
+    CUT_SYNC_BEGIN, /* ino, token: a sync begins */
+    CUT_SYNC,       /* ino, token: it is over, and what came before it began is durable */
     CUT_RENAME,     /* path to other */
     CUT_SYMLINK,    /* path, pointing to other */
     CUT_UNLINK,     /* path */
@@ -30,10 +32,18 @@ enum cut_kind {
 
 struct cut_record {
     uint32_t magic, kind;
-    uint64_t ino, at;
+    uint64_t ino, at, token;
     uint32_t path, other; /* lengths */
     uint64_t data;
 };
+
+/* What every program makes anew, and no program reads after a cut. */
+static inline int cut_worthless(const char *name)
+{
+    size_t n = strlen(name);
+    return strcmp(name, "lock.mdb") == 0 || (n > 4 && strcmp(name + n - 4, "-shm") == 0) ||
+           (n > 5 && strcmp(name + n - 5, ".lock") == 0);
+}
 
 /* A log in memory. */
 struct cut_op {

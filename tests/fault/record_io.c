@@ -4,10 +4,15 @@
  *   AZOTH_RECORD_DIR=DIR   whose files (absolute, resolved)
  *   AZOTH_RECORD_LOG=FILE  one log for all processes; each record is appended by one call
  *
- * A write is noted before it is done and a sync after it succeeded, so that what the log calls synced
- * was written, and what may lie on the disk is in the log (tests/fault/powercut.h has the format).
- * Memory maps are not seen: neither LMDB (no WRITEMAP) nor SQLite (no mmap_size) writes its data
- * through one; lock.mdb and -shm files are worth nothing after a power cut.
+ * A write is noted before it is done; a sync when it begins and again after it succeeded, since it
+ * promises nothing of what is written while it runs. So what the log calls synced was written, and what
+ * may lie on the disk is in the log (tests/fault/powercut.h has the format).
+ *
+ * What the log cannot say is refused: a program that does it to a file of the directory is told so and
+ * aborted, as a log with a hole proves nothing. That is another name for a file, a second descriptor, a
+ * mapping that is written through (but of lock.mdb and -shm files, which are worth nothing after a power
+ * cut), streams that are written to, and holes. New directories are not noted: they are there in every
+ * state.
  */
 #include "tests/fault/powercut.h"
 
@@ -16,9 +21,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -28,10 +36,11 @@
 
 static struct {
     uint64_t ino; /* 0: not of our directory */
-    int dsync, append;
+    int dsync, append, worthless;
 } file[FDS];
 
 int open64(const char *path, int flags, ...);
+int openat64(int dir, const char *path, int flags, ...);
 ssize_t pwrite64(int fd, const void *b, size_t n, off64_t at);
 int ftruncate64(int fd, off64_t size);
 
@@ -58,10 +67,25 @@ static const char *ours(const char *path)
     return path[n] ? path + n + 1 : "";
 }
 
-static void note(uint32_t kind, uint64_t ino, uint64_t at, const char *path, const char *other,
-                 const struct iovec *v, int n)
+static void __attribute__((noreturn)) refuse(const char *what, const char *name)
 {
-    struct cut_record r = {.magic = CUT_MAGIC, .kind = kind, .ino = ino, .at = at};
+    char text[300];
+    int n = snprintf(text, sizeof text, "record_io: %s of %.200s is not recorded\n", what, name);
+    syscall(SYS_write, 2, text, n);
+    abort();
+}
+
+/* Names a sync or a write, over all processes. */
+static uint64_t new_token(void)
+{
+    static _Atomic uint32_t last;
+    return (uint64_t)getpid() << 32 | (atomic_fetch_add(&last, 1) + 1);
+}
+
+static void note_as(uint64_t token, uint32_t kind, uint64_t ino, uint64_t at, const char *path,
+                    const char *other, const struct iovec *v, int n)
+{
+    struct cut_record r = {.magic = CUT_MAGIC, .kind = kind, .ino = ino, .at = at, .token = token};
     struct iovec all[CUT_IOV + 3];
     r.path = path ? (uint32_t)strlen(path) : 0;
     r.other = other ? (uint32_t)strlen(other) : 0;
@@ -79,25 +103,69 @@ static void note(uint32_t kind, uint64_t ino, uint64_t at, const char *path, con
     errno = saved;
 }
 
+static void note(uint32_t kind, uint64_t ino, uint64_t at, const char *path, const char *other,
+                 const struct iovec *v, int n)
+{
+    note_as(0, kind, ino, at, path, other, v, n);
+}
+
 static uint64_t ino_of(int fd)
 {
     return fd >= 0 && fd < FDS ? file[fd].ino : 0;
 }
 
-static int opened(const char *path, int flags, unsigned mode)
+static void must_not(int fd, const char *what)
 {
-    const char *name = ours(path);
-    int made = name && (flags & O_CREAT) && syscall(SYS_access, path, F_OK) != 0;
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
-    if (fd < 0 || fd >= FDS)
+    char name[32];
+    snprintf(name, sizeof name, "descriptor %d", fd);
+    if (ino_of(fd) && !file[fd].worthless)
+        refuse(what, name);
+}
+
+/* The path that a name stands for below a directory's descriptor. */
+static const char *at(int dir, const char *path, char out[PATH_MAX])
+{
+    char link[40];
+    if (path[0] == '/' || dir == AT_FDCWD)
+        return path;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    ssize_t n = syscall(SYS_readlink, link, out, PATH_MAX - 1);
+    n = n < 0 ? 0 : n;
+    snprintf(out + n, (size_t)(PATH_MAX - n), "/%s", path);
+    return out;
+}
+
+static int is_there(const char *path)
+{
+    struct stat st;
+    return syscall(SYS_newfstatat, AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Under the name that the file has, whatever it was opened by: links followed, "." and ".." gone. */
+static int opened(int dir, const char *path, int flags, unsigned mode)
+{
+    char buf[PATH_MAX], link[40], real[PATH_MAX];
+    const char *full = at(dir, path, buf), *name;
+    int made = (flags & O_CREAT) && syscall(SYS_access, full, F_OK) != 0;
+    int fd = (int)syscall(SYS_openat, dir, path, flags, mode);
+    struct stat st;
+    if (fd < 0)
+        return fd;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = syscall(SYS_readlink, link, real, sizeof real - 1);
+    real[n < 0 ? 0 : n] = 0;
+    name = ours(real);
+    if (fd >= FDS && name)
+        refuse("a descriptor beyond the table", name);
+    if (fd >= FDS)
         return fd;
     file[fd].ino = 0;
-    struct stat st;
     if (!name || fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
         return fd;
     file[fd].ino = st.st_ino;
     file[fd].dsync = (flags & O_DSYNC) != 0;
     file[fd].append = (flags & O_APPEND) != 0;
+    file[fd].worthless = cut_worthless(name);
     if (made)
         note(CUT_CREATE, st.st_ino, 0, name, NULL, NULL, 0);
     else if (S_ISDIR(st.st_mode))
@@ -119,13 +187,30 @@ static int opened(const char *path, int flags, unsigned mode)
 int open(const char *path, int flags, ...)
 {
     OPEN_MODE(flags, mode)
-    return opened(path, flags, mode);
+    return opened(AT_FDCWD, path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...)
 {
     OPEN_MODE(flags, mode)
-    return opened(path, flags, mode);
+    return opened(AT_FDCWD, path, flags, mode);
+}
+
+int openat(int dir, const char *path, int flags, ...)
+{
+    OPEN_MODE(flags, mode)
+    return opened(dir, path, flags, mode);
+}
+
+int openat64(int dir, const char *path, int flags, ...)
+{
+    OPEN_MODE(flags, mode)
+    return opened(dir, path, flags, mode);
+}
+
+int creat(const char *path, mode_t mode)
+{
+    return opened(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
 }
 
 int close(int fd)
@@ -135,11 +220,22 @@ int close(int fd)
     return (int)syscall(SYS_close, fd);
 }
 
-/* Of a descriptor with O_DSYNC the write is its own sync, of these bytes alone. */
-static void written(int fd, uint64_t at, ssize_t n)
+/* ---- writing ---- */
+
+/* Notes what is about to be written: what to call it if it is its own sync, as with O_DSYNC. */
+static uint64_t writes(int fd, uint64_t from, const struct iovec *v, int n)
 {
-    if (n > 0 && ino_of(fd) && file[fd].dsync)
-        note(CUT_SYNC_WRITE, file[fd].ino, at, NULL, NULL, NULL, 0);
+    if (!ino_of(fd))
+        return 0;
+    uint64_t token = file[fd].dsync ? new_token() : 0;
+    note_as(token, CUT_WRITE, file[fd].ino, from, NULL, NULL, v, n);
+    return token;
+}
+
+static void wrote(int fd, uint64_t token, uint64_t from, ssize_t n)
+{
+    if (n > 0 && token)
+        note_as(token, CUT_SYNC_WRITE, file[fd].ino, from, NULL, NULL, NULL, 0);
 }
 
 static uint64_t position(int fd)
@@ -150,33 +246,30 @@ static uint64_t position(int fd)
     return (uint64_t)syscall(SYS_lseek, fd, 0, SEEK_CUR);
 }
 
-static ssize_t write_at(int fd, const void *b, size_t n, off_t at)
+static ssize_t write_at(int fd, const void *b, size_t n, off_t from)
 {
     struct iovec v = {(void *)(uintptr_t)b, n};
-    if (ino_of(fd))
-        note(CUT_WRITE, file[fd].ino, (uint64_t)at, NULL, NULL, &v, 1);
-    ssize_t r = syscall(SYS_pwrite64, fd, b, n, at);
-    written(fd, (uint64_t)at, r);
+    uint64_t token = writes(fd, (uint64_t)from, &v, 1);
+    ssize_t r = syscall(SYS_pwrite64, fd, b, n, from);
+    wrote(fd, token, (uint64_t)from, r);
     return r;
 }
 
-ssize_t pwrite(int fd, const void *b, size_t n, off_t at)
+ssize_t pwrite(int fd, const void *b, size_t n, off_t from)
 {
-    return write_at(fd, b, n, at);
+    return write_at(fd, b, n, from);
 }
 
-ssize_t pwrite64(int fd, const void *b, size_t n, off64_t at)
+ssize_t pwrite64(int fd, const void *b, size_t n, off64_t from)
 {
-    return write_at(fd, b, n, at);
+    return write_at(fd, b, n, from);
 }
 
 ssize_t writev(int fd, const struct iovec *v, int n)
 {
-    uint64_t at = ino_of(fd) ? position(fd) : 0;
-    if (ino_of(fd))
-        note(CUT_WRITE, file[fd].ino, at, NULL, NULL, v, n);
+    uint64_t from = ino_of(fd) ? position(fd) : 0, token = writes(fd, from, v, n);
     ssize_t r = syscall(SYS_writev, fd, v, n);
-    written(fd, at, r);
+    wrote(fd, token, from, r);
     return r;
 }
 
@@ -188,12 +281,11 @@ ssize_t write(int fd, const void *b, size_t n)
     return writev(fd, &v, 1);
 }
 
-ssize_t pwritev(int fd, const struct iovec *v, int n, off_t at)
+ssize_t pwritev(int fd, const struct iovec *v, int n, off_t from)
 {
-    if (ino_of(fd))
-        note(CUT_WRITE, file[fd].ino, (uint64_t)at, NULL, NULL, v, n);
-    ssize_t r = syscall(SYS_pwritev, fd, v, n, at, 0);
-    written(fd, (uint64_t)at, r);
+    uint64_t token = writes(fd, (uint64_t)from, v, n);
+    ssize_t r = syscall(SYS_pwritev, fd, v, n, from, 0);
+    wrote(fd, token, (uint64_t)from, r);
     return r;
 }
 
@@ -214,42 +306,234 @@ int ftruncate64(int fd, off64_t size)
     return resized(fd, size);
 }
 
-static int synced(int fd, int r)
+/* Room beyond the end reads as zeros; without KEEP_SIZE the file grows to it. */
+static int allocated(int fd, int mode, off_t from, off_t n)
 {
-    if (r == 0 && ino_of(fd))
-        note(CUT_SYNC, file[fd].ino, 0, NULL, NULL, NULL, 0);
+    struct stat st;
+    if (ino_of(fd) && (mode & ~FALLOC_FL_KEEP_SIZE))
+        must_not(fd, "fallocate with a mode");
+    if (ino_of(fd) && !mode && fstat(fd, &st) == 0 && st.st_size < from + n)
+        note(CUT_SIZE, file[fd].ino, (uint64_t)(from + n), NULL, NULL, NULL, 0);
+    return (int)syscall(SYS_fallocate, fd, mode, from, n);
+}
+
+int fallocate(int fd, int mode, off_t from, off_t n)
+{
+    return allocated(fd, mode, from, n);
+}
+
+int fallocate64(int fd, int mode, off64_t from, off64_t n)
+{
+    return allocated(fd, mode, from, n);
+}
+
+int posix_fallocate(int fd, off_t from, off_t n)
+{
+    int saved = errno, r = allocated(fd, 0, from, n) ? errno : 0;
+    errno = saved;
+    return r;
+}
+
+int posix_fallocate64(int fd, off64_t from, off64_t n)
+{
+    return posix_fallocate(fd, from, n);
+}
+
+/* ---- syncing ---- */
+
+static int synced(int fd, long call)
+{
+    uint64_t token = ino_of(fd) ? new_token() : 0;
+    if (token)
+        note_as(token, CUT_SYNC_BEGIN, file[fd].ino, 0, NULL, NULL, NULL, 0);
+    int r = (int)syscall(call, fd);
+    if (token && r == 0)
+        note_as(token, CUT_SYNC, file[fd].ino, 0, NULL, NULL, NULL, 0);
     return r;
 }
 
 int fsync(int fd)
 {
-    return synced(fd, (int)syscall(SYS_fsync, fd));
+    return synced(fd, SYS_fsync);
 }
 
 int fdatasync(int fd)
 {
-    return synced(fd, (int)syscall(SYS_fdatasync, fd));
+    return synced(fd, SYS_fdatasync);
+}
+
+/* ---- names: noted before, since the disk may have it before we come back ---- */
+
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    char a[PATH_MAX], b[PATH_MAX];
+    const char *f = at(from_dir, from, a), *t = at(to_dir, to, b);
+    if (!ours(f) != !ours(t))
+        refuse("a rename out of the directory or into it", f);
+    if (ours(f) && flags)
+        refuse("a rename with flags", f);
+    if (ours(f) && is_there(f))
+        note(CUT_RENAME, 0, 0, ours(f), ours(t), NULL, 0);
+    return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+}
+
+int renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return renameat2(from_dir, from, to_dir, to, 0);
 }
 
 int rename(const char *from, const char *to)
 {
-    if (ours(from) && ours(to))
-        note(CUT_RENAME, 0, 0, ours(from), ours(to), NULL, 0);
-    return (int)syscall(SYS_rename, from, to);
+    return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int symlinkat(const char *target, int dir, const char *path)
+{
+    char a[PATH_MAX];
+    const char *p = at(dir, path, a);
+    if (ours(p) && !is_there(p))
+        note(CUT_SYMLINK, 0, 0, ours(p), target, NULL, 0);
+    return (int)syscall(SYS_symlinkat, target, dir, path);
 }
 
 int symlink(const char *target, const char *path)
 {
-    int r = (int)syscall(SYS_symlink, target, path);
-    if (r == 0 && ours(path))
-        note(CUT_SYMLINK, 0, 0, ours(path), target, NULL, 0);
-    return r;
+    return symlinkat(target, AT_FDCWD, path);
+}
+
+int unlinkat(int dir, const char *path, int flags)
+{
+    char a[PATH_MAX];
+    const char *p = at(dir, path, a);
+    if (ours(p) && (flags & AT_REMOVEDIR))
+        refuse("the end of a directory", p);
+    if (ours(p) && is_there(p))
+        note(CUT_UNLINK, 0, 0, ours(p), NULL, NULL, 0);
+    return (int)syscall(SYS_unlinkat, dir, path, flags);
 }
 
 int unlink(const char *path)
 {
-    int r = (int)syscall(SYS_unlink, path);
-    if (r == 0 && ours(path))
-        note(CUT_UNLINK, 0, 0, ours(path), NULL, NULL, 0);
-    return r;
+    return unlinkat(AT_FDCWD, path, 0);
+}
+
+/* ---- what the log cannot say ---- */
+
+static void must_not_name(int dir, const char *path, const char *what)
+{
+    char a[PATH_MAX];
+    const char *name = ours(at(dir, path, a));
+    if (name && *name && !cut_worthless(name))
+        refuse(what, name);
+}
+
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    must_not_name(from_dir, from, "a second name");
+    must_not_name(to_dir, to, "a second name");
+    return (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+}
+
+int link(const char *from, const char *to)
+{
+    return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+int remove(const char *path)
+{
+    must_not_name(AT_FDCWD, path, "remove()");
+    return unlink(path);
+}
+
+int truncate(const char *path, off_t size)
+{
+    must_not_name(AT_FDCWD, path, "truncate()");
+    return (int)syscall(SYS_truncate, path, size);
+}
+
+FILE *fopen(const char *path, const char *mode)
+{
+    static FILE *(*real)(const char *, const char *);
+    if (strpbrk(mode, "wa+"))
+        must_not_name(AT_FDCWD, path, "a stream");
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "fopen");
+    return real(path, mode);
+}
+
+void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t from)
+{
+    if ((protection & PROT_WRITE) && (flags & MAP_TYPE) != MAP_PRIVATE)
+        must_not(fd, "a mapping that is written to");
+    return (void *)syscall(SYS_mmap, where, n, protection, flags, fd, from);
+}
+
+void *mmap64(void *where, size_t n, int protection, int flags, int fd, off64_t from)
+{
+    return mmap(where, n, protection, flags, fd, from);
+}
+
+int dup(int fd)
+{
+    must_not(fd, "a second descriptor");
+    return (int)syscall(SYS_dup, fd);
+}
+
+int dup3(int fd, int to, int flags)
+{
+    must_not(fd, "a second descriptor");
+    if (ino_of(to))
+        file[to].ino = 0;
+    return (int)syscall(SYS_dup3, fd, to, flags);
+}
+
+int dup2(int fd, int to)
+{
+    must_not(fd, "a second descriptor");
+    if (ino_of(to))
+        file[to].ino = 0;
+    return (int)syscall(SYS_dup2, fd, to);
+}
+
+static int controlled(int fd, int what, long arg)
+{
+    if (what == F_DUPFD || what == F_DUPFD_CLOEXEC)
+        must_not(fd, "a second descriptor");
+    return (int)syscall(SYS_fcntl, fd, what, arg);
+}
+
+int fcntl(int fd, int what, ...)
+{
+    va_list ap;
+    va_start(ap, what);
+    long arg = va_arg(ap, long);
+    va_end(ap);
+    return controlled(fd, what, arg);
+}
+
+int fcntl64(int fd, int what, ...)
+{
+    va_list ap;
+    va_start(ap, what);
+    long arg = va_arg(ap, long);
+    va_end(ap);
+    return controlled(fd, what, arg);
+}
+
+ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags)
+{
+    must_not(out, "a copy by the kernel");
+    return syscall(SYS_copy_file_range, in, in_at, out, out_at, n, flags);
+}
+
+ssize_t sendfile(int out, int in, off_t *from, size_t n)
+{
+    must_not(out, "a copy by the kernel");
+    return syscall(SYS_sendfile, out, in, from, n);
+}
+
+ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t from, int flags)
+{
+    must_not(fd, "pwritev2()");
+    return syscall(SYS_pwritev2, fd, v, n, from, 0, flags);
 }
