@@ -150,13 +150,15 @@ const char *cut_record(const char *sync)
 static void keep_log(const char *mode)
 {
     char kept[400];
+    const char *states = getenv("AZOTH_CUT_STATES");
     snprintf(kept, sizeof kept, "%s.io.log", run.h.dir);
     if (rename(run.log, kept))
         perror(kept);
     else
-        print_message("the recording is kept: %s\nagain: AZOTH_TEST_SEED=%" PRIu64
-                      " test_powercut --log %s %s\n",
-                      kept, harness_seed(), kept, mode);
+        print_message("the recording is kept: %s\n"
+                      "again: AZOTH_TEST_SEED=%" PRIu64 "%s%s test_powercut --log %s %s\n",
+                      kept, harness_seed(), states ? " AZOTH_CUT_STATES=" : "",
+                      states ? states : "", kept, mode);
 }
 
 void cut_record_end(const char *mode, int keep)
