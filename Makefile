@@ -103,8 +103,9 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 $(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)
+$(BUILD)/tests/unit/test_participants: $(call obj,tests/system/harness.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
-	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
+	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/test_powercut: $(addprefix $(BUILD)/tests/fault/,powercut.o powercut_check.o powercut_record.o)
