@@ -58,6 +58,7 @@ struct writer {
     /* Seen and not yet decided, sorted by seq. */
     struct slot_taken pending[SHM_SLOTS_MAX];
     uint32_t pending_len;
+    _Atomic uint32_t undecided;   /* pending_len after the last step, for who waits beside steps */
     uint64_t closed;              /* pending with seq < closed may be applied (W3) */
     uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
     uint64_t stop_seq;            /* what was submitted from here on is the next writer's */
@@ -651,7 +652,7 @@ static void beat(struct writer *w, uint64_t now_ns)
     }
 }
 
-int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
+static int step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
 {
     if (w->failed)
         return error_set(err, AZOTH_ERR_IO, "an earlier step failed: this writer must end");
@@ -690,13 +691,21 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
     return (int)n;
 }
 
+int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
+{
+    int n = step(w, now_ns, err);
+    atomic_store_explicit(&w->undecided, w->pending_len, memory_order_relaxed);
+    return n;
+}
+
 void writer_wait(struct writer *w, uint64_t timeout_ns)
 {
     struct header_shm *h = w->segment->header;
     uint32_t seen = atomic_load(&h->writer_wake);
     atomic_store(&h->writer_sleeps, 1);
     int held = atomic_load(&h->paused) != 0;
-    if (!slot_queued(w->segment) && (w->pending_len == 0 || held))
+    if (!slot_queued(w->segment) &&
+        (atomic_load_explicit(&w->undecided, memory_order_relaxed) == 0 || held))
         shm_wait(&h->writer_wake, seen, timeout_ns);
     atomic_store(&h->writer_sleeps, 0);
 }
