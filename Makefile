@@ -20,7 +20,7 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla $(if $(filter clang%,$(CC)),,-Wno-format-truncation $(if $(SAN),-Wno-restrict))
 OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
-        $(if $(FAULTS),-DAZOTH_FAULTS)
+        $(if $(FAULTS),-DAZOTH_FAULTS) $(if $(filter thread,$(SAN)),-DSTORE_MAP_BYTES=4294967296ull)
 LINK := -pthread $(if $(SAN),-fsanitize=$(SAN))
 
 # Libraries by who needs them. The writer links neither nanomsg nor jansson.
@@ -176,6 +176,7 @@ help:
 	@echo 'make            build everything below $(BUILD)/'
 	@echo 'make run        the whole system for ten seconds on a new database, then an audit'
 	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
+	@echo 'make test-tsan  the threaded tests with the thread sanitizer'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
 	@echo 'make bench-table   the last results as the table of the README'
@@ -199,6 +200,15 @@ REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/
 test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+
+# Threads against each other: those of one process, and those of the programs that the tests start.
+TSAN := $(addprefix unit/,test_participants test_segment test_copies test_service test_sockets test_feed) \
+        $(addprefix system/,test_library test_follow test_worker test_bank)
+.PHONY: test-tsan tsan
+test-tsan:
+	@$(MAKE) --no-print-directory SAN=thread tsan
+tsan: all $(COMMANDS) $(addprefix $(BUILD)/tests/,$(TSAN))
+	AZOTH_BUILD=$(BUILD) tests/tsan $(addprefix $(BUILD)/tests/,$(TSAN))
 
 # The programs and tests with crash points.
 FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
