@@ -8,12 +8,10 @@
  * promises nothing of what is written while it runs. So what the log calls synced was written, and what
  * may lie on the disk is in the log (tests/fault/powercut.h has the format).
  *
- * What the log cannot say is refused: a program that does it to a file of the directory is told so and
- * aborted, as a log with a hole proves nothing. That is another name for a file, a second descriptor, a
- * mapping that is written through (but of lock.mdb and -shm files, which are worth nothing after a power
- * cut), streams that are written to, and holes. New directories are not noted: they are there in every
- * state.
+ * What the log cannot say is refused (record_refuse.c).
  */
+#include "tests/fault/record_io.h"
+
 #include "tests/fault/powercut.h"
 
 #include <dlfcn.h>
@@ -25,8 +23,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -58,7 +54,7 @@ static int log_fd(void)
 }
 
 /* The file's name below the directory, or NULL. */
-static const char *ours(const char *path)
+const char *record_name(const char *path)
 {
     const char *dir = getenv("AZOTH_RECORD_DIR");
     size_t n = dir ? strlen(dir) : 0;
@@ -67,7 +63,7 @@ static const char *ours(const char *path)
     return path[n] ? path + n + 1 : "";
 }
 
-static void __attribute__((noreturn)) refuse(const char *what, const char *name)
+void record_refuse(const char *what, const char *name)
 {
     char text[300];
     int n = snprintf(text, sizeof text, "record_io: %s of %.200s is not recorded\n", what, name);
@@ -114,16 +110,16 @@ static uint64_t ino_of(int fd)
     return fd >= 0 && fd < FDS ? file[fd].ino : 0;
 }
 
-static void must_not(int fd, const char *what)
+void record_must_not(int fd, const char *what)
 {
     char name[32];
     snprintf(name, sizeof name, "descriptor %d", fd);
     if (ino_of(fd) && !file[fd].worthless)
-        refuse(what, name);
+        record_refuse(what, name);
 }
 
 /* The path that a name stands for below a directory's descriptor. */
-static const char *at(int dir, const char *path, char out[PATH_MAX])
+const char *record_path(int dir, const char *path, char out[PATH_MAX])
 {
     char link[40];
     if (path[0] == '/' || dir == AT_FDCWD)
@@ -145,7 +141,7 @@ static int is_there(const char *path)
 static int opened(int dir, const char *path, int flags, unsigned mode)
 {
     char buf[PATH_MAX], link[40], real[PATH_MAX];
-    const char *full = at(dir, path, buf), *name;
+    const char *full = record_path(dir, path, buf), *name;
     int made = (flags & O_CREAT) && syscall(SYS_access, full, F_OK) != 0;
     int fd = (int)syscall(SYS_openat, dir, path, flags, mode);
     struct stat st;
@@ -154,9 +150,9 @@ static int opened(int dir, const char *path, int flags, unsigned mode)
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = syscall(SYS_readlink, link, real, sizeof real - 1);
     real[n < 0 ? 0 : n] = 0;
-    name = ours(real);
+    name = record_name(real);
     if (fd >= FDS && name)
-        refuse("a descriptor beyond the table", name);
+        record_refuse("a descriptor beyond the table", name);
     if (fd >= FDS)
         return fd;
     file[fd].ino = 0;
@@ -218,6 +214,12 @@ int close(int fd)
     if (fd >= 0 && fd < FDS)
         file[fd].ino = 0;
     return (int)syscall(SYS_close, fd);
+}
+
+void record_forget(int fd)
+{
+    if (ino_of(fd))
+        file[fd].ino = 0;
 }
 
 /* ---- writing ---- */
@@ -311,7 +313,7 @@ static int allocated(int fd, int mode, off_t from, off_t n)
 {
     struct stat st;
     if (ino_of(fd) && (mode & ~FALLOC_FL_KEEP_SIZE))
-        must_not(fd, "fallocate with a mode");
+        record_must_not(fd, "fallocate with a mode");
     if (ino_of(fd) && !mode && fstat(fd, &st) == 0 && st.st_size < from + n)
         note(CUT_SIZE, file[fd].ino, (uint64_t)(from + n), NULL, NULL, NULL, 0);
     return (int)syscall(SYS_fallocate, fd, mode, from, n);
@@ -367,13 +369,13 @@ int fdatasync(int fd)
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
     char a[PATH_MAX], b[PATH_MAX];
-    const char *f = at(from_dir, from, a), *t = at(to_dir, to, b);
-    if (!ours(f) != !ours(t))
-        refuse("a rename out of the directory or into it", f);
-    if (ours(f) && flags)
-        refuse("a rename with flags", f);
-    if (ours(f) && is_there(f))
-        note(CUT_RENAME, 0, 0, ours(f), ours(t), NULL, 0);
+    const char *f = record_path(from_dir, from, a), *t = record_path(to_dir, to, b);
+    if (!record_name(f) != !record_name(t))
+        record_refuse("a rename out of the directory or into it", f);
+    if (record_name(f) && flags)
+        record_refuse("a rename with flags", f);
+    if (record_name(f) && is_there(f))
+        note(CUT_RENAME, 0, 0, record_name(f), record_name(t), NULL, 0);
     return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 }
 
@@ -390,9 +392,9 @@ int rename(const char *from, const char *to)
 int symlinkat(const char *target, int dir, const char *path)
 {
     char a[PATH_MAX];
-    const char *p = at(dir, path, a);
-    if (ours(p) && !is_there(p))
-        note(CUT_SYMLINK, 0, 0, ours(p), target, NULL, 0);
+    const char *p = record_path(dir, path, a);
+    if (record_name(p) && !is_there(p))
+        note(CUT_SYMLINK, 0, 0, record_name(p), target, NULL, 0);
     return (int)syscall(SYS_symlinkat, target, dir, path);
 }
 
@@ -404,136 +406,15 @@ int symlink(const char *target, const char *path)
 int unlinkat(int dir, const char *path, int flags)
 {
     char a[PATH_MAX];
-    const char *p = at(dir, path, a);
-    if (ours(p) && (flags & AT_REMOVEDIR))
-        refuse("the end of a directory", p);
-    if (ours(p) && is_there(p))
-        note(CUT_UNLINK, 0, 0, ours(p), NULL, NULL, 0);
+    const char *p = record_path(dir, path, a);
+    if (record_name(p) && (flags & AT_REMOVEDIR))
+        record_refuse("the end of a directory", p);
+    if (record_name(p) && is_there(p))
+        note(CUT_UNLINK, 0, 0, record_name(p), NULL, NULL, 0);
     return (int)syscall(SYS_unlinkat, dir, path, flags);
 }
 
 int unlink(const char *path)
 {
     return unlinkat(AT_FDCWD, path, 0);
-}
-
-/* ---- what the log cannot say ---- */
-
-static void must_not_name(int dir, const char *path, const char *what)
-{
-    char a[PATH_MAX];
-    const char *name = ours(at(dir, path, a));
-    if (name && *name && !cut_worthless(name))
-        refuse(what, name);
-}
-
-int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
-{
-    must_not_name(from_dir, from, "a second name");
-    must_not_name(to_dir, to, "a second name");
-    return (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
-}
-
-int link(const char *from, const char *to)
-{
-    return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
-}
-
-int remove(const char *path)
-{
-    must_not_name(AT_FDCWD, path, "remove()");
-    return unlink(path);
-}
-
-int truncate(const char *path, off_t size)
-{
-    must_not_name(AT_FDCWD, path, "truncate()");
-    return (int)syscall(SYS_truncate, path, size);
-}
-
-FILE *fopen(const char *path, const char *mode)
-{
-    static FILE *(*real)(const char *, const char *);
-    if (strpbrk(mode, "wa+"))
-        must_not_name(AT_FDCWD, path, "a stream");
-    if (!real)
-        *(void **)&real = dlsym(RTLD_NEXT, "fopen");
-    return real(path, mode);
-}
-
-void *mmap(void *where, size_t n, int protection, int flags, int fd, off_t from)
-{
-    if ((protection & PROT_WRITE) && (flags & MAP_TYPE) != MAP_PRIVATE)
-        must_not(fd, "a mapping that is written to");
-    return (void *)syscall(SYS_mmap, where, n, protection, flags, fd, from);
-}
-
-void *mmap64(void *where, size_t n, int protection, int flags, int fd, off64_t from)
-{
-    return mmap(where, n, protection, flags, fd, from);
-}
-
-int dup(int fd)
-{
-    must_not(fd, "a second descriptor");
-    return (int)syscall(SYS_dup, fd);
-}
-
-int dup3(int fd, int to, int flags)
-{
-    must_not(fd, "a second descriptor");
-    if (ino_of(to))
-        file[to].ino = 0;
-    return (int)syscall(SYS_dup3, fd, to, flags);
-}
-
-int dup2(int fd, int to)
-{
-    must_not(fd, "a second descriptor");
-    if (ino_of(to))
-        file[to].ino = 0;
-    return (int)syscall(SYS_dup2, fd, to);
-}
-
-static int controlled(int fd, int what, long arg)
-{
-    if (what == F_DUPFD || what == F_DUPFD_CLOEXEC)
-        must_not(fd, "a second descriptor");
-    return (int)syscall(SYS_fcntl, fd, what, arg);
-}
-
-int fcntl(int fd, int what, ...)
-{
-    va_list ap;
-    va_start(ap, what);
-    long arg = va_arg(ap, long);
-    va_end(ap);
-    return controlled(fd, what, arg);
-}
-
-int fcntl64(int fd, int what, ...)
-{
-    va_list ap;
-    va_start(ap, what);
-    long arg = va_arg(ap, long);
-    va_end(ap);
-    return controlled(fd, what, arg);
-}
-
-ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags)
-{
-    must_not(out, "a copy by the kernel");
-    return syscall(SYS_copy_file_range, in, in_at, out, out_at, n, flags);
-}
-
-ssize_t sendfile(int out, int in, off_t *from, size_t n)
-{
-    must_not(out, "a copy by the kernel");
-    return syscall(SYS_sendfile, out, in, from, n);
-}
-
-ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t from, int flags)
-{
-    must_not(fd, "pwritev2()");
-    return syscall(SYS_pwritev2, fd, v, n, from, 0, flags);
 }
