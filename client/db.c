@@ -286,6 +286,10 @@ static int local_fill(struct local *l, const struct azoth_options *opt, struct a
         rc = embed(l, opt, err);
     if (!rc)
         rc = store_open(l->dir, 0, &l->store, err);
+    if (!rc && store_unlocked(l->store) && writer_place_held(l->dir))
+        rc = error_set(err, AZOTH_ERR_PERMISSION,
+                       "%s: mounted for reading only here, and a writer changes it elsewhere",
+                       l->dir);
     if (rc || (opt->flags & AZOTH_READ_ONLY))
         return rc;
     uint64_t deadline = clock_mono_ns() + l->attach_wait_ms * NS_PER_MS;

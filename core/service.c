@@ -100,6 +100,7 @@ int service_exit_code(int azoth_code)
     case AZOTH_ERR_PROJECTION:
     case AZOTH_ERR_DIVERGED:
     case AZOTH_ERR_GAP:
+    case AZOTH_ERR_PERMISSION: /* a mode, an owner, a disk that is mounted for reading only */
         return SERVICE_EXIT_NEVER_RESTART;
     case AZOTH_ERR_NO_DATABASE: /* its writer, started beside us, may be about to make it */
     case AZOTH_ERR_NO_WRITER:

@@ -323,6 +323,11 @@ const struct store_identity *store_identity(const struct store *s)
     return &s->identity;
 }
 
+int store_unlocked(const struct store *s)
+{
+    return s->lmdb.read_only;
+}
+
 struct store_lmdb *store_lmdb(struct store *s)
 {
     return &s->lmdb;

@@ -47,6 +47,9 @@ enum store_open_flags {
 int store_open(const char *dir, unsigned flags, struct store **ret, struct azoth_error *err);
 void store_close(struct store *s); /* the last close closes the environment; NULL is accepted */
 const struct store_identity *store_identity(const struct store *s);
+/* 1 when the directory is on a file system that is mounted for reading only: LMDB's lock file could not
+ * be opened, and a writer that reaches the files by another way does not know of our snapshots. */
+int store_unlocked(const struct store *s);
 
 /* A snapshot sees one commit. Reader slots are kept and renewed: begin and end are cheap.
  * snapshot_begin: IO, FULL (no reader slot), CORRUPT. */

@@ -26,6 +26,7 @@
 
 static struct harness h;
 static char disk[270], dir[290];
+static int mounted;
 
 static void put_file(const char *path, const char *text)
 {
@@ -51,6 +52,7 @@ static int begin(const char *size)
     own_namespace = 1;
     if (mount("none", disk, "tmpfs", 0, size))
         return 0;
+    mounted = 1;
     assert_int_equal(mkdir(dir, 0770), 0);
     snprintf(path, sizeof path, "%s/azoth.conf", dir);
     put_file(path, "[writer]\nreserve = 4M\n[segment]\nslots = 64\nblocks = 256\n");
@@ -66,10 +68,19 @@ static void end(void)
     if (segment_name_of(dir, &name, NULL) == 0)
         segment_unlink(&name);
     umount2(disk, MNT_DETACH);
+    mounted = 0;
     harness_end(&h);
 }
 
-/* A test that failed leaves the mount: it goes with the process's namespace. */
+/* Of a test that failed. */
+static int teardown(void **state)
+{
+    (void)state;
+    if (mounted)
+        end();
+    return 0;
+}
+
 #define SKIP_WITHOUT_MOUNT(size)                                                                   \
     do {                                                                                           \
         if (!begin(size)) {                                                                        \
@@ -286,11 +297,11 @@ static void a_disk_without_room_for_the_reserve_gets_no_database(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(
-            a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it_again),
-        cmocka_unit_test(a_full_disk_is_told_as_freed_though_nobody_writes),
-        cmocka_unit_test(what_was_submitted_when_the_disk_ran_full_is_committed),
-        cmocka_unit_test(a_disk_without_room_for_the_reserve_gets_no_database),
+        cmocka_unit_test_teardown(
+            a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it_again, teardown),
+        cmocka_unit_test_teardown(a_full_disk_is_told_as_freed_though_nobody_writes, teardown),
+        cmocka_unit_test_teardown(what_was_submitted_when_the_disk_ran_full_is_committed, teardown),
+        cmocka_unit_test_teardown(a_disk_without_room_for_the_reserve_gets_no_database, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -206,7 +206,7 @@ static void exit_codes_tell_never_from_try_again(void **state)
 {
     (void)state;
     static const int never[] = {AZOTH_ERR_CONFIG, AZOTH_ERR_USAGE, AZOTH_ERR_LAYOUT,
-                                AZOTH_ERR_FORMAT};
+                                AZOTH_ERR_FORMAT, AZOTH_ERR_PERMISSION};
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         assert_int_equal(service_exit_code(never[i]), SERVICE_EXIT_NEVER_RESTART);
     static const int later[] = {AZOTH_ERR_NO_WRITER, AZOTH_ERR_RETIRED};
