@@ -109,6 +109,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/liba
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/test_powercut: $(addprefix $(BUILD)/tests/fault/,powercut.o powercut_check.o powercut_record.o)
+$(BUILD)/tests/fault/test_crash: $(call obj,tests/fault/crash_client.c tests/fault/crash_check.c)
 $(BUILD)/tests/fault/%: $(BUILD)/tests/fault/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/record_io.so: tests/fault/record_refuse.c tests/fault/powercut.h tests/fault/record_io.h

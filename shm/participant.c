@@ -298,7 +298,7 @@ static int place_held(const char *dir, off_t place)
         /* Mounted for reading only here, and perhaps not elsewhere: asking needs no right to write. */
         char path[4200];
         snprintf(path, sizeof path, "%s/participants.lock", dir);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        fd = open(path, O_RDONLY | O_CLOEXEC, 0);
     }
     if (fd < 0)
         return 0;

@@ -21,6 +21,7 @@
 #include "core/crash.h"
 #include "core/error.h"
 #include "shm/segment.h"
+#include "tests/fault/crash.h"
 #include "tests/system/harness.h"
 
 #include <fcntl.h>
@@ -38,8 +39,7 @@
 
 #include <cmocka.h>
 
-#define IN_FLIGHT 6
-#define PATIENCE  (40 * NS_PER_S)
+#define PATIENCE (40 * NS_PER_S)
 
 static const char *const point_name[] = {
 #define X(name) #name,
@@ -155,127 +155,6 @@ static const struct row {
     {CRASH_projector_committed, PROJECTOR, LOAD, 12},
     {CRASH_projector_reports, PROJECTOR, LOAD, 12},
 };
-
-/* ---- the client ---- */
-
-struct client {
-    struct azoth *db;
-    const char *name;
-    int journal, lonely;
-    unsigned n;
-};
-
-struct attempt {
-    struct client *client;
-    char token[48];
-};
-
-static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
-                 const struct azoth_error *err, void *arg)
-{
-    struct attempt *a = arg;
-    char line[80];
-    (void)err;
-    /* The batch record must have answered, not the request id: nobody sent this twice. */
-    if (code == 0 && info->duplicate)
-        code = AZOTH_ERR_DUPLICATE;
-    int len = snprintf(line, sizeof line, "%s %d\n", a->token, code);
-    if (write(a->client->journal, line, (size_t)len) != len)
-        abort();
-    azoth_txn_free(t);
-    free(a);
-}
-
-/* Transactions of all kinds: small, large, with many keys, refused by a worker, refused by the writer, of
- * short patience. Each that commits adds 1 to a key below n/ and logs one event. */
-static void submit_one(struct client *c)
-{
-    static char large[100000];
-    struct attempt *a = malloc(sizeof *a);
-    struct azoth_txn *t = azoth_txn_new(c->db);
-    char key[64];
-    unsigned i = c->n++;
-    if (!a || !t)
-        abort();
-    a->client = c;
-    snprintf(a->token, sizeof a->token, "%s-%d-%u", c->name, (int)getpid(), i);
-    snprintf(key, sizeof key, "n/%s/%u", c->lonely || i % 4 ? c->name : "all", i % 8);
-    azoth_add_i64(t, azoth_str(key), 1);
-    azoth_event_bytes(t, "added", azoth_str(a->token));
-    switch (i % 8) {
-    case 1:
-        snprintf(key, sizeof key, "large/%s", c->name);
-        azoth_set_bytes(t, azoth_str(key), (struct azoth_bytes){large, sizeof large});
-        break;
-    case 2:
-        for (unsigned k = 0; k < 100; k++) {
-            snprintf(key, sizeof key, "many/%s/%u", c->name, k);
-            azoth_read(t, azoth_str(key));
-        }
-        break;
-    case 3:
-        azoth_require_exists(t, AZOTH_STR("never"));
-        break;
-    case 4:
-        azoth_add_i64(t, AZOTH_STR("greatest"), 1);
-        break;
-    case 5:
-        azoth_txn_set_deadline(t, 1);
-        break;
-    default:
-        azoth_read(t, AZOTH_STR("greatest"));
-        break;
-    }
-    struct azoth_error err;
-    if (azoth_submit(t, note, a, &err)) {
-        fprintf(stderr, "%s\n", err.message);
-        abort();
-    }
-}
-
-static int load_main(const char *dir, const char *name)
-{
-    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
-    struct azoth_error err;
-    char journal[300], enough[300];
-    snprintf(journal, sizeof journal, "%s/journal-%s", dir, name);
-    snprintf(enough, sizeof enough, "%s/enough", dir);
-    struct client c = {.name = name, .lonely = strcmp(name, "prey") == 0};
-    c.journal = open(journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    while (access(enough, F_OK) != 0) {
-        if (c.journal < 0 || azoth_open(dir, &o, &c.db, &err)) {
-            fprintf(stderr, "%s\n", err.message);
-            return 1;
-        }
-        for (int i = 0; i < 24; i++) {
-            submit_one(&c);
-            while (azoth_in_flight(c.db) >= IN_FLIGHT)
-                azoth_poll(c.db, 100);
-        }
-        while (azoth_in_flight(c.db))
-            azoth_poll(c.db, 100);
-        azoth_close(c.db);
-    }
-    return 0;
-}
-
-/* Pauses, and resumes or lets the pause run out: a transaction that waits for its end tells. */
-static int pause_main(const char *dir)
-{
-    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000, .wait_paused = 1};
-    struct azoth *db;
-    struct azoth_error err;
-    if (azoth_open(dir, &o, &db, &err))
-        return 1;
-    for (unsigned i = 0;; i++) {
-        if (azoth_pause(db, 200, &err) == 0 && i % 2)
-            azoth_resume(db, &err);
-        struct azoth_txn *t = azoth_txn_new(db);
-        azoth_set_i64(t, AZOTH_STR("paused"), i);
-        azoth_commit(t, NULL, &err);
-        azoth_txn_free(t);
-    }
-}
 
 /* ---- the system ---- */
 
@@ -492,131 +371,26 @@ static void preload_full_disk(void)
 
 /* ---- what must hold then ---- */
 
-struct tokens {
-    char (*token)[48];
-    size_t len;
-};
-
-static int by_token(const void *a, const void *b)
-{
-    return strcmp(a, b);
-}
-
-/* The log: ids without a gap (K2); *ret_rows is what the projection must hold (K3). */
-static void read_log(struct azoth *db, struct tokens *ret, char **ret_rows)
-{
-    struct azoth_events *it;
-    struct azoth_event ev;
-    struct azoth_error err;
-    uint64_t id = 0;
-    int rc;
-    size_t cap = 0, rows_len = 0;
-    *ret = (struct tokens){0};
-    *ret_rows = NULL;
-    assert_int_equal(azoth_events(db, 1, 0, NULL, &it, &err), 0);
-    while ((rc = azoth_events_next(it, &ev, &err)) == 1) {
-        if (ret->len == cap) {
-            cap = cap ? 2 * cap : 1024;
-            ret->token = realloc(ret->token, cap * sizeof *ret->token);
-            *ret_rows = realloc(*ret_rows, cap * 72);
-            assert_true(ret->token && *ret_rows);
-        }
-        char *token = ret->token[ret->len++];
-        assert_true(ev.payload.len < 48);
-        memcpy(token, ev.payload.ptr, ev.payload.len);
-        token[ev.payload.len] = 0;
-        rows_len += (size_t)sprintf(*ret_rows + rows_len, "%" PRIu64 "|%s\n", ev.id, token);
-        assert_true(ev.id == ++id);
-    }
-    if (rc)
-        fail_msg("%s: event %" PRIu64 ": %s", what, id + 1, err.message);
-    azoth_events_free(it);
-    assert_true(ret->len > 0);
-    qsort(ret->token, ret->len, sizeof *ret->token, by_token);
-    for (size_t i = 1; i < ret->len; i++)
-        if (strcmp(ret->token[i - 1], ret->token[i]) == 0)
-            fail_msg("%s: %s was applied twice", what, ret->token[i]);
-}
-
-static void check_journal(const char *name, const struct tokens *t)
-{
-    char path[300], token[48];
-    int rc;
-    snprintf(path, sizeof path, "%s/journal-%s", h.dir, name);
-    FILE *f = fopen(path, "r");
-    if (!f)
-        return;
-    while (fscanf(f, "%47s %d", token, &rc) == 2) {
-        int there = bsearch(token, t->token, t->len, sizeof *t->token, by_token) != NULL;
-        if (rc == 0 ? !there : rc != AZOTH_ERR_OUTCOME_UNKNOWN && there)
-            fail_msg("%s: %s was answered %s and is%s in the log", what, token, azoth_code_name(rc),
-                     there ? "" : " not");
-    }
-    fclose(f);
-}
-
-static void check_state(struct azoth *db, size_t events)
-{
-    struct azoth_scan *s;
-    struct azoth_bytes key;
-    struct azoth_entry e;
-    struct azoth_error err;
-    int64_t n, sum = 0;
-    int rc;
-    assert_int_equal(
-        azoth_scan(db, AZOTH_STR("n/"), (struct azoth_bytes){0}, (struct azoth_bytes){0}, &s, &err),
-        0);
-    while ((rc = azoth_scan_next(s, &key, &e, &err)) == 1) {
-        assert_int_equal(azoth_value_i64(e.value, &n), 0);
-        sum += n;
-    }
-    azoth_scan_free(s);
-    assert_int_equal(rc, 0);
-    if ((uint64_t)sum != events)
-        fail_msg("%s: the state says %" PRId64 " additions, the log %zu", what, sum, events);
-}
-
-static void check_projection(const char *want)
-{
-    static char out[8 << 20];
-    char db[400];
-    snprintf(db, sizeof db, "%s/projections/counts.db", h.dir);
-    char *const argv[] = {"sqlite3", "-readonly", db, "SELECT id, n FROM seen ORDER BY id", NULL};
-    assert_int_equal(harness_run(out, sizeof out, argv), 0);
-    if (strcmp(out, want) != 0)
-        fail_msg("%s: the projection is not a replay of the log", what);
-}
-
 static void check_all(void)
 {
-    struct tokens t;
-    char *rows_wanted;
-    struct azoth_error err;
     struct segment_name name;
     struct azoth *db = harness_attach(&h, 20000);
     assert_non_null(db);
     if (!harness_segment_clean(&h, 3000))
         fail_msg("%s: the segment is not clean", what);
-    read_log(db, &t, &rows_wanted);
-    check_journal("client0", &t);
-    check_journal("client1", &t);
-    check_journal("prey", &t);
-    check_state(db, t.len);
-    if (azoth_wait_projected(db, "counts", t.len, 20000, &err))
-        fail_msg("%s: %s", what, err.message);
+    char *rows_wanted = crash_check(&h, db, what);
     azoth_close(db);
     struct process *const all[] = {projector, feed, writer};
     for (int i = 0; i < 3; i++)
         if (harness_stop(&h, all[i]) != 0)
             fail_msg("%s: %s ended with status %d", what, all[i]->name, all[i]->status);
-    check_projection(rows_wanted);
+    crash_check_projection(&h, rows_wanted, what);
+    free(rows_wanted);
     char object[100];
     assert_int_equal(segment_name_of(h.dir, &name, NULL), 0);
     snprintf(object, sizeof object, "/dev/shm%s", name.segment);
     if (access(object, F_OK) == 0)
         fail_msg("%s: the segment is left over", what);
-    free(rows_wanted);
-    free(t.token);
 }
 
 /* Everybody goes on: answers come, and nobody but the victim has ended. */
@@ -795,9 +569,9 @@ int main(int argc, char **argv)
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     self[len < 0 ? 0 : len] = 0;
     if (argc == 4 && strcmp(argv[1], "--load") == 0)
-        return load_main(argv[2], argv[3]);
+        return crash_load(argv[2], argv[3]);
     if (argc == 3 && strcmp(argv[1], "--pause") == 0)
-        return pause_main(argv[2]);
+        return crash_pause(argv[2]);
     only = argc == 2 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing),

@@ -1,0 +1,18 @@
+/* crash.h - the parts of test_crash: its clients, and what must hold after a death. */
+#ifndef TESTS_FAULT_CRASH_H
+#define TESTS_FAULT_CRASH_H
+
+#include "tests/system/harness.h"
+
+/* A client: transactions of all kinds until DIR/enough is there. Each answer is a line of
+ * DIR/journal-NAME. The one called "prey" shares no key with the others. Exit status. */
+int crash_load(const char *dir, const char *name);
+/* Pauses, and resumes or lets the pause run out, without end. Exit status. */
+int crash_pause(const char *dir);
+
+/* Fails the test, naming `what`, unless the log is whole, agrees with the journals of client0, client1
+ * and prey, and with the state; waits for the projection. The rows that it must have: the caller's. */
+char *crash_check(const struct harness *h, struct azoth *db, const char *what);
+void crash_check_projection(const struct harness *h, const char *want, const char *what);
+
+#endif

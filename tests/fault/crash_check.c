@@ -1,0 +1,126 @@
+/* crash_check.c - what must hold after a death: the log, the state and the projection against what the
+ * clients noted. K1 to K3 of test_crash.c. */
+#include "tests/fault/crash.h"
+
+#include "core/error.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct tokens {
+    char (*token)[48];
+    size_t len;
+};
+
+static int by_token(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The log: ids without a gap (K2); *ret_rows is what the projection must hold (K3). */
+static void read_log(struct azoth *db, const char *what, struct tokens *ret, char **ret_rows)
+{
+    struct azoth_events *it;
+    struct azoth_event ev;
+    struct azoth_error err;
+    uint64_t id = 0;
+    int rc;
+    size_t cap = 0, rows_len = 0;
+    *ret = (struct tokens){0};
+    *ret_rows = NULL;
+    assert_int_equal(azoth_events(db, 1, 0, NULL, &it, &err), 0);
+    while ((rc = azoth_events_next(it, &ev, &err)) == 1) {
+        if (ret->len == cap) {
+            cap = cap ? 2 * cap : 1024;
+            ret->token = realloc(ret->token, cap * sizeof *ret->token);
+            *ret_rows = realloc(*ret_rows, cap * 72);
+            assert_true(ret->token && *ret_rows);
+        }
+        char *token = ret->token[ret->len++];
+        assert_true(ev.payload.len < 48);
+        memcpy(token, ev.payload.ptr, ev.payload.len);
+        token[ev.payload.len] = 0;
+        rows_len += (size_t)sprintf(*ret_rows + rows_len, "%" PRIu64 "|%s\n", ev.id, token);
+        assert_true(ev.id == ++id);
+    }
+    if (rc)
+        fail_msg("%s: event %" PRIu64 ": %s", what, id + 1, err.message);
+    azoth_events_free(it);
+    assert_true(ret->len > 0);
+    qsort(ret->token, ret->len, sizeof *ret->token, by_token);
+    for (size_t i = 1; i < ret->len; i++)
+        if (strcmp(ret->token[i - 1], ret->token[i]) == 0)
+            fail_msg("%s: %s was applied twice", what, ret->token[i]);
+}
+
+static void check_journal(const struct harness *h, const char *name, const char *what,
+                          const struct tokens *t)
+{
+    char path[300], token[48];
+    int rc;
+    snprintf(path, sizeof path, "%s/journal-%s", h->dir, name);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return;
+    while (fscanf(f, "%47s %d", token, &rc) == 2) {
+        int there = bsearch(token, t->token, t->len, sizeof *t->token, by_token) != NULL;
+        if (rc == 0 ? !there : rc != AZOTH_ERR_OUTCOME_UNKNOWN && there)
+            fail_msg("%s: %s was answered %s and is%s in the log", what, token, azoth_code_name(rc),
+                     there ? "" : " not");
+    }
+    fclose(f);
+}
+
+static void check_state(struct azoth *db, const char *what, size_t events)
+{
+    struct azoth_scan *s;
+    struct azoth_bytes key;
+    struct azoth_entry e;
+    struct azoth_error err;
+    int64_t n, sum = 0;
+    int rc;
+    assert_int_equal(
+        azoth_scan(db, AZOTH_STR("n/"), (struct azoth_bytes){0}, (struct azoth_bytes){0}, &s, &err),
+        0);
+    while ((rc = azoth_scan_next(s, &key, &e, &err)) == 1) {
+        assert_int_equal(azoth_value_i64(e.value, &n), 0);
+        sum += n;
+    }
+    azoth_scan_free(s);
+    assert_int_equal(rc, 0);
+    if ((uint64_t)sum != events)
+        fail_msg("%s: the state says %" PRId64 " additions, the log %zu", what, sum, events);
+}
+
+void crash_check_projection(const struct harness *h, const char *want, const char *what)
+{
+    static char out[8 << 20];
+    char db[400];
+    snprintf(db, sizeof db, "%s/projections/counts.db", h->dir);
+    char *const argv[] = {"sqlite3", "-readonly", db, "SELECT id, n FROM seen ORDER BY id", NULL};
+    assert_int_equal(harness_run(out, sizeof out, argv), 0);
+    if (strcmp(out, want) != 0)
+        fail_msg("%s: the projection is not a replay of the log", what);
+}
+
+char *crash_check(const struct harness *h, struct azoth *db, const char *what)
+{
+    struct tokens t;
+    char *rows;
+    struct azoth_error err;
+    read_log(db, what, &t, &rows);
+    check_journal(h, "client0", what, &t);
+    check_journal(h, "client1", what, &t);
+    check_journal(h, "prey", what, &t);
+    check_state(db, what, t.len);
+    if (azoth_wait_projected(db, "counts", t.len, 20000, &err))
+        fail_msg("%s: %s", what, err.message);
+    free(t.token);
+    return rows;
+}

@@ -1,0 +1,132 @@
+/* crash_client.c - the clients of test_crash: processes of their own, which note every answer. */
+#include "tests/fault/crash.h"
+
+#include "client/azoth.h"
+#include "core/error.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define IN_FLIGHT 6
+
+struct client {
+    struct azoth *db;
+    const char *name;
+    int journal, lonely;
+    unsigned n;
+};
+
+struct attempt {
+    struct client *client;
+    char token[48];
+};
+
+static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
+                 const struct azoth_error *err, void *arg)
+{
+    struct attempt *a = arg;
+    char line[80];
+    (void)err;
+    /* The batch record must have answered, not the request id: nobody sent this twice. */
+    if (code == 0 && info->duplicate)
+        code = AZOTH_ERR_DUPLICATE;
+    int len = snprintf(line, sizeof line, "%s %d\n", a->token, code);
+    if (write(a->client->journal, line, (size_t)len) != len)
+        abort();
+    azoth_txn_free(t);
+    free(a);
+}
+
+/* Transactions of all kinds: small, large, with many keys, refused by a worker, refused by the writer, of
+ * short patience. Each that commits adds 1 to a key below n/ and logs one event. */
+static void submit_one(struct client *c)
+{
+    static char large[100000];
+    struct attempt *a = malloc(sizeof *a);
+    struct azoth_txn *t = azoth_txn_new(c->db);
+    char key[64];
+    unsigned i = c->n++;
+    if (!a || !t)
+        abort();
+    a->client = c;
+    snprintf(a->token, sizeof a->token, "%s-%d-%u", c->name, (int)getpid(), i);
+    snprintf(key, sizeof key, "n/%s/%u", c->lonely || i % 4 ? c->name : "all", i % 8);
+    azoth_add_i64(t, azoth_str(key), 1);
+    azoth_event_bytes(t, "added", azoth_str(a->token));
+    switch (i % 8) {
+    case 1:
+        snprintf(key, sizeof key, "large/%s", c->name);
+        azoth_set_bytes(t, azoth_str(key), (struct azoth_bytes){large, sizeof large});
+        break;
+    case 2:
+        for (unsigned k = 0; k < 100; k++) {
+            snprintf(key, sizeof key, "many/%s/%u", c->name, k);
+            azoth_read(t, azoth_str(key));
+        }
+        break;
+    case 3:
+        azoth_require_exists(t, AZOTH_STR("never"));
+        break;
+    case 4:
+        azoth_add_i64(t, AZOTH_STR("greatest"), 1);
+        break;
+    case 5:
+        azoth_txn_set_deadline(t, 1);
+        break;
+    default:
+        azoth_read(t, AZOTH_STR("greatest"));
+        break;
+    }
+    struct azoth_error err;
+    if (azoth_submit(t, note, a, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        abort();
+    }
+}
+
+int crash_load(const char *dir, const char *name)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
+    struct azoth_error err;
+    char journal[300], enough[300];
+    snprintf(journal, sizeof journal, "%s/journal-%s", dir, name);
+    snprintf(enough, sizeof enough, "%s/enough", dir);
+    struct client c = {.name = name, .lonely = strcmp(name, "prey") == 0};
+    c.journal = open(journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    while (access(enough, F_OK) != 0) {
+        if (c.journal < 0 || azoth_open(dir, &o, &c.db, &err)) {
+            fprintf(stderr, "%s\n", err.message);
+            return 1;
+        }
+        for (int i = 0; i < 24; i++) {
+            submit_one(&c);
+            while (azoth_in_flight(c.db) >= IN_FLIGHT)
+                azoth_poll(c.db, 100);
+        }
+        while (azoth_in_flight(c.db))
+            azoth_poll(c.db, 100);
+        azoth_close(c.db);
+    }
+    return 0;
+}
+
+/* Pauses, and resumes or lets the pause run out: a transaction that waits for its end tells. */
+int crash_pause(const char *dir)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000, .wait_paused = 1};
+    struct azoth *db;
+    struct azoth_error err;
+    if (azoth_open(dir, &o, &db, &err))
+        return 1;
+    for (unsigned i = 0;; i++) {
+        if (azoth_pause(db, 200, &err) == 0 && i % 2)
+            azoth_resume(db, &err);
+        struct azoth_txn *t = azoth_txn_new(db);
+        azoth_set_i64(t, AZOTH_STR("paused"), i);
+        azoth_commit(t, NULL, &err);
+        azoth_txn_free(t);
+    }
+}
