@@ -99,7 +99,8 @@ int cmd_run_dir(const char *dir, const struct config *c, char *out, size_t size,
 int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct azoth_error *err),
                   void *arg, uint32_t timeout_ms, struct azoth_error *err);
 
-/* SIGINT and SIGTERM end a loop: the signal once one came, 0 before. Sleeps are cut short by them. */
+/* SIGINT, SIGTERM and SIGHUP (unless it is ignored) end a loop: the signal once one came, 0 before.
+ * Sleeps are cut short by them. */
 void cmd_catch_signals(void);
 int cmd_interrupted(void);
 void cmd_sleep_ms(uint64_t ms);

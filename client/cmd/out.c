@@ -49,9 +49,11 @@ static void on_signal(int signo)
 
 void cmd_catch_signals(void)
 {
-    struct sigaction sa = {.sa_handler = on_signal};
+    struct sigaction sa = {.sa_handler = on_signal}, hangup;
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* nohup */
+        sigaction(SIGHUP, &sa, NULL);
 }
 
 int cmd_interrupted(void)
@@ -66,6 +68,7 @@ void cmd_sleep_ms(uint64_t ms)
     sigemptyset(&block);
     sigaddset(&block, SIGINT);
     sigaddset(&block, SIGTERM);
+    sigaddset(&block, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &block, &before);
     struct timespec ts = {(time_t)(ms / 1000), (long)(ms % 1000 * NS_PER_MS)};
     if (!interrupted)

@@ -99,6 +99,7 @@ while_filling() { # SIGNAL CODE
 }
 while_filling INT 130
 while_filling TERM 143
+while_filling HUP 129
 # In a mount namespace of its own: nothing stays mounted, however this ends.
 mkdir "$TMP/ram"
 if unshare -m mount -t ramfs none "$TMP/ram" 2>/dev/null; then
