@@ -49,7 +49,7 @@ void must(int ok, const char *what)
     if (ok)
         return;
     fprintf(stderr, "bench: %s\n", what);
-    exit(1);
+    exit(BENCH_FAILED);
 }
 
 uint64_t bench_random(void)
@@ -211,7 +211,8 @@ static const char usage[] =
     "  The product beside its floor; --growth: rows of growth, over 10 million events or "
     "--events.\n"
     "  Writes bench.json and the plots to the build directory.\n"
-    "  Exits with 1 when a row misses its reach. AZOTH_BENCH_DIR: where the data lies.\n";
+    "  Exits with 1 when a row misses its reach, 4 when it could not measure. AZOTH_BENCH_DIR: "
+    "where the data lies.\n";
 
 static int refuse_row(const char *part, int len)
 {

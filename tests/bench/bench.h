@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#define BENCH_FAILED    4 /* exit code: 1 is a row that misses its reach, 2 the command line */
 #define BENCH_KEYS      100000u
 #define BENCH_VALUE     100u
 #define BENCH_PAIRS_MAX 101
@@ -43,7 +44,7 @@ int bench_wants(const char *row);
 void bench_point_throughput(const char *series, double in_flight, double per_second);
 void bench_point_latency(const char *series, double in_flight, double microseconds);
 
-/* Ends the program with a message unless ok. */
+/* Ends the program with a message and BENCH_FAILED unless ok. */
 void must(int ok, const char *what);
 uint64_t bench_random(void);
 /* Key i of BENCH_KEYS as the product's load uses it: "acct/00000000123". */

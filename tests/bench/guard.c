@@ -15,6 +15,7 @@
 #include "tests/bench/guard.h"
 
 #include "shm/segment.h"
+#include "tests/bench/bench.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -111,7 +112,7 @@ static int exit_code(int status)
         return WEXITSTATUS(status);
     fprintf(stderr, "bench: the measuring process was ended by a signal: %s\n",
             strsignal(WTERMSIG(status)));
-    return 1;
+    return BENCH_FAILED;
 }
 
 /* Only a death by the signal tells a shell or make that they were meant too. */
@@ -142,7 +143,7 @@ int guard_run(char *const argv[], const char *below)
     snprintf(dir, sizeof dir, "%s/bench-XXXXXX", below);
     if (!mkdtemp(dir)) {
         fprintf(stderr, "bench: %s: %s\n", dir, strerror(errno));
-        return 1;
+        return BENCH_FAILED;
     }
     setenv("TMPDIR", dir, 1);
     int signo = 0, status = 0, failed = start(argv, &pid);
@@ -153,5 +154,5 @@ int guard_run(char *const argv[], const char *below)
     clean_up(dir);
     if (signo)
         die_by(signo, &signals);
-    return failed ? 1 : exit_code(status);
+    return failed ? BENCH_FAILED : exit_code(status);
 }

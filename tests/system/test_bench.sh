@@ -109,6 +109,12 @@ for wrong in "--rows 1," "--rows 3c" "--pairs 0" "--pairs 1x" "--events 20000" "
     says "$wrong is a usage error" 2 $?
 done
 
+if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" = tmpfs ]; then
+    AZOTH_BENCH_DIR=/dev/shm bench --pairs 1 --rows 1 >/dev/null 2>"$TMP/err"
+    says "memory is not measured as a disk" 4 $?
+    check "and the reason is told" grep -q 'the data would lie in memory' "$TMP/err"
+    check "and the results of before stay" cmp "$TMP/b/bench.json" "$TMP/before"
+fi
 start plot
 kill -TERM $pid
 ended
@@ -124,7 +130,7 @@ nothing_left "interrupted"
 start 3b
 kill -KILL $(child_of $pid)
 ended
-says "when its measuring process is killed, it fails" 1 $?
+says "when its measuring process is killed, it fails" 4 $?
 check "and tells why" grep -q 'was ended by a signal: Killed' "$TMP/err"
 nothing_left "killed"
 
