@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cmocka.h>
 
@@ -135,6 +136,20 @@ static int status_has(const char *json, const char *text)
     return strstr(out, text) != NULL;
 }
 
+/* What is submitted to a writer that is still starting counts as in flight: it has to be running. */
+static void wait_running(const struct process *w)
+{
+    char program[256], out[20000], pid[32];
+    harness_program(&h, "azoth", program);
+    char *const status[] = {program, "status", "--dir", dir, "--json", NULL};
+    snprintf(pid, sizeof pid, "\"pid\":%d,", (int)w->pid);
+    uint64_t until = clock_mono_ns() + 10 * NS_PER_S;
+    do {
+        assert_true(clock_mono_ns() < until);
+        harness_run(out, sizeof out, status);
+    } while (!strstr(out, pid) || !strstr(out, "\"state\":\"running\""));
+}
+
 static uint64_t events(struct azoth *db)
 {
     struct azoth_error err;
@@ -176,6 +191,7 @@ static void a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it
     azoth_close(db);
     assert_int_equal(harness_stop(&h, w), 0);
     harness_spawn(&h, w);
+    wait_running(w);
     db = attach();
     assert_int_equal(events(db), n);
     assert_int_equal(commit_one(db, 10), AZOTH_ERR_NOSPACE);
@@ -236,6 +252,7 @@ static void what_was_submitted_when_the_disk_ran_full_is_committed(void **state)
 {
     (void)state;
     static char fill[50000];
+    uint32_t stripes[MANY];
     SKIP_WITHOUT_MOUNT("size=24m");
     struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", dir, NULL);
     struct azoth *db = attach();
@@ -257,6 +274,13 @@ static void what_was_submitted_when_the_disk_ran_full_is_committed(void **state)
     memset(&got, 0, sizeof got);
     for (size_t i = 0; i < MANY; i++) {
         struct azoth_txn *t = azoth_txn_new(db);
+        /* Each id on a stripe of its own: else one would be queued only behind another's commit. */
+        uint8_t id[AZOTH_ID_BYTES] = {(uint8_t)(i + 1)};
+        uint32_t stripe = (uint32_t)(XXH64(id, sizeof id, 1) % 16384);
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(stripe, stripes[k]);
+        stripes[i] = stripe;
+        azoth_txn_set_id(t, id);
         azoth_event_bytes(t, "added", (struct azoth_bytes){fill, sizeof fill});
         assert_int_equal(azoth_submit(t, on_answer, (void *)(uintptr_t)i, &err), 0);
         azoth_poll(db, 0);
