@@ -95,6 +95,7 @@ struct event_scan {
     MDB_cursor *cursor;
     uint64_t next, end;
     int started, ended;
+    uintptr_t page; /* where the last record was */
 };
 
 int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
@@ -115,15 +116,19 @@ int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct even
 }
 
 /*
- * LMDB fills a leaf from its end downwards in the order of the keys: the events that come next lie
- * below this one. Without the hint (it reads nothing, any address will do) a scan of a log that is
- * not in the processor's cache waits for memory most of its time.
+ * The leaf after this one, which in a log that was appended to is mostly the next page of the file.
+ * Without the hints (they read nothing, any address will do) a scan of a log that is not in the
+ * processor's cache waits for memory most of its time: LMDB fills a leaf from its end downwards, and
+ * what fetches ahead in the processor itself stops at the end of a page.
  */
-static void read_soon(const void *record)
+static void read_soon(struct event_scan *es, const void *record)
 {
-    uintptr_t ahead = (uintptr_t)record - 640;
-    for (uintptr_t line = 0; line < 192; line += 64)
-        __builtin_prefetch((const void *)(ahead + line));
+    const uintptr_t page = 4096, first = (uintptr_t)record & ~(page - 1);
+    if (first == es->page)
+        return;
+    es->page = first;
+    for (uintptr_t line = 0; line < page; line += 64)
+        __builtin_prefetch((const void *)(first + page + line));
 }
 
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
@@ -149,7 +154,7 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
         return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: %llu follows",
                          (unsigned long long)es->next, (unsigned long long)at);
     es->started = 1;
-    read_soon(v.mv_data);
+    read_soon(es, v.mv_data);
     rc = record_event_decode(at, bytes_of_val(v), ret);
     if (rc)
         return error_set(err, rc, "event %llu: the stored record fails its check",
