@@ -567,6 +567,55 @@ static void a_refusal_is_told_soon_after_the_other_worker_has_died(void **state)
     harness_end(&h);
 }
 
+#define LARGE 8
+
+/* Each is longer than a connection's buffers: a copy too many would stand before the answers. */
+static void large_requests_in_flight_outlast_a_stopped_writer_and_commit_once(void **state)
+{
+    (void)state;
+    static char fill[300 << 10];
+    struct azoth_txn *t[LARGE];
+    int code[LARGE];
+    char listen[300];
+    struct azoth *remote;
+    harness_begin(&h);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    snprintf(listen, sizeof listen, "ipc://%s/w.sock", h.dir);
+    harness_start(&h, "w", 0, "azoth-worker", "--dir", h.dir, "--name", "w", "--worker-listen",
+                  listen, NULL);
+    assert_true(harness_answers(listen));
+    struct azoth_options o = {.deadline_ms = 30000};
+    assert_int_equal(azoth_connect(listen, &o, &remote, &err), 0);
+    harness_kill(w, SIGSTOP);
+    for (int i = 0; i < LARGE; i++) {
+        code[i] = 1;
+        t[i] = azoth_txn_new(remote);
+        azoth_event_bytes(t[i], "filled", (struct azoth_bytes){fill, sizeof fill});
+        assert_int_equal(azoth_submit(t[i], note, &code[i], &err), 0);
+    }
+    /* Until requests have been sent again, twice. */
+    uint64_t until = clock_mono_ns() + 1000 * NS_PER_MS;
+    while (clock_mono_ns() < until)
+        azoth_poll(remote, 50);
+    assert_int_equal(azoth_in_flight(remote), LARGE);
+    harness_kill(w, SIGCONT);
+    uint64_t from = clock_mono_ns();
+    while (azoth_in_flight(remote))
+        azoth_poll(remote, 1000);
+    assert_true(clock_mono_ns() - from < 5 * NS_PER_S);
+    for (int i = 0; i < LARGE; i++) {
+        assert_int_equal(code[i], 0);
+        azoth_txn_free(t[i]);
+    }
+    azoth_close(remote);
+    struct azoth *db = harness_attach(&h, 5000);
+    uint64_t head, txn;
+    assert_int_equal(azoth_head(db, &head, &txn, &err), 0);
+    assert_int_equal(head, LARGE);
+    azoth_close(db);
+    harness_end(&h);
+}
+
 /* With an argument: only the tests whose name begins so. */
 int main(int argc, char **argv)
 {
@@ -582,6 +631,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_callback_that_polls_is_refused_and_blocks_nobody),
         cmocka_unit_test(a_refusal_is_not_told_while_a_stopped_worker_may_commit_the_same_request),
         cmocka_unit_test(a_refusal_is_told_soon_after_the_other_worker_has_died),
+        cmocka_unit_test(large_requests_in_flight_outlast_a_stopped_writer_and_commit_once),
     };
     char filter[100];
     snprintf(filter, sizeof filter, "%s*", argc > 1 ? argv[1] : "");
