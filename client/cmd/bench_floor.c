@@ -168,21 +168,34 @@ int floor_get(struct floor *f, struct azoth_bytes key, void *out, size_t size, s
     return 0;
 }
 
+static int first_event(struct floor *f, uint64_t id, MDB_val *ret_record)
+{
+    unsigned char key[8];
+    put_be64(key, id);
+    MDB_val k = {8, key};
+    int rc = f->cursor ? mdb_cursor_renew(f->reader, f->cursor)
+                       : mdb_cursor_open(f->reader, f->dbi[FLOOR_EVENTS], &f->cursor);
+    return rc ? rc : mdb_cursor_get(f->cursor, &k, ret_record, MDB_SET);
+}
+
+static int event_valid(uint64_t id, MDB_val record)
+{
+    const unsigned char *p = record.mv_data;
+    return get_u32(p) == (uint32_t)XXH3_64bits_withSeed(p + 4, record.mv_size - 4, id);
+}
+
 int floor_events(struct floor *f, uint64_t first, uint64_t last, uint64_t *ret_bytes,
                  struct azoth_error *err)
 {
-    unsigned char id[8];
     uint64_t bytes = 0;
-    int rc = f->cursor ? mdb_cursor_renew(f->reader, f->cursor)
-                       : mdb_cursor_open(f->reader, f->dbi[FLOOR_EVENTS], &f->cursor);
-    put_be64(id, first);
-    MDB_val k = {8, id}, v;
+    MDB_val k, v;
+    int rc = first <= last ? first_event(f, first, &v) : 0;
     for (uint64_t i = first; i <= last && !rc; i++) {
-        rc = mdb_cursor_get(f->cursor, &k, &v, i == first ? MDB_SET : MDB_NEXT);
+        if (i > first)
+            rc = mdb_cursor_get(f->cursor, &k, &v, MDB_NEXT);
         if (rc)
             break;
-        const unsigned char *p = v.mv_data;
-        if (get_u32(p) != (uint32_t)XXH3_64bits_withSeed(p + 4, v.mv_size - 4, i))
+        if (!event_valid(i, v))
             return error_set(err, AZOTH_ERR_CORRUPT, "the floor's event %llu",
                              (unsigned long long)i);
         bytes += v.mv_size;
@@ -190,4 +203,32 @@ int floor_events(struct floor *f, uint64_t first, uint64_t last, uint64_t *ret_b
     if (!rc)
         *ret_bytes = bytes;
     return failed(rc, "floor", err);
+}
+
+int floor_frames(struct floor *f, uint64_t first, uint64_t last, void *out, size_t size,
+                 size_t *ret_len, struct azoth_error *err)
+{
+    size_t len = 0;
+    uint64_t id = first;
+    MDB_val k, v;
+    int rc = first <= last ? first_event(f, first, &v) : 0;
+    while (id <= last && !rc) {
+        if (!event_valid(id, v))
+            return error_set(err, AZOTH_ERR_CORRUPT, "the floor's event %llu",
+                             (unsigned long long)id);
+        if (len + RECORD_FRAME_HEADER + v.mv_size > size)
+            break;
+        unsigned char *to = (unsigned char *)out + len;
+        put_u64(to, id);
+        put_u32(to + 8, (uint32_t)v.mv_size);
+        memcpy(to + RECORD_FRAME_HEADER, v.mv_data, v.mv_size);
+        len += RECORD_FRAME_HEADER + v.mv_size;
+        if (++id <= last)
+            rc = mdb_cursor_get(f->cursor, &k, &v, MDB_NEXT);
+    }
+    if (!rc && len == 0 && first <= last)
+        return error_set(err, AZOTH_ERR_USAGE, "the floor's event %llu: no room",
+                         (unsigned long long)first);
+    *ret_len = len;
+    return rc ? failed(rc, "floor", err) : (int)(id - first);
 }

@@ -47,5 +47,9 @@ int floor_get(struct floor *f, struct azoth_bytes key, void *out, size_t size, s
  * must be real ones (core/record.h). CORRUPT, NOT_FOUND when one is missing. */
 int floor_events(struct floor *f, uint64_t first, uint64_t last, uint64_t *ret_bytes,
                  struct azoth_error *err);
+/* The same, copied into out as frames (core/record.h), as many whole ones as size holds: the number of
+ * events, or an error. USAGE: the first does not fit. */
+int floor_frames(struct floor *f, uint64_t first, uint64_t last, void *out, size_t size,
+                 size_t *ret_len, struct azoth_error *err);
 
 #endif

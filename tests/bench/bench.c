@@ -24,9 +24,9 @@
 const char bench_value[BENCH_VALUE] = {[0 ... BENCH_VALUE - 1] = 'x'};
 
 /* What --rows may name, in the order of the table. Rows of growth are not chosen. */
-static const char *const known[] = {"1",  "2",   "3a", "3b", "4",  "5",  "6",   "7",
-                                    "8a", "8b",  "9",  "10", "11", "12", "13",  "14",
-                                    "15", "15b", "16", "17", "18", "19", "plot"};
+static const char *const known[] = {"1",  "2",  "3a",  "3b", "4",   "5",  "6",  "7",
+                                    "8a", "8b", "9",   "10", "10b", "11", "12", "13",
+                                    "14", "15", "15b", "16", "17",  "18", "19", "plot"};
 #define KNOWN ((int)(sizeof known / sizeof *known))
 
 static int pairs = 15, growth;
@@ -283,8 +283,8 @@ static int options(int argc, char **argv)
 int main(int argc, char **argv)
 {
     const char *build = getenv("AZOTH_BUILD") ? getenv("AZOTH_BUILD") : "build";
-    if (argc == 4 && strcmp(argv[1], "--feed-sink") == 0)
-        return bench_feed_sink(argv[2], strtoull(argv[3], NULL, 10));
+    if (argc == 5 && strcmp(argv[1], "--feed-sink") == 0)
+        return bench_feed_sink(argv[2], strtoull(argv[3], NULL, 10), strcmp(argv[4], "check") == 0);
     if (argc > 1 && strcmp(argv[1], MEASURE) == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         int rc = options(argc - 1, argv + 1);

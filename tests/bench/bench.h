@@ -60,8 +60,9 @@ void bench_contention_rows(void); /* 12, 13, 14, 16: contention.c */
 void bench_worker_rows(void);     /* 5, 6, 19: through_workers.c */
 void bench_read_rows(void);       /* 8, 9: reads.c */
 void bench_feed_rows(void);       /* 10: feed.c */
-/* The receiving end of row 10's floor, a process of its own: bench --feed-sink ENDPOINT MESSAGES. */
-int bench_feed_sink(const char *endpoint, uint64_t messages);
+/* The receiving end of the floors of rows 10 and 10b, a process of its own:
+ * bench --feed-sink ENDPOINT MESSAGES count, or EVENTS check. */
+int bench_feed_sink(const char *endpoint, uint64_t left, int check);
 void bench_projection_rows(void);        /* 11, 15: projection.c */
 void bench_growth_rows(uint64_t events); /* g1 to g7, only with --growth: growth.c */
 

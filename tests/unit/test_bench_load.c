@@ -135,6 +135,34 @@ static void same_sizes(uint32_t value_bytes, uint64_t keys)
     assert_true(n > keys && floor_head(fx.floor) > keys);
 }
 
+/* Frames hold whole events, each once, whatever room a message has. */
+static void frames_hold_each_event_once(void **state)
+{
+    static unsigned char message[1000];
+    struct bench_load l = {.kind = LOAD_EVENTS, .keys = 100, .value_bytes = 100, .seed = 1};
+    struct azoth_error err;
+    struct event_record ev;
+    uint64_t id = 1;
+    size_t len;
+    (void)state;
+    assert_int_equal(bench_load_fill_floor(fx.floor, &l, NULL, NULL), 0);
+    assert_int_equal(floor_read(fx.floor, NULL), 0);
+    uint64_t last = floor_head(fx.floor);
+    assert_int_equal(floor_frames(fx.floor, 1, last, message, 100, &len, &err), AZOTH_ERR_USAGE);
+    while (id <= last) {
+        int n = floor_frames(fx.floor, id, last, message, sizeof message, &len, &err);
+        assert_true(n > 0 && len <= sizeof message);
+        for (size_t at = 0; at < len; n--) {
+            assert_int_equal(record_frame_next((struct azoth_bytes){message, len}, &at, &ev, NULL),
+                             1);
+            assert_int_equal(ev.id, id++);
+        }
+        assert_int_equal(n, 0);
+    }
+    assert_int_equal(id, 101);
+    floor_unread(fx.floor);
+}
+
 static void records_have_the_size_asked_for(void **state)
 {
     (void)state;
@@ -160,6 +188,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(filling_ends_when_it_is_told_to, setup, teardown),
         cmocka_unit_test_setup_teardown(filling_by_hand_ends_when_it_is_told_to, setup, teardown),
         cmocka_unit_test_setup_teardown(records_have_the_size_asked_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(frames_hold_each_event_once, setup, teardown),
         cmocka_unit_test_setup_teardown(the_smallest_records_have_it, setup, teardown),
         cmocka_unit_test_setup_teardown(the_largest_records_have_it, setup, teardown),
     };
