@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include <cmocka.h>
 
 #define TRANSACTIONS 4
+#define EVENTS       1000
 
 /* ---- the client ---- */
 
@@ -223,46 +225,60 @@ static void a_writer_whose_nth_allocation_fails_refuses_or_is_started_again(void
 
 /* ---- the projector ---- */
 
-static int projector_with(const char *kind, int n, int error, const char *from)
+static void define_and_fill(void)
 {
     struct azoth_options o = {.flags = AZOTH_EMBEDDED, .sync = "none"};
     struct azoth *db;
     struct azoth_error err;
-    char path[400], out[200];
-    harness_begin(&h);
+    char path[400];
     snprintf(path, sizeof path, "%s/projections/counts.sql", h.dir);
     FILE *f = fopen(path, "w");
     assert_non_null(f);
     fputs("-- azoth: projection counts\n-- azoth: migration 1 create\n"
-          "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL);\n"
-          "-- azoth: on added\nINSERT INTO seen VALUES (@id, @payload);\n",
+          "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL, list TEXT NOT NULL);\n"
+          "-- azoth: on added\nINSERT INTO seen VALUES (@id, :text, :list);\n",
           f);
     fclose(f);
     assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
     struct azoth_txn *t = azoth_txn_new(db);
-    for (int i = 0; i < 1000; i++)
-        azoth_event_bytes(t, "added", AZOTH_STR("0123456789012345678901234567890123456789"));
+    for (int i = 0; i < EVENTS; i++)
+        azoth_event_bytes(t, "added", AZOTH_STR("{\"text\":\"0123456789\",\"list\":[1,2,3]}"));
     assert_int_equal(azoth_commit(t, NULL, &err), 0);
     azoth_txn_free(t);
     azoth_close(db);
+}
+
+/* nanomsg 1.1.5 ends its process when it gets no memory: it aborts (alloc_assert), and in nn_bind and
+ * nn_connect writes to the endpoint that it did not get. Only what comes after is ours. */
+static int may_die;
+
+/* What the fault left is taken over by the next process; 1 when the fault was reached. */
+static int projector_with(const char *kind, int n, int error, const char *from)
+{
+    char path[400], out[200], want[80];
+    harness_begin(&h);
+    define_and_fill();
     harness_start(&h, "feed", 0, "azoth-feed", "--dir", h.dir, NULL);
     arm(kind, n, error, from);
-    struct process *p = harness_start(&h, "projector", 1, "azoth-projector", "--dir", h.dir,
+    struct process *p = harness_start(&h, "projector", 0, "azoth-projector", "--dir", h.dir,
                                       "--once", "--projector-timeout", "50ms", "counts", NULL);
     disarm();
-    for (int i = 0; i < 40 && p->pid && p->restarts == 0; i++)
-        harness_wait(&h, p, 250);
-    p->restart = 0;
     int status = harness_wait(&h, p, 20000);
-    if (p->restarts == 0 || status != 0)
-        fail_msg("%s %d: %d restarts, status %d", kind, n, p->restarts, status);
+    if (status == -1 || (WIFSIGNALED(status) && !may_die))
+        fail_msg("%s %d in %s: status %d", kind, n, from, status);
+    harness_spawn(&h, p);
+    status = harness_wait(&h, p, 20000);
+    if (status != 0)
+        fail_msg("%s %d in %s: the next one's status %d", kind, n, from, status);
     snprintf(path, sizeof path, "%s/projections/counts.db", h.dir);
     char *const argv[] = {"sqlite3", "-readonly", path,
                           "PRAGMA integrity_check; SELECT count(*) || ' ' || sum(id) || ' ' || "
+                          "count(DISTINCT list) || ' ' || "
                           "(SELECT cursor FROM azoth_projection) FROM seen",
                           NULL};
     assert_int_equal(harness_run(out, sizeof out, argv), 0);
-    assert_string_equal(out, "ok\n1000 500500 1000\n");
+    snprintf(want, sizeof want, "ok\n%d %d 1 %d\n", EVENTS, EVENTS * (EVENTS + 1) / 2, EVENTS);
+    assert_string_equal(out, want);
     int reached = access(fired, F_OK) == 0;
     harness_end(&h);
     return reached;
@@ -273,6 +289,17 @@ static void a_projector_whose_nth_write_or_sync_fails_goes_on_where_it_was(void 
     (void)state;
     sweep(projector_with, "write", ENOSPC, "projector");
     sweep(projector_with, "sync", EIO, "projector");
+}
+
+static void a_projector_whose_nth_allocation_fails_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    may_die = 0;
+    sweep(projector_with, "alloc", ENOMEM, "azoth-projector");
+    sweep(projector_with, "alloc", ENOMEM, "libsqlite3");
+    sweep(projector_with, "alloc", ENOMEM, "libjansson");
+    may_die = 1;
+    sweep(projector_with, "alloc", ENOMEM, "libnanomsg");
 }
 
 /* ---- a disk that fills and is freed ---- */
@@ -327,6 +354,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_meta_page_that_fails_on_a_full_disk_refuses_nothing_and_ends_the_writer),
         cmocka_unit_test(a_writer_whose_nth_allocation_fails_refuses_or_is_started_again),
         cmocka_unit_test(a_projector_whose_nth_write_or_sync_fails_goes_on_where_it_was),
+        cmocka_unit_test(a_projector_whose_nth_allocation_fails_goes_on_where_it_was),
         cmocka_unit_test(a_disk_that_fills_refuses_by_name_and_takes_writes_when_it_is_freed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
