@@ -178,6 +178,7 @@ help:
 	@echo 'make run        the whole system for ten seconds on a new database, then an audit'
 	@echo 'make test       all tests (SAN=address,undefined for a sanitizer build; CC=clang)'
 	@echo 'make test-tsan  the threaded tests with the thread sanitizer'
+	@echo 'make test-valgrind  the unit tests under valgrind'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
 	@echo 'make bench-table   the last results as the table of the README'
@@ -210,6 +211,13 @@ test-tsan:
 	@$(MAKE) --no-print-directory SAN=thread tsan
 tsan: all $(COMMANDS) $(addprefix $(BUILD)/tests/,$(TSAN))
 	AZOTH_BUILD=$(BUILD) tests/tsan $(addprefix $(BUILD)/tests/,$(TSAN))
+
+# The unit tests under valgrind, which cannot map as much of a file as the store usually does.
+.PHONY: test-valgrind valgrind
+test-valgrind:
+	@$(MAKE) --no-print-directory BUILD=build/v-valgrind CFLAGS='-O1 -g -DSTORE_MAP_BYTES=4294967296ull' valgrind
+valgrind: all $(addprefix $(BUILD)/tests/unit/,$(UNIT))
+	AZOTH_BUILD=$(BUILD) tests/valgrind $(addprefix $(BUILD)/tests/unit/,$(UNIT))
 
 # The programs and tests with crash points.
 FAULTS_BUILD = build/v$(if $(SAN),-$(subst $(comma),-,$(SAN)))-faults$(if $(filter clang%,$(CC)),-clang)
