@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const names[] = {
 #define X(name) #name,
@@ -14,23 +15,31 @@ static const char *const names[] = {
 #undef X
 };
 
-static int chosen = -1, action = SIGKILL;
+static int chosen = -1, delayed = -1, action = SIGKILL;
 static atomic_long left;
+
+/* -1 for NULL. */
+static int point_of(const char *variable, const char *want, size_t len)
+{
+    for (int i = 0; want && i < CRASH_POINT_COUNT; i++)
+        if (strlen(names[i]) == len && strncmp(names[i], want, len) == 0)
+            return i;
+    if (want) {
+        fprintf(stderr, "%s=%s names no crash point\n", variable, want);
+        abort();
+    }
+    return -1;
+}
 
 static void read_choice(void)
 {
     const char *want = getenv("AZOTH_CRASH"), *what = getenv("AZOTH_CRASH_ACTION");
+    const char *slow = getenv("AZOTH_DELAY");
+    delayed = point_of("AZOTH_DELAY", slow, slow ? strlen(slow) : 0);
     if (!want)
         return;
     const char *colon = strchr(want, ':');
-    size_t len = colon ? (size_t)(colon - want) : strlen(want);
-    for (int i = 0; i < CRASH_POINT_COUNT; i++)
-        if (strlen(names[i]) == len && strncmp(names[i], want, len) == 0)
-            chosen = i;
-    if (chosen < 0) {
-        fprintf(stderr, "AZOTH_CRASH=%s names no crash point\n", want);
-        abort();
-    }
+    chosen = point_of("AZOTH_CRASH", want, colon ? (size_t)(colon - want) : strlen(want));
     /* A test that names what never comes would pass without its death. */
     char *end = "";
     long passing = colon ? strtol(colon + 1, &end, 10) : 1;
@@ -77,6 +86,9 @@ void crash_point(enum crash_point at)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, read_choice);
+    /* A window that is some nanoseconds wide becomes one that others get into. */
+    if (delayed == (int)at)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     if (chosen == (int)at && atomic_fetch_sub(&left, 1) == 1)
         raise(action); /* not kill(): another thread may take that, and this one runs on a while */
 }

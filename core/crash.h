@@ -1,7 +1,8 @@
 /*
  * crash.h - named places where a death matters, for fault tests. Empty unless AZOTH_FAULTS is set at
  * build time; then AZOTH_CRASH="name" or "name:N" in the environment makes the process die by
- * SIGKILL at the N-th passing (default 1), or stop itself with AZOTH_CRASH_ACTION=stop.
+ * SIGKILL at the N-th passing (default 1), or stop itself with AZOTH_CRASH_ACTION=stop. AZOTH_DELAY="name"
+ * makes it sleep for 1 ms at each passing.
  */
 #ifndef CORE_CRASH_H
 #define CORE_CRASH_H
@@ -33,10 +34,13 @@
     X(preflight_collected)                                                                         \
     X(preflight_unlocked)                                                                          \
     X(stripe_marked)                                                                               \
+    X(stripe_seen_free)                                                                            \
     X(stripe_bit_set)                                                                              \
+    X(stripe_bit_withdrawn)                                                                        \
     X(stripe_released)                                                                             \
     X(slot_emptied)                                                                                \
     X(slot_freed)                                                                                  \
+    X(slot_waiters_taken)                                                                          \
     X(segment_opened)                                                                              \
     X(segment_allocated)                                                                           \
     X(segment_made)                                                                                \

@@ -165,6 +165,7 @@ static void slot_put_free(struct segment *s, uint32_t index, uint64_t word)
     CRASH_POINT(slot_freed);
     bit_set(s->header->free_bits, index);
     if (atomic_load(&s->header->free_waiters) && atomic_exchange(&s->header->free_waiters, 0)) {
+        CRASH_POINT(slot_waiters_taken);
         atomic_fetch_add(&s->header->free_wake, 1);
         shm_wake(&s->header->free_wake, INT_MAX);
     }

@@ -76,12 +76,14 @@ int stripe_try(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t inten
     }
     if (seen != 0)
         return 0;
+    CRASH_POINT(stripe_seen_free);
     uint64_t bit = 1ull << (slot % 64);
     atomic_fetch_or(&st->shared[slot / 64], bit);
     CRASH_POINT(stripe_bit_set);
     if (atomic_load(&st->exclusive) == 0)
         return 1;
     atomic_fetch_and(&st->shared[slot / 64], ~bit);
+    CRASH_POINT(stripe_bit_withdrawn);
     /* The exclusive taker may have gone to sleep because of our bit. Parked ones look again within
      * a slice; ours was there for an instant only. */
     if (announce(st))
@@ -143,10 +145,10 @@ int stripe_release_slot(struct segment *s, uint32_t slot, uint64_t ticket)
     uint32_t n = atomic_load(&sl->intents);
     const uint32_t *intent = sl->intent;
     if (n > SHM_INLINE_INTENTS) {
-        if (n > s->stripes || sl->intents_block >= s->blocks)
+        uint32_t block = *(volatile const uint32_t *)&sl->intents_block; /* checked as it is used */
+        if (n > s->stripes || block >= s->blocks)
             return 0;
-        intent = (const uint32_t *)(const void *)(s->block +
-                                                  (size_t)sl->intents_block * SHM_BLOCK_BYTES);
+        intent = (const uint32_t *)(const void *)(s->block + (size_t)block * SHM_BLOCK_BYTES);
     }
     int parked = 0;
     for (uint32_t i = 0; i < n; i++) {

@@ -5,9 +5,11 @@
 #include "core/error.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define IN_FLIGHT 6
@@ -129,4 +131,29 @@ int crash_pause(const char *dir)
         azoth_commit(t, NULL, &err);
         azoth_txn_free(t);
     }
+}
+
+/* Two processes that want most blocks at once: one waits for them whenever the other has them. */
+int crash_crowd(const char *dir)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
+    struct azoth_error err;
+    struct azoth_txn *t;
+    struct azoth *db;
+    char key[16];
+    size_t len = AZOTH_VALUE_MAX - 64;
+    void *value = calloc(1, len);
+    if (fork() == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!value || azoth_open(dir, &o, &db, &err))
+        return 1;
+    while ((t = azoth_txn_new(db))) {
+        for (int i = 0; i < 3; i++) {
+            snprintf(key, sizeof key, "crowd/%d", i);
+            azoth_set_bytes(t, azoth_str(key), (struct azoth_bytes){value, len});
+        }
+        azoth_commit(t, NULL, &err);
+        azoth_txn_free(t);
+    }
+    return 1;
 }

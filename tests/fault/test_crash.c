@@ -14,8 +14,8 @@
  *
  * The later passing is drawn; AZOTH_TEST_SEED repeats a run. Where a process passes a point once in its
  * life, it dies there in several lives one after the other. With arguments it is its own client: --load
- * DIR NAME works until DIR/enough is there, --pause DIR pauses and resumes without end. With the name of
- * a point it takes that one alone.
+ * DIR NAME works until DIR/enough is there, --pause DIR pauses and resumes without end, --crowd DIR wants
+ * nearly all blocks. With the name of a point it takes that one alone.
  */
 #include "core/clock.h"
 #include "core/crash.h"
@@ -53,6 +53,8 @@ enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR };
 
 enum how {
     LOAD,      /* passed again and again by who works */
+    CONTENDED, /* the same, when another takes a stripe between two looks at it */
+    CROWDED,   /* the same, while another waits for nearly all blocks */
     START,     /* once in each start */
     ONCE,      /* once in the life of what it makes: that is removed before the next death */
     STOP,      /* after SIGTERM */
@@ -101,7 +103,9 @@ static const struct row {
     {CRASH_preflight_collected, CLIENT, LOAD, 20},
     {CRASH_preflight_unlocked, CLIENT, LOAD, 6},
     {CRASH_stripe_marked, CLIENT, LOAD, 40},
+    {CRASH_stripe_seen_free, CLIENT, LOAD, 20},
     {CRASH_stripe_bit_set, CLIENT, LOAD, 20},
+    {CRASH_stripe_bit_withdrawn, CLIENT, CONTENDED, 2},
     {CRASH_stripe_released, CLIENT, LOAD, 6},
     {CRASH_stripe_released, WRITER, LOAD, 40},
     {CRASH_stripe_released, WRITER, REAPING, 2},
@@ -109,6 +113,7 @@ static const struct row {
     {CRASH_slot_emptied, WRITER, REAPING, 2},
     {CRASH_slot_freed, CLIENT, LOAD, 20},
     {CRASH_slot_freed, WRITER, REAPING, 2},
+    {CRASH_slot_waiters_taken, CLIENT, CROWDED, 4},
     {CRASH_segment_opened, WRITER, START, 2},
     {CRASH_segment_allocated, WRITER, START, 2},
     {CRASH_segment_made, WRITER, ONCE, 1},
@@ -220,8 +225,9 @@ static void begin(const struct row *r)
     projector = prepare("projector", "azoth-projector", "--dir", h.dir, "counts");
     client[0] = prepare("client0", self, "--load", h.dir, "client0");
     client[1] = prepare("client1", self, "--load", h.dir, "client1");
-    other = r->how == PAUSING ? prepare("pauser", self, "--pause", h.dir, NULL)
-                              : prepare("prey", self, "--load", h.dir, "prey");
+    other = r->how == PAUSING   ? prepare("pauser", self, "--pause", h.dir, NULL)
+            : r->how == CROWDED ? prepare("crowd", self, "--crowd", h.dir, NULL)
+                                : prepare("prey", self, "--load", h.dir, "prey");
 }
 
 static struct process *victim_of(const struct row *r)
@@ -303,6 +309,7 @@ static void provoke(const struct row *r, struct process *victim, long answered_b
             spawn_armed(other, r->how == REAPING ? "preflight_locked" : "preflight_submitted", 2);
         break;
     case PAUSING:
+    case CROWDED:
         if (!other->pid)
             harness_spawn(&h, other);
         break;
@@ -457,11 +464,14 @@ static void survive(const struct row *r)
             start_all_but(victim, 1);
         if (r->how == FULL)
             preload_full_disk();
+        if (r->how == CONTENDED)
+            setenv("AZOTH_DELAY", "stripe_seen_free", 1);
         if (r->how == RECOVERY)
             die_recovering(r, victim, passing);
         else
             spawn_armed(victim, point, passing);
         unsetenv("LD_PRELOAD");
+        unsetenv("AZOTH_DELAY");
         must_die(r, victim);
     }
     go_on(victim);
@@ -572,6 +582,8 @@ int main(int argc, char **argv)
         return crash_load(argv[2], argv[3]);
     if (argc == 3 && strcmp(argv[1], "--pause") == 0)
         return crash_pause(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "--crowd") == 0)
+        return crash_crowd(argv[2]);
     only = argc == 2 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing),

@@ -1,7 +1,9 @@
 #!/bin/bash
-# Breaks the protocol in one place after another, in a copy of the sources, and sees that the model
-# finds each break. A break whose pattern no longer fits the source is a failure: mend the list.
+# mutate.sh [WORDS]: breaks the protocol in one place after another, in a copy of the sources, and sees
+# that the model finds each break. A break whose pattern no longer fits the source is a failure: mend the
+# list. With WORDS only the breaks whose sentence has them.
 set -u
+only=${1-}
 cd "$(dirname "$0")/../.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
@@ -13,6 +15,7 @@ bad=0
 
 # broken SENTENCE FILE PERL-SUBSTITUTION
 broken() {
+    [[ $1 == *"$only"* ]] || return
     cp "$copy/$2" "$copy/original"
     perl -0pi -e "$3" "$copy/$2"
     if cmp -s "$copy/original" "$copy/$2"; then
@@ -24,11 +27,14 @@ broken() {
         cat "$copy/log"
         echo "not ok - this break does not compile: $1"
         bad=1
-    elif timeout 120 "$copy/build/tests/model/model" first >"$copy/log" 2>&1; then
-        echo "not ok - not found: $1"
-        bad=1
     else
-        echo "ok - found: $1 ($(grep -m1 '^  [^ ]' "$copy/log" | sed 's/^ *//; s/:$//'))"
+        timeout 300 "$copy/build/tests/model/model" first >"$copy/log" 2>&1
+        case $? in
+        1) echo "ok - found: $1 ($(grep -m1 '^  [^ ]' "$copy/log" | sed 's/^ *//; s/:$//'))" ;;
+        0) echo "not ok - not found: $1"; bad=1 ;;
+        124) echo "not ok - no answer in 300 s: $1"; bad=1 ;;
+        *) tail -5 "$copy/log"; echo "not ok - the model itself ended: $1"; bad=1 ;;
+        esac
     fi
     cp "$copy/original" "$copy/$2"
 }
