@@ -67,15 +67,27 @@ static int victims_row_free(const struct actor *a)
     return W.status[0] == ACTOR_DEAD && (atomic_load((A64 *)&row->word) & 0xff) == PARTICIPANT_FREE;
 }
 
-static struct script *newcomer(void)
+static struct script *comes(const char *name, int (*may_start)(const struct actor *))
 {
     uint32_t who = made++;
-    struct actor a = {.name = "new", .may_start = victims_row_free};
+    struct actor a = {.name = name, .may_start = may_start};
+    memset(model_handle(who), 0, sizeof *model_handle(who));
+    own_handle(&a, model_handle(who));
     submitter_reset(who, NULL);
     scripts[who] = (struct script){.joins = 1};
     submitter_actor(&a, who, &scripts[who]);
     explore_actor(&a);
     return &scripts[who];
+}
+
+static struct script *newcomer(void)
+{
+    return comes("new", victims_row_free);
+}
+
+static struct script *joiner(void)
+{
+    return comes("joiner", NULL);
 }
 
 static void writer(int mortal, int joined)
@@ -189,6 +201,14 @@ static void row_taken_again(void)
     commits(newcomer(), x0);
 }
 
+/* Two look for a row at the same time. */
+static void two_join(void)
+{
+    commits(joiner(), x0);
+    commits(joiner(), x0);
+    writer(0, 1);
+}
+
 /* There is no process for repairs alone. */
 static void waiters_reap(void)
 {
@@ -292,6 +312,7 @@ static const struct scenario scenarios[] = {
      {.slots = 1, .stripes = 1, .deaths = 1},
      row_taken_again,
      0},
+    {"two join at the same time, and commit", {.slots = 2, .stripes = 1}, two_join, 0},
     {"those who wait, and the writer, repair what the dead one left",
      {.slots = 2, .stripes = 1, .deaths = 1, .all_reap = 1},
      waiters_reap,

@@ -13,8 +13,10 @@
  *   M2  a FREE slot has no intents, no blocks, and holds no stripe
  *   M3  a stripe's mark or bit belongs to a slot in PREFLIGHT, SUBMITTED or REAPING, of that ticket,
  *       whose intents name it so
- *   M4  who was told that it holds a stripe exclusively is alone there, until it is released
+ *   M4  who was told that it holds a stripe exclusively is alone there, until it is released; a mark or
+ *       bit is taken away by who has the slot alone
  *   M5  a block belongs to a slot that is not free, of that ticket
+ *   M10 a row becomes a process's while that has the row's lock, and no other's as long as it lives
  * and where the disk is written and answers are read
  *   M6  the writer applies whole payloads, each transaction once, each submitter's in their order
  *   M7  what preflight read under its stripes is still so when the writer applies
@@ -412,6 +414,39 @@ static void check_edge(uint32_t i, uint32_t a, uint64_t was)
     }
 }
 
+/* M4, its other half: a mark or bit is taken away by who has the slot. */
+static void check_release(uint32_t stripe, uint32_t slot, uint32_t a)
+{
+    uint64_t word = slot < model_plan.slots ? word_of(slot) : 0;
+    uint32_t st = slot_word_state(word);
+    if (!(st == SLOT_PREFLIGHT && W.claimant[slot] == a) &&
+        !(st == SLOT_SUBMITTED && W.writes[a]) && !(st == SLOT_REAPING && W.reaper[slot] == a))
+        model_fail("stripe %u is taken from slot %u by one who does not have the slot", stripe,
+                   slot);
+}
+
+static void check_stripe_write(const void *at, uint64_t was, uint64_t now, uint32_t a)
+{
+    for (uint32_t i = 0; i < model_plan.stripes; i++) {
+        const struct stripe_shm *st = &model_segment->stripe[i];
+        if (at == &st->exclusive && was && now != was)
+            check_release(i, (uint32_t)(was >> 40) - 1, a);
+        for (uint32_t k = 0; at == &st->shared[0] && k < 64; k++)
+            if (was & ~now & 1ull << k)
+                check_release(i, k, a);
+    }
+}
+
+/* M10: a row becomes a process's while that has the row's lock, and no other's as long as it lives. */
+static void check_row(uint32_t row, uint32_t a, uint64_t was, uint64_t now)
+{
+    uint32_t holder = W.lock[row];
+    if ((now & 0xff) == PARTICIPANT_LIVE && holder != a + 1)
+        model_fail("row %u is joined by one who does not have its lock", row);
+    if ((was & 0xff) == PARTICIPANT_LIVE && holder && holder != a + 1)
+        model_fail("row %u is taken from a process that lives", row);
+}
+
 static void write_checked(void *at, unsigned bytes, uint64_t v)
 {
     if (inside(at) && model_self() < ACTORS_MAX && watch_map[offset_of(at) / 4] == CONSTANT &&
@@ -422,6 +457,12 @@ static void write_checked(void *at, unsigned bytes, uint64_t v)
     for (uint32_t i = 0; i < model_plan.slots && model_self() < ACTORS_MAX; i++)
         if (at == &model_segment->slot[i].word)
             check_edge(i, model_self(), was);
+    if (model_self() == ACTORS_MAX)
+        return;
+    check_stripe_write(at, was, raw_get(at, bytes), model_self());
+    for (uint32_t i = 0; i < ROWS_MAX; i++)
+        if (at == &model_segment->participant[i].word)
+            check_row(i, model_self(), was, raw_get(at, bytes));
 }
 
 uint64_t model_load(const void *at, unsigned bytes)

@@ -86,6 +86,7 @@ int world_dead_row(void); /* a row is LIVE and its process gone */
 
 /* join.c: the product's participant.c on the model's kernel */
 struct participant *model_join(uint32_t who, uint32_t kind);
+struct participant *model_handle(uint32_t who); /* what it joins with: the actor's own memory */
 int model_lock_call(int set, uint32_t byte, int unlock);
 
 /* submitter.c */
