@@ -20,10 +20,13 @@
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
 #define SHM_LAYOUT_VERSION 3u
 
-#define SHM_PARTICIPANTS   256u
-#define SHM_SLOTS_MAX      1024u
-#define SHM_STRIPES_MAX    16384u
-#define SHM_SLOT_WORDS     (SHM_SLOTS_MAX / 64)
+#define SHM_PARTICIPANTS 256u
+#define SHM_SLOTS_MAX    1024u
+#define SHM_STRIPES_MAX  16384u
+#define SHM_SLOT_WORDS   (SHM_SLOTS_MAX / 64)
+#ifndef SHM_QUEUE_WORD
+#define SHM_QUEUE_WORD 64u /* slots to a word of queue_bits; the model has many words of one */
+#endif
 #define SHM_BLOCK_BYTES    65536u
 #define SHM_SLOT_BLOCKS    66u /* the largest transaction, and its intents */
 #define SHM_INLINE_INTENTS 64u

@@ -38,6 +38,11 @@ static void bit_set(A64 *bits, uint32_t i)
     atomic_fetch_or(&bits[i / 64], 1ull << (i % 64));
 }
 
+static void queue_bit_set(struct segment *s, uint32_t i)
+{
+    atomic_fetch_or(&s->header->queue_bits[i / SHM_QUEUE_WORD], 1ull << (i % SHM_QUEUE_WORD));
+}
+
 /* ---- claiming ---- */
 
 static int claim_one(struct participant *p, uint32_t i, struct slot *ret)
@@ -265,7 +270,7 @@ int slot_submit(struct slot *s, const struct slot_submission *sub)
         &sl->word, &word, slot_word(SLOT_SUBMITTED, s->owner->index, s->ticket));
     ensure(moved);
     CRASH_POINT(preflight_submitted);
-    bit_set(seg->header->queue_bits, s->index);
+    queue_bit_set(seg, s->index);
     CRASH_POINT(preflight_queued);
     atomic_fetch_add_explicit(&seg->participant[s->owner->index].submitted, 1,
                               memory_order_relaxed);
@@ -357,14 +362,14 @@ static uint32_t take_one(struct segment *s, uint32_t i, struct slot_taken *out)
 uint32_t slot_take(struct segment *s, int scan, struct slot_taken *out)
 {
     uint32_t n = 0;
-    for (uint32_t w = 0; w < (s->slots + 63) / 64; w++) {
+    for (uint32_t w = 0; w < (s->slots + SHM_QUEUE_WORD - 1) / SHM_QUEUE_WORD; w++) {
         if (!scan && !atomic_load_explicit(&s->header->queue_bits[w], memory_order_relaxed))
             continue;
         uint64_t bits = atomic_exchange(&s->header->queue_bits[w], 0);
         if (scan)
-            bits = ~0ull;
+            bits = ~0ull >> (64 - SHM_QUEUE_WORD);
         while (bits) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+            uint32_t i = w * SHM_QUEUE_WORD + (uint32_t)__builtin_ctzll(bits);
             bits &= bits - 1;
             if (i < s->slots)
                 n += take_one(s, i, &out[n]);
@@ -488,7 +493,7 @@ int slot_reap(struct participant *self, uint32_t index, uint64_t word)
     if (slot_word_state(word) == SLOT_SUBMITTED) {
         /* It goes on: the writer commits it and, as nobody will collect it, frees it. The bit goes
          * first: once the slot names no dead owner, nobody looks after a bit that is missing. */
-        bit_set(s->header->queue_bits, index);
+        queue_bit_set(s, index);
         CRASH_POINT(reaper_requeued);
         if (!atomic_compare_exchange_strong(&sl->word, &word,
                                             slot_word(SLOT_SUBMITTED, SLOT_OWNER_WRITER, ticket)))

@@ -254,6 +254,13 @@ static void flight_a(void)
 {
     three(&x0, &x0, NULL, A_DIES);
 }
+static void flight_order(void)
+{
+    struct script *s = submitter(0, 1);
+    for (int i = 0; i < 3; i++)
+        commits(s, s0);
+    writer(0, 1);
+}
 static void flight_w(void)
 {
     three(&x0, &s0, NULL, WRITER_DIES | NO_REAPER);
@@ -328,6 +335,10 @@ static const struct scenario scenarios[] = {
     {"two in flight of one submitter, which dies anywhere",
      {.slots = 2, .stripes = 1, .deaths = 1},
      flight_a,
+     0},
+    {"three in flight of one submitter are applied in their order",
+     {.slots = 3, .stripes = 1},
+     flight_order,
      0},
     {"two in flight of one submitter, the writer dies anywhere and another takes over",
      {.slots = 2, .stripes = 1, .deaths = 1, .unrepaired = 1},

@@ -45,7 +45,7 @@ broken 'a claim keeps the ticket' shm/slot.c 's/\(slot_word_ticket\(word\) \+ 1\
 broken 'SUBMITTED is stored before the payload' shm/slot.c \
     's/int rc = payload_put\(s, sub->payload\);\s*if \(rc\)\s*return rc;(.*?)(    atomic_fetch_add_explicit\(&seg->participant)/$1    payload_put(s, sub->payload);\n$2/s'
 broken 'the queue bit is set before SUBMITTED' shm/slot.c \
-    's/(    atomic_store_explicit\(&sl->seq, atomic_fetch_add)(.*?)    bit_set\(seg->header->queue_bits, s->index\);\n/    bit_set(seg->header->queue_bits, s->index);\n$1$2/s'
+    's/(    atomic_store_explicit\(&sl->seq, atomic_fetch_add)(.*?)    queue_bit_set\(seg, s->index\);\n/    queue_bit_set(seg, s->index);\n$1$2/s'
 broken 'giving up stores instead of swapping' shm/slot.c \
     's/uint64_t word = slot_word\(SLOT_SUBMITTED, s->owner->index, s->ticket\);\s*return atomic_compare_exchange_strong\(&shm_of\(s\)->word, &word,\s*(slot_word\(SLOT_SUBMITTED, SLOT_OWNER_WRITER, s->ticket\))\);/atomic_store(&shm_of(s)->word, $1);\n    return 1;/'
 broken 'publishing stores instead of swapping' shm/slot.c \
@@ -59,9 +59,9 @@ broken 'blocks stay when a slot is freed' shm/slot.c 's/        blocks_free\(s, 
 broken 'half-taken blocks are kept' shm/slot.c 's/return AZOTH_ERR_BUSY;\n\}\n\nstatic void blocks_free/return 0;\n}\n\nstatic void blocks_free/'
 broken 'the queue is read and then emptied' shm/slot.c \
     's/uint64_t bits = atomic_exchange\(&s->header->queue_bits\[w\], 0\);/uint64_t bits = atomic_load(&s->header->queue_bits[w]);\n        atomic_store(&s->header->queue_bits[w], 0);/'
-broken 'a reaper sets no queue bit' shm/slot.c 's/        bit_set\(s->header->queue_bits, index\);\n(        CRASH_POINT\(reaper_requeued\);)/$1/'
+broken 'a reaper sets no queue bit' shm/slot.c 's/        queue_bit_set\(s, index\);\n(        CRASH_POINT\(reaper_requeued\);)/$1/'
 broken 'a reaper sets the queue bit after the swap' shm/slot.c \
-    's/        bit_set\(s->header->queue_bits, index\);\n(        CRASH_POINT\(reaper_requeued\);.*?return 0;\n)/$1        bit_set(s->header->queue_bits, index);\n/s'
+    's/        queue_bit_set\(s, index\);\n(        CRASH_POINT\(reaper_requeued\);.*?return 0;\n)/$1        queue_bit_set(s, index);\n/s'
 broken 'a reaper frees what is submitted' shm/slot.c \
     's/(int slot_reap.*?)if \(slot_word_state\(word\) == SLOT_SUBMITTED\)/$1if (slot_word_state(word) == SLOT_FREE)/s'
 broken 'a reaper marks without swapping' shm/slot.c \

@@ -25,7 +25,7 @@ static int told_try(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t 
 #include "workers/preflight.c"
 #undef stripe_try
 
-#define TOGETHER 2u
+#define TOGETHER 3u
 
 static struct mine {
     struct participant *p;

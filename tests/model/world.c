@@ -158,7 +158,8 @@ void world_watch(void)
     WATCH(PART_HEADER, h->free_wake, wakes);
     WATCH(PART_HEADER, h->free_waiters, wakes);
     WATCH(PART_HEADER, h->block_hint, IGNORED); /* where to begin to look: any place will do */
-    WATCH(PART_HEADER, h->queue_bits[0], STEP);
+    for (uint32_t w = 0; w < SLOTS_MAX; w++)
+        WATCH(PART_HEADER, h->queue_bits[w], STEP);
     WATCH(PART_HEADER, h->free_bits[0], STEP);
     for (uint32_t i = 0; i < ROWS_MAX; i++) {
         struct participant_shm *row = &s->participant[i];
@@ -608,6 +609,14 @@ int world_dead_row(void)
     return 0;
 }
 
+static int any_queued(const struct segment *s)
+{
+    for (uint32_t w = 0; w < SLOTS_MAX; w++)
+        if (raw_get(&s->header->queue_bits[w], 8))
+            return 1;
+    return 0;
+}
+
 /*
  * When sleep is not exact, a sleeper may wake at any time; but one that would look, change nothing
  * and sleep again is left asleep. Whether it would is asked of the segment, not of the wake words.
@@ -616,7 +625,7 @@ static int nothing_to_do(uint32_t a, const void *at)
 {
     const struct segment *s = model_segment;
     if (at == &s->header->writer_wake)
-        return raw_get(&s->header->queue_bits[0], 8) == 0;
+        return !any_queued(s);
     if (at == &s->header->free_wake) {
         int none = 1;
         for (uint32_t i = 0; i < s->slots; i++)
