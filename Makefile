@@ -199,9 +199,16 @@ run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
 TESTS := $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(MODEL) $(addprefix $(BUILD)/tests/system/,$(SYSTEM)) \
          $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/test_disk
 REPLAYS := $(if $(wildcard tests/fuzz/replay.c),$(addprefix $(BUILD)/tests/fuzz/,$(FUZZ)))
-test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(REPLAYS) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+# The unit tests and the corpora run with the address sanitizer as well; `make test SAN=...` is all of it.
+SANITIZED_BUILD = build/v-address-undefined$(if $(filter clang%,$(CC)),-clang)
+SANITIZED = $(if $(SAN),,$(patsubst $(BUILD)/%,$(SANITIZED_BUILD)/%,$(addprefix $(BUILD)/tests/unit/,$(UNIT))))
+REPLAYED = $(if $(SAN),$(REPLAYS),$(patsubst $(BUILD)/%,$(SANITIZED_BUILD)/%,$(REPLAYS)))
+.PHONY: sanitized
+sanitized: packages $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(REPLAYS)
+test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(if $(SAN),$(REPLAYS)) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
-	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) -- $(REPLAYS) -- $(wildcard tests/system/test_*.sh)
+	@$(if $(SAN),:,$(MAKE) --no-print-directory SAN=address,undefined sanitized)
+	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) $(SANITIZED) -- $(REPLAYED) -- $(wildcard tests/system/test_*.sh)
 
 # Threads against each other: those of one process, and those of the programs that the tests start.
 TSAN := $(addprefix unit/,test_participants test_segment test_copies test_service test_sockets test_feed) \
