@@ -147,7 +147,7 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 MODEL_STEPPED := shm/slot.c shm/stripe.c shm/reaper.c tests/model/world.c tests/model/join.c \
                  tests/model/submitter.c tests/model/writer_actor.c tests/model/model.c
 MODEL := $(if $(SAN),,$(BUILD)/tests/model/model)
-MODEL_FLAGS = -std=gnu11 -D_GNU_SOURCE -DSHM_QUEUE_WORD=1u -I. -Icore -pthread $(WARN) $(PKG_CFLAGS) -g
+MODEL_FLAGS = -std=gnu11 -D_GNU_SOURCE -DSHM_QUEUE_WORD=2u -I. -Icore -pthread $(WARN) $(PKG_CFLAGS) -g
 MODEL_CANON := -Og -fno-inline $(if $(filter clang%,$(CC)),,-ftrivial-auto-var-init=zero)
 MODEL_OBJ := $(patsubst %.c,$(BUILD)/model/%.o,$(MODEL_STEPPED)) $(BUILD)/model/tests/model/explore.o
 $(BUILD)/model/tests/model/explore.o: tests/model/explore.c $(BUILD)/flags | packages

@@ -25,7 +25,7 @@
 #define SHM_STRIPES_MAX  16384u
 #define SHM_SLOT_WORDS   (SHM_SLOTS_MAX / 64)
 #ifndef SHM_QUEUE_WORD
-#define SHM_QUEUE_WORD 64u /* slots to a word of queue_bits; the model has many words of one */
+#define SHM_QUEUE_WORD 64u /* slots to a word of queue_bits; the model has words of two */
 #endif
 #define SHM_BLOCK_BYTES    65536u
 #define SHM_SLOT_BLOCKS    66u /* the largest transaction, and its intents */
