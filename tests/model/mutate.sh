@@ -87,7 +87,7 @@ broken 'a sleeper for its answer leaves no word' shm/slot.c 's/    atomic_store\
 broken 'an answer wakes those of another slot' shm/slot.c 's/waits_slot\(t->index\)/waits_slot(t->index + 1)/'
 broken 'who frees a slot wakes nobody' shm/slot.c 's/if \(atomic_load\(&s->header->free_waiters\) && atomic_exchange\(&s->header->free_waiters, 0\)\)/if (index == UINT32_MAX)/'
 broken 'the writer looks before it says that it sleeps' writer/writer.c \
-    's/    atomic_store\(&h->writer_sleeps, 1\);\n(    int held.*?\n    if \(!slot_queued.*?\n)/$1    {\n    atomic_store(\&h->writer_sleeps, 1);\n/s; s/(shm_wait\(&h->writer_wake, seen, timeout_ns\);\n)/$1    }\n/'
+    's/    atomic_store\(&h->writer_sleeps, 1\);\n(    int held.*?\n    if \(!slot_queued.*?held\)\)\n)/$1    {\n    atomic_store(\&h->writer_sleeps, 1);\n/s; s/(shm_wait\(&h->writer_wake, seen, timeout_ns\);\n)/$1    }\n/'
 broken 'the writer applies what it has just seen' writer/writer.c 's/w->closed < limit \? w->closed : limit/limit/'
 broken 'a new writer does not read the batch record' writer/writer.c 's/i < h\.count; i\+\+/i < h.count * 0; i++/'
 broken 'a new writer does not scan' writer/writer.c 's/slot_take\(w->segment, 1, w->pending\)/slot_take(w->segment, 0, w->pending)/'
