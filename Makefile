@@ -48,14 +48,16 @@ CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) $(WORKERS) $(CLIENT)
-OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(CMD)
+EFFECTS := effects/command.c
+OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(CMD)
 
-PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector
+PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects
 MAIN_azoth := client/cmd/main.c
 MAIN_azoth-writer := writer/main.c
 MAIN_azoth-feed := writer/feed_main.c
 MAIN_azoth-worker := workers/main.c
 MAIN_azoth-projector := projector/main.c
+MAIN_azoth-effects := effects/main.c
 
 # Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
@@ -258,7 +260,7 @@ SECONDS ?= 60
 fuzz:
 	tests/fuzz/run $(SECONDS) $(FUZZ)
 
-C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] \
+C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] effects/*.[ch] \
              client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c examples/*/*.c)
 lint: packages
 	tools/lint $(C_FILES)

@@ -85,7 +85,11 @@
     X(projector_begun)                                                                             \
     X(projector_applied)                                                                           \
     X(projector_committed)                                                                         \
-    X(projector_reports)
+    X(projector_reports)                                                                           \
+    X(effects_commits)                                                                             \
+    X(effects_committed)                                                                           \
+    X(effects_answered)                                                                            \
+    X(effects_ran)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

@@ -21,10 +21,12 @@
 extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent about it */
 
 /* One letter a field, as tpl writes them: u uint32, i int32, U uint64, B bytes. */
-#define REQUEST_FORMAT "uuuuUUBBBBB"
-#define ANSWER_FORMAT  "uiuUUUuuuBBB"
-#define PULL_FORMAT    "UUUUuuuuuUBBBBBB"
-#define BATCH_FORMAT   "UUUUuiBB"
+#define REQUEST_FORMAT       "uuuuUUBBBBB"
+#define ANSWER_FORMAT        "uiuUUUuuuBBB"
+#define PULL_FORMAT          "UUUUuuuuuUBBBBBB"
+#define BATCH_FORMAT         "UUUUuiBB"
+#define EFFECT_ASK_FORMAT    "UUuuuBB"
+#define EFFECT_ANSWER_FORMAT "UuuuB"
 
 /* ---- encoding ---- */
 
@@ -166,6 +168,24 @@ int wire_batch_encode(struct buf *out, const struct wire_batch *m)
     tpl_node *tn = tpl_map(BATCH_FORMAT, &c.subscription, &c.first, &c.last, &c.head, &c.last_check,
                            &c.code, &none, &none);
     return finish(out, tn, bins, 2);
+}
+
+int wire_effect_ask_encode(struct buf *out, const struct wire_effect_ask *m)
+{
+    begin();
+    struct wire_effect_ask c = *m;
+    const struct azoth_bytes bins[] = {m->worker, m->error};
+    tpl_node *tn =
+        tpl_map(EFFECT_ASK_FORMAT, &c.instance, &c.id, &c.grant, &c.result, &c.wants, &none, &none);
+    return finish(out, tn, bins, 2);
+}
+
+int wire_effect_answer_encode(struct buf *out, const struct wire_effect_answer *m)
+{
+    begin();
+    struct wire_effect_answer c = *m;
+    tpl_node *tn = tpl_map(EFFECT_ANSWER_FORMAT, &c.id, &c.grant, &c.failures, &c.lease_ms, &none);
+    return finish(out, tn, &m->frame, 1);
 }
 
 int wire_batch_begin(struct buf *out)
@@ -405,6 +425,53 @@ int wire_batch_decode(struct azoth_bytes image, struct wire_batch *ret, struct a
         return rc;
     if (m.code > 0 || m.first < 1 || m.last + 1 < m.first || m.last == UINT64_MAX)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a batch with fields out of their ranges");
+    *ret = m;
+    return 0;
+}
+
+int wire_effect_ask_decode(struct azoth_bytes image, struct wire_effect_ask *ret,
+                           struct azoth_error *err)
+{
+    struct reader r;
+    int rc = reader_open(&r, image, EFFECT_ASK_FORMAT, err);
+    if (rc)
+        return rc;
+    struct wire_effect_ask m = {0};
+    m.instance = take_u64(&r);
+    m.id = take_u64(&r);
+    m.grant = take_u32(&r);
+    m.result = take_u32(&r);
+    m.wants = take_u32(&r);
+    m.worker = take_bytes(&r, AZOTH_NAME_MAX);
+    m.error = take_bytes(&r, 1024);
+    rc = reader_close(&r, err);
+    if (rc)
+        return rc;
+    if (m.worker.len < 1 || !is_text(m.worker) || !is_text(m.error) ||
+        m.result > WIRE_EFFECT_GIVEN_BACK || m.wants > 1)
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "an effect with fields out of their ranges");
+    *ret = m;
+    return 0;
+}
+
+int wire_effect_answer_decode(struct azoth_bytes image, struct wire_effect_answer *ret,
+                              struct azoth_error *err)
+{
+    struct reader r;
+    int rc = reader_open(&r, image, EFFECT_ANSWER_FORMAT, err);
+    if (rc)
+        return rc;
+    struct wire_effect_answer m = {0};
+    m.id = take_u64(&r);
+    m.grant = take_u32(&r);
+    m.failures = take_u32(&r);
+    m.lease_ms = take_u32(&r);
+    m.frame = take_bytes(&r, WIRE_MESSAGE_MAX);
+    rc = reader_close(&r, err);
+    if (rc)
+        return rc;
+    if ((m.id == 0) != (m.frame.len == 0) || (m.id && m.lease_ms == 0))
+        return error_set(err, AZOTH_ERR_BAD_REQUEST, "an effect's answer that is none");
     *ret = m;
     return 0;
 }

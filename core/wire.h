@@ -103,6 +103,32 @@ struct wire_batch {
     struct azoth_bytes frames; /* record.h; those of first..last that pass the filter */
 };
 
+/* What a worker of an effects projection says of an event that it was given. */
+enum wire_effect_result {
+    WIRE_EFFECT_DONE = 0,
+    WIRE_EFFECT_FAILED = 1,
+    WIRE_EFFECT_GIVEN_BACK = 2, /* it was not tried to its end: no failure of the event */
+};
+
+/* A worker of an effects projection reports what became of one event and asks for the next. */
+struct wire_effect_ask {
+    uint64_t instance;         /* of the worker's process */
+    uint64_t id;               /* event that is reported; 0: none */
+    uint32_t grant;            /* the number that it was given under */
+    uint32_t result;           /* enum wire_effect_result */
+    uint32_t wants;            /* 1: another event */
+    struct azoth_bytes worker; /* its name: 1 to AZOTH_NAME_MAX bytes */
+    struct azoth_bytes error;  /* of WIRE_EFFECT_FAILED, may be empty */
+};
+
+struct wire_effect_answer {
+    uint64_t id;              /* event to run the command for; 0: none now, ask again */
+    uint32_t grant;           /* counts how often the event was given out */
+    uint32_t failures;        /* attempts of it that have failed */
+    uint32_t lease_ms;        /* from the receipt of this answer */
+    struct azoth_bytes frame; /* record.h: that event */
+};
+
 /*
  * Encoders: 0 or AZOTH_ERR_NOMEM. Decoders: 0, or AZOTH_ERR_BAD_REQUEST with a sentence; every
  * field is within its limits afterwards (bodies are checked by their own users).
@@ -114,6 +140,12 @@ int wire_answer_encode(struct buf *out, const struct wire_answer *m);
 int wire_answer_decode(struct azoth_bytes image, struct wire_answer *ret, struct azoth_error *err);
 int wire_pull_encode(struct buf *out, const struct wire_pull *m);
 int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azoth_error *err);
+int wire_effect_ask_encode(struct buf *out, const struct wire_effect_ask *m);
+int wire_effect_ask_decode(struct azoth_bytes image, struct wire_effect_ask *ret,
+                           struct azoth_error *err);
+int wire_effect_answer_encode(struct buf *out, const struct wire_effect_answer *m);
+int wire_effect_answer_decode(struct azoth_bytes image, struct wire_effect_answer *ret,
+                              struct azoth_error *err);
 int wire_batch_encode(struct buf *out, const struct wire_batch *m);
 /*
  * A batch whose frames are written where they are sent from: wire_batch_begin() clears out and leaves

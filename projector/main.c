@@ -12,6 +12,7 @@
 #include "core/program.h"
 #include "core/record.h"
 #include "core/service.h"
+#include "projector/effects_serve.h"
 #include "projector/pull.h"
 #include "projector/table.h"
 #include "shm/projection_row.h"
@@ -33,6 +34,9 @@ static const char usage[] =
     "  --discard           count events and keep nothing (to measure the feed)\n"
     "Exit status: 0 stopped, 1 a handler failed, 75 try again, 100 do not restart.\n";
 
+/* A projector that ends waits at most so long for its last report to be on its way. */
+#define LAST_WORD_MS 500
+
 struct projector {
     struct program program;
     struct service service;
@@ -40,13 +44,15 @@ struct projector {
     int accept_changed, once, discard;
     uint8_t uuid[16];
     struct sqlfile def;
-    struct table *table;
+    struct table *table; /* or, of effects: */
+    struct effects *effects;
+    struct effects_server *server;
     struct pull *pull;
     char endpoint[256];
-    uint64_t cursor, head, events;
+    uint64_t cursor, head, events, failures;
     uint32_t cursor_check;
     uint64_t idle_ns;
-    int idle;
+    int idle, heard;
 };
 
 static int own_flag(void *arg, int argc, char **argv, int *i, struct azoth_error *err)
@@ -94,6 +100,20 @@ static int read_uuid(struct projector *p, struct azoth_error *err)
     return 0;
 }
 
+static int open_effects(struct projector *p, const struct table_options *o, struct azoth_error *err)
+{
+    char endpoint[256];
+    int rc = effects_open(&p->def, o, clock_mono_ns(), &p->effects, err);
+    if (!rc)
+        rc = dbdir_endpoint(endpoint, sizeof endpoint, p->program.run_dir, err, "e-%s.sock",
+                            p->def.name);
+    if (!rc)
+        rc = effects_server_open(endpoint, p->effects, &p->server, err);
+    if (!rc)
+        effects_cursor(p->effects, &p->cursor, &p->cursor_check);
+    return rc;
+}
+
 static int open_table(struct projector *p, struct azoth_error *err)
 {
     char path[4300], dir[4300];
@@ -112,6 +132,8 @@ static int open_table(struct projector *p, struct azoth_error *err)
     rc = dbdir_make(dir, 0770, err);
     struct table_options o = {
         .dir = dir, .uuid = p->uuid, .accept_changed = p->accept_changed, .shards = 1};
+    if (!rc && p->def.effects[0])
+        return open_effects(p, &o, err);
     if (!rc)
         rc = table_open(&p->def, &o, &p->table, err);
     if (!rc)
@@ -142,14 +164,21 @@ static int open_pull(struct projector *p, struct azoth_error *err)
         .endpoint = p->endpoint,
         .shards = 1,
         .shard_by = p->def.shard_by,
-        .types = p->table ? table_types(p->table) : (struct azoth_bytes){0},
+        .types = p->table     ? table_types(p->table)
+                 : p->effects ? effects_types(p->effects)
+                              : (struct azoth_bytes){0},
         .credit_bytes = (uint32_t)c->number[CONFIG_projector_credit],
         .timeout_ns = c->number[CONFIG_projector_timeout] * NS_PER_MS,
         .cursor = p->cursor,
         .cursor_check = p->cursor_check,
     };
     memcpy(o.uuid, p->uuid, sizeof o.uuid);
-    return pull_open(&o, &p->pull, err);
+    rc = pull_open(&o, &p->pull, err);
+    if (!rc && p->effects) {
+        p->cursor = effects_settled(p->effects);
+        pull_report(p->pull, p->cursor, PROJECTION_RUNNING, 0, NULL);
+    }
+    return rc;
 }
 
 static int count_only(struct projector *p, const struct wire_batch *b, struct azoth_error *err)
@@ -172,20 +201,67 @@ static uint32_t state_of(const struct projector *p)
 
 static int apply(struct projector *p, const struct wire_batch *b, struct azoth_error *err)
 {
-    int rc = 0;
-    p->head = b->head;
-    if (b->last >= b->first) {
-        rc = p->discard ? count_only(p, b, err)
+    int rc = p->discard ? count_only(p, b, err)
                         : table_apply(p->table, b->frames, b->first, b->last, b->last_check, err);
-        if (p->table)
-            table_cursor(p->table, &p->cursor, &p->cursor_check);
-    }
-    if (rc) {
-        pull_report(p->pull, p->cursor, PROJECTION_FAILED, 1, err->message);
-        return rc;
+    if (p->table)
+        table_cursor(p->table, &p->cursor, &p->cursor_check);
+    return rc;
+}
+
+/* 1 when something was done, 0 when there was nothing, or an error. */
+static int turn_table(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    struct wire_batch b;
+    int got = pull_next(p->pull, now, &b, err);
+    if (got <= 0)
+        return got;
+    p->heard = 1;
+    p->head = b.head;
+    /* The head alone, told to one who asked, is no work. */
+    if (b.last >= b.first) {
+        p->idle = 0;
+        int rc = apply(p, &b, err);
+        if (rc)
+            return rc;
     }
     pull_report(p->pull, p->cursor, state_of(p), 0, NULL);
-    return 0;
+    return 1;
+}
+
+static int take_effects(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    struct wire_batch b;
+    if (!effects_room(p->effects)) {
+        pull_keep(p->pull, now);
+        return 0;
+    }
+    int got = pull_next(p->pull, now, &b, err);
+    if (got <= 0)
+        return got;
+    p->heard = 1;
+    p->head = b.head;
+    int rc = effects_take(p->effects, b.frames, b.first, b.last, b.last_check, err);
+    return rc ? rc : 1;
+}
+
+/* Of effects: what the feed and the status are told is how far every event is settled. */
+static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    struct effects_stats st;
+    int got = take_effects(p, now, err);
+    int rc = got < 0 ? got : effects_server_step(p->server, now, err);
+    if (rc < 0)
+        return rc;
+    effects_stats(p->effects, &st);
+    uint64_t settled = effects_settled(p->effects);
+    if (got || settled != p->cursor || st.failures != p->failures) {
+        p->cursor = settled;
+        p->failures = st.failures;
+        pull_report(p->pull, settled, state_of(p), st.failures, st.error);
+    }
+    if (got || rc)
+        p->idle = 0;
+    return got || rc;
 }
 
 static void rest(struct projector *p, uint64_t now)
@@ -194,44 +270,46 @@ static void rest(struct projector *p, uint64_t now)
     if (!p->idle) {
         p->idle = 1;
         p->idle_ns = now;
-    } else if (p->idle == 1 && now - p->idle_ns > NS_PER_S && p->table) {
-        table_idle(p->table);
+    } else if (p->idle == 1 && now - p->idle_ns > NS_PER_S) {
+        if (p->table)
+            table_idle(p->table);
+        if (p->effects)
+            effects_idle(p->effects);
         p->idle = 2;
     }
     struct pollfd fds[] = {{.fd = p->service.signal_fd, .events = POLLIN},
-                           {.fd = pull_poll_fd(p->pull), .events = POLLIN}};
+                           {.fd = pull_poll_fd(p->pull), .events = POLLIN},
+                           {.fd = -1, .events = POLLIN}};
     uint64_t until = pull_deadline_ns(p->pull);
+    if (p->effects) {
+        uint64_t due = effects_server_due_ns(p->server, now);
+        int room = effects_room(p->effects);
+        fds[2].fd = effects_server_poll_fd(p->server);
+        /* What waits in the socket is left there: it must not wake us. */
+        fds[1].fd = room ? fds[1].fd : -1;
+        until = room ? until : now + PULL_KEEP_NS;
+        until = due < until ? due : until;
+    }
     uint64_t ms = until > now ? (until - now) / NS_PER_MS + 1 : 1;
-    poll(fds, 2, ms > 1000 ? 1000 : (int)ms);
+    poll(fds, 3, ms > 1000 ? 1000 : (int)ms);
 }
 
 static int loop(struct projector *p, struct azoth_error *err)
 {
     uint64_t said = 0;
-    int heard = 0;
     while (!service_poll(&p->service)) {
-        struct wire_batch b;
         uint64_t now = clock_mono_ns();
-        int got = pull_next(p->pull, now, &b, err);
+        int got = p->effects ? turn_effects(p, now, err) : turn_table(p, now, err);
         if (got < 0) {
-            pull_report(p->pull, p->cursor, PROJECTION_FAILED, 1, err->message);
+            pull_report(p->pull, p->cursor, PROJECTION_FAILED, p->failures + 1, err->message);
             return got;
-        }
-        if (got) {
-            heard = 1;
-            /* The head alone, told to one who asked, is no work. */
-            if (b.last >= b.first)
-                p->idle = 0;
-            int rc = apply(p, &b, err);
-            if (rc)
-                return rc;
         }
         service_heartbeat(&p->service, now);
         if (now - said > 5 * NS_PER_S) {
             said = now;
             service_status(&p->service, "event %" PRIu64 " of %" PRIu64, p->cursor, p->head);
         }
-        if (p->once && heard && p->cursor >= p->head)
+        if (p->once && p->heard && p->cursor >= p->head)
             return 0;
         /* Not after work: what is applied is told by the call that finds nothing more. */
         if (!got)
@@ -258,11 +336,12 @@ static int serve(struct projector *p, struct azoth_error *err)
         service_stopping(&p->service);
         if (!rc)
             pull_report(p->pull, p->cursor, PROJECTION_STOPPED, 0, NULL);
-        /* nanomsg discards on close what it has not sent: leave the report a moment. */
-        poll(NULL, 0, 20);
+        pull_flush(p->pull, LAST_WORD_MS);
     }
     pull_close(p->pull);
     table_close(p->table);
+    effects_server_close(p->server);
+    effects_close(p->effects);
     if (!rc)
         log_line(LOG_LEVEL_NOTICE, "stopped projection=%s cursor=%" PRIu64 " events=%" PRIu64,
                  p->def.name, p->cursor, p->discard ? p->events : 0);

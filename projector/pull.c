@@ -16,6 +16,7 @@
 #include "core/pipe.h"
 #include "shm/projection_row.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -30,7 +31,7 @@ struct pull {
     uint64_t subscription, instance;
     uint64_t received, applied;
     uint32_t received_check;
-    uint64_t heard_ns;
+    uint64_t heard_ns, kept_ns;
     uint64_t retry_ns; /* when a subscription that the transport did not take is sent again; or 0 */
     uint32_t tries;
     int subscribed;
@@ -40,6 +41,7 @@ struct pull {
     uint32_t untold_batches;
     int at_head; /* the last batch reached the head as the feed saw it */
     int owes;    /* a report was held back */
+    int kept;    /* since pull_keep(): the feed does not know that there is room again */
     struct azoth_bytes message;
     struct buf buf;
 };
@@ -183,7 +185,8 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
         pull_release(p);
     }
     /* What could not be sent now is as good as lost on the way: asked again after the timeout. */
-    if (p->owes && p->at_head) {
+    if (p->kept || (p->owes && p->at_head)) {
+        p->kept = 0;
         CRASH_POINT(projector_grants);
         (void)!send_pull(p, p->o.credit_bytes);
     }
@@ -192,6 +195,26 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
     if (p->retry_ns && now_ns >= p->retry_ns)
         send_subscription(p, now_ns);
     return 0;
+}
+
+void pull_flush(struct pull *p, int timeout_ms)
+{
+    /* Writable again: the message before has been handed over. */
+    struct pollfd fd = {.fd = pipe_send_fd(p->out), .events = POLLIN};
+    poll(&fd, 1, timeout_ms);
+}
+
+void pull_keep(struct pull *p, uint64_t now_ns)
+{
+    if (!p->subscribed)
+        return;
+    /* The feed's silence is our own doing: what it sent waits in the socket. */
+    p->heard_ns = now_ns;
+    if (now_ns - p->kept_ns < PULL_KEEP_NS)
+        return;
+    p->kept_ns = now_ns;
+    p->kept = 1;
+    (void)!send_pull(p, 0);
 }
 
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,

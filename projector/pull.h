@@ -41,6 +41,17 @@ void pull_release(struct pull *p);
  */
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
                  const char *error);
+/*
+ * In place of pull_next() as long as no more can be taken: the subscription lives on, what
+ * pull_report() was given is told at most four times a second, and nothing more is asked for.
+ */
+void pull_keep(struct pull *p, uint64_t now_ns);
+#define PULL_KEEP_NS 250000000u
+/*
+ * Before pull_close(): waits until the last report is with the kernel, since nanomsg discards on close
+ * what it has not sent. At most timeout_ms: without a feed it never gets there.
+ */
+void pull_flush(struct pull *p, int timeout_ms);
 /* When pull_next wants to be called even without a message. */
 uint64_t pull_deadline_ns(const struct pull *p);
 

@@ -21,7 +21,7 @@ struct parser {
     uint32_t line;
     struct sql_block *block; /* the one that lines go to */
     int skipping;            /* the lines of a mark that was not understood */
-    int strategy_given;
+    int strategy_given, order_given;
     size_t types_bytes;
     sqlfile_report report; /* NULL: the first error ends it */
     void *arg;
@@ -203,6 +203,15 @@ static int parse_retry(struct parser *p, struct words *w)
     return 0;
 }
 
+/* Whether this version does what the file asks for. */
+static int offered(const struct sqlfile *f)
+{
+    enum strategy last = f->strategy == STRATEGY_RETRY ? f->retry_then : f->strategy;
+    if (f->effects[0])
+        return last == STRATEGY_FAIL_FAST || last == STRATEGY_LOG_AND_SKIP;
+    return f->strategy == STRATEGY_FAIL_FAST;
+}
+
 static int parse_on_error(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
@@ -218,9 +227,13 @@ static int parse_on_error(struct parser *p, struct words *w)
         rc = nothing_more(p, w);
     if (!rc && p->strategy_given)
         rc = fail_at(p, name.ptr, "on-error %s: a file has one error strategy", name);
-    if (!rc && f->strategy != STRATEGY_FAIL_FAST)
-        rc = fail_at(p, name.ptr, "on-error %s: not offered by this version, which has fail-fast",
-                     name);
+    if (!rc && !offered(f))
+        rc =
+            fail_at(p, name.ptr,
+                    f->effects[0] ? "on-error %s: not offered by this version for effects, which "
+                                    "have fail-fast, log-and-skip and retry"
+                                  : "on-error %s: not offered by this version, which has fail-fast",
+                    name);
     p->strategy_given = 1;
     return rc;
 }
@@ -258,11 +271,76 @@ static int parse_shard_by(struct parser *p, struct words *w)
     return nothing_more(p, w);
 }
 
+/* The rest of the line without blanks at its end. */
+static struct azoth_bytes rest_of_line(struct words *w)
+{
+    skip_blanks(w);
+    struct azoth_bytes rest = bytes_of(w->at, (size_t)(w->end - w->at));
+    while (rest.len && is_blank(w->at[rest.len - 1]))
+        rest.len--;
+    return rest;
+}
+
+static int parse_effects(struct parser *p, struct words *w)
+{
+    struct sqlfile *f = p->f;
+    struct azoth_bytes command = rest_of_line(w);
+    const char *at = command.ptr;
+    if (f->effects[0])
+        return fail_at(p, at, "a file has one effects command%s", bytes_of(NULL, 0));
+    if (p->strategy_given || f->migrations || f->handlers)
+        return fail_at(p, at, "effects stands before on-error, migration and on%s",
+                       bytes_of(NULL, 0));
+    if (command.len == 0)
+        return fail_at(p, at, "effects wants the command to run%s", command);
+    if (command.len > SQLFILE_COMMAND_MAX)
+        return fail_at(p, at, "a command has at most 1023 bytes, not: %s", command);
+    memcpy(f->effects, at, command.len);
+    f->effects[command.len] = 0;
+    f->lease_ms = 30000;
+    snprintf(f->order_by, sizeof f->order_by, "@key");
+    return 0;
+}
+
+static int parse_lease(struct parser *p, struct words *w)
+{
+    struct azoth_bytes word = next_word(w);
+    const char *at = word.ptr, *end = at + word.len;
+    uint64_t ms;
+    if (!p->f->effects[0])
+        return fail_at(p, at, "lease %s: of effects, behind their mark", word);
+    if (!take_ms(&at, end, &ms) || at != end || ms < 1000 || ms > 3600000)
+        return fail_at(p, word.ptr, "\"%s\": lease wants a time of 1s to 60min", word);
+    p->f->lease_ms = ms;
+    return nothing_more(p, w);
+}
+
+static int parse_order_by(struct parser *p, struct words *w)
+{
+    struct sqlfile *f = p->f;
+    struct azoth_bytes word = next_word(w);
+    const char *s = word.ptr;
+    int none = is_word(word, "none");
+    if (!f->effects[0])
+        return fail_at(p, s, "order-by %s: of effects, behind their mark", word);
+    if (p->order_given)
+        return fail_at(p, s, "order-by %s: a file has one order-by", word);
+    if (!none && !is_word(word, "@key") &&
+        (word.len < 2 || *s != ':' || word.len >= sizeof f->order_by))
+        return fail_at(p, s, "\"%s\": order-by wants :field, @key or none", word);
+    snprintf(f->order_by, sizeof f->order_by, "%.*s", none ? 0 : (int)word.len, s);
+    p->order_given = 1;
+    return nothing_more(p, w);
+}
+
 static int parse_migration(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
     struct azoth_bytes word = next_word(w);
     uint64_t version;
+    if (f->effects[0])
+        return fail_at(p, p->line_start, "effects keep no tables of their own: no migration%s",
+                       bytes_of(NULL, 0));
     if (!word_number(word, 999999999, &version) || version == 0)
         return fail_at(p, word.ptr, "\"%s\": migration wants a number from 1 and a title", word);
     for (uint32_t i = f->migrations; i > 0 && f->migration[i - 1].version >= version; i--)
@@ -270,10 +348,7 @@ static int parse_migration(struct parser *p, struct words *w)
             return fail_at(p, word.ptr, "migration %s is there twice", word);
     if (f->migrations && f->migration[f->migrations - 1].version > version)
         return fail_at(p, word.ptr, "migration %s follows a higher one", word);
-    skip_blanks(w);
-    struct azoth_bytes title = bytes_of(w->at, (size_t)(w->end - w->at));
-    while (title.len && is_blank(w->at[title.len - 1]))
-        title.len--;
+    struct azoth_bytes title = rest_of_line(w);
     if (title.len > SQLFILE_TITLE_MAX)
         return fail_at(p, w->at, "a title has at most 79 bytes, not: %s", title);
     if (f->migrations == SQLFILE_MIGRATIONS_MAX)
@@ -388,6 +463,12 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_on_error(p, &w);
     if (is_word(word, "shard-by"))
         return parse_shard_by(p, &w);
+    if (is_word(word, "effects"))
+        return parse_effects(p, &w);
+    if (is_word(word, "lease"))
+        return parse_lease(p, &w);
+    if (is_word(word, "order-by"))
+        return parse_order_by(p, &w);
     if (is_word(word, "migration"))
         return parse_migration(p, &w);
     if (is_word(word, "undo"))
@@ -533,7 +614,9 @@ static int finish(struct parser *p)
     for (uint32_t i = 0; i < f->handlers; i++) {
         struct sql_handler *h = &f->handler[i];
         block_trim(&h->sql);
-        if (!h->sql.text.len)
+        if (f->effects[0] && h->sql.text.len)
+            fail_line(p, h->sql.line, "effects run their command: no SQL");
+        else if (!f->effects[0] && !h->sql.text.len)
             fail_line(p, h->mark_line, "this handler has no SQL");
         for (uint32_t t = 0; t < h->types_len; t++)
             f->checksum = XXH3_64bits_withSeed(h->types[t].ptr, h->types[t].len, f->checksum);

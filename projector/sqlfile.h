@@ -5,12 +5,19 @@
  *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom |
  *                                        retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
  *   -- azoth: shard-by :FIELD | @key
+ *   -- azoth: effects COMMAND            no tables: COMMAND is run for each event (projector/effects.h);
+ *                                        before the marks that follow here and before on-error
+ *   -- azoth: lease TIME                 of effects: how long a command may run, 1s to 60min; 30s
+ *   -- azoth: order-by :FIELD | @key | none
+ *                                        of effects: events with the same value one after the other;
+ *                                        @key, and events without a key in no order
  *   -- azoth: migration N [TITLE]        ascending from 1; SQL until the next mark
  *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
  *
  * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
- * Every strategy is parsed; this version refuses all but fail-fast by name.
+ * Every strategy is parsed; this version refuses by name all but fail-fast, and for effects all but
+ * fail-fast, log-and-skip and retry. `on` of effects names types and has no SQL; without it: all types.
  *
  * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.
@@ -23,7 +30,8 @@
 #include "core/buf.h"
 
 #define SQLFILE_BYTES_MAX      (1u << 20)
-#define SQLFILE_TITLE_MAX      79u /* bytes of a migration's title */
+#define SQLFILE_TITLE_MAX      79u   /* bytes of a migration's title */
+#define SQLFILE_COMMAND_MAX    1023u /* bytes of an effects command */
 #define SQLFILE_MIGRATIONS_MAX 10000u
 #define SQLFILE_HANDLERS_MAX   1024u
 #define SQLFILE_TYPES_MAX      16u /* event types of one handler */
@@ -65,7 +73,10 @@ struct sql_handler {
 struct sqlfile {
     char path[4096]; /* for messages: a long one is cut in front, so that what is wrong has room */
     char name[AZOTH_NAME_MAX + 1];
-    char shard_by[256]; /* ":field", "@key" or empty */
+    char shard_by[256];                    /* ":field", "@key" or empty */
+    char effects[SQLFILE_COMMAND_MAX + 1]; /* the command, or empty: a projection into tables */
+    char order_by[256];                    /* of effects: ":field", "@key" or empty: none */
+    uint64_t lease_ms;                     /* of effects */
     enum strategy strategy, retry_then;
     uint32_t retry_count;
     uint64_t retry_min_ms, retry_max_ms;

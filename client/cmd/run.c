@@ -14,11 +14,13 @@
 #include "client/cmd/view.h"
 #include "core/clock.h"
 #include "core/dbdir.h"
+#include "projector/sqlfile.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -118,6 +120,25 @@ static int is_definition(const struct dirent *e)
 }
 
 /* One for each DIR/projections/NAME.sql. */
+/* The projector, and workers when its definition is one of effects. A definition that cannot be read is
+ * told by the projector. */
+static int add_projection(struct run *r, const char *name, struct azoth_error *err)
+{
+    char path[4300], worker[AZOTH_NAME_MAX + 24];
+    struct sqlfile def;
+    int rc = add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", name, NULL, err);
+    if (rc || dbdir_path(path, sizeof path, r->dir, "projections/%s.sql", name) ||
+        sqlfile_read(path, &def, NULL))
+        return rc;
+    uint64_t workers = def.effects[0] ? r->config.number[CONFIG_effects_workers] : 0;
+    for (uint64_t i = 1; !rc && i <= workers; i++) {
+        snprintf(worker, sizeof worker, "%s:%" PRIu64, name, i);
+        rc = add_named(r, RANK_EFFECTS, "azoth-effects", "effects", worker, NULL, err);
+    }
+    sqlfile_fini(&def);
+    return rc;
+}
+
 static int add_defined(struct run *r, struct azoth_error *err)
 {
     char path[4200];
@@ -131,8 +152,7 @@ static int add_defined(struct run *r, struct azoth_error *err)
     for (int i = 0; i < n; i++) {
         list[i]->d_name[strlen(list[i]->d_name) - 4] = 0;
         if (!rc)
-            rc = add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", list[i]->d_name, NULL,
-                           err);
+            rc = add_projection(r, list[i]->d_name, err);
         free(list[i]);
     }
     free(list);
@@ -146,7 +166,7 @@ static int add_projector(struct run *r, const char *name, struct azoth_error *er
         return error_set(err, AZOTH_ERR_USAGE, "%s is no name of a projection", name);
     if (dbdir_path(path, sizeof path, r->dir, "projections/%s.sql", name) || access(path, R_OK))
         return error_errno(err, errno, "%s", path);
-    return add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", name, NULL, err);
+    return add_projection(r, name, err);
 }
 
 static int add_all(struct run *r, const struct cmd_list *projections, const struct cmd_list *loads,

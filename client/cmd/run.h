@@ -27,6 +27,7 @@ enum run_rank {
     RANK_WORKER,
     RANK_FEED,
     RANK_PROJECTOR,
+    RANK_EFFECTS, /* their workers: they end before who takes their reports */
     RANKS
 }; /* order of starting */
 enum run_state {

@@ -350,7 +350,7 @@ while True:
     time.sleep(10)
 END
 chmod +x "$fake/program"
-for p in azoth-writer azoth-worker azoth-feed azoth-projector; do
+for p in azoth-writer azoth-worker azoth-feed azoth-projector azoth-effects; do
     ln -s program "$fake/$p"
 done
 export FAKE=$fake
@@ -387,6 +387,17 @@ says "SIGTERM stops it with exit code 0" 0 $?
 says "projectors stop first, then feed, workers, writer" "azoth-projector azoth-feed azoth-worker azoth-writer" \
     "$(sed 's/-accounts//;s/-orders//;s/-[12]$//' "$fake/stopped" | uniq | xargs)"
 says "its sockets are gone" "" "$(ls "$fdb/run" | grep notify)"
+
+printf -- '-- azoth: projection mails\n-- azoth: effects true\n' >"$fdb/projections/mails.sql"
+: >"$fake/stopped"
+start_run --workers 0 --projection mails --effects-workers 2
+check "an effects projection has its workers" until_true 20 logged '\| running: .*, 5 of 5 processes ready'
+check "they are named by projection and number" logged '\| effects-mails:2 started'
+kill -TERM $run_pid
+wait $run_pid
+says "they stop before their projector" "azoth-effects azoth-projector azoth-feed azoth-writer" \
+    "$(sed 's/-mails.*//;s/-[12]$//' "$fake/stopped" | uniq | xargs)"
+rm "$fdb/projections/mails.sql"
 
 echo "exit 100" >"$fake/azoth-projector-orders.mode"
 start_run --workers 1

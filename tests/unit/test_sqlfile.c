@@ -222,6 +222,51 @@ static void a_retry_has_a_count_a_range_and_perhaps_another_strategy(void **stat
             "f.sql:3:20: on-error fail-fast: a file has one error strategy");
 }
 
+static void effects_have_a_command_a_lease_an_order_and_no_sql(void **state)
+{
+    (void)state;
+#define EFFECTS HEAD "-- azoth: effects send --to x  \n"
+    parse_good(EFFECTS "-- azoth: lease 2min\n-- azoth: order-by :to\n"
+                       "-- azoth: on-error retry 3 1s..1min then log-and-skip\n"
+                       "-- azoth: on sent, sent-again\n");
+    assert_string_equal(file.effects, "send --to x");
+    assert_int_equal(file.lease_ms, 120000);
+    assert_string_equal(file.order_by, ":to");
+    assert_int_equal(file.retry_then, STRATEGY_LOG_AND_SKIP);
+    assert_int_equal(file.handlers, 1);
+    assert_int_equal(file.handler[0].types_len, 2);
+    sqlfile_fini(&file);
+    parse_good(EFFECTS);
+    assert_int_equal(file.lease_ms, 30000);
+    assert_string_equal(file.order_by, "@key");
+    sqlfile_fini(&file);
+    parse_good(EFFECTS "-- azoth: order-by none\n");
+    assert_string_equal(file.order_by, "");
+    sqlfile_fini(&file);
+    refused(HEAD "-- azoth: effects \n", "f.sql:2:19: effects wants the command to run");
+    refused(EFFECTS "-- azoth: effects b\n", "f.sql:3:19: a file has one effects command");
+    refused(HEAD "-- azoth: on-error fail-fast\n-- azoth: effects b\n",
+            "f.sql:3:19: effects stands before on-error, migration and on");
+    refused(HEAD "-- azoth: lease 1s\n", "f.sql:2:17: lease 1s: of effects, behind their mark");
+    refused(EFFECTS "-- azoth: lease 999ms\n",
+            "f.sql:3:17: \"999ms\": lease wants a time of 1s to 60min");
+    refused(EFFECTS "-- azoth: lease 61min\n",
+            "f.sql:3:17: \"61min\": lease wants a time of 1s to 60min");
+    refused(HEAD "-- azoth: order-by @key\n",
+            "f.sql:2:20: order-by @key: of effects, behind their mark");
+    refused(EFFECTS "-- azoth: order-by to\n",
+            "f.sql:3:20: \"to\": order-by wants :field, @key or none");
+    refused(EFFECTS "-- azoth: order-by @key\n-- azoth: order-by none\n",
+            "f.sql:4:20: order-by none: a file has one order-by");
+    refused(EFFECTS "-- azoth: migration 1 a\nSELECT 1;\n",
+            "f.sql:3:1: effects keep no tables of their own: no migration");
+    refused(EFFECTS "-- azoth: on sent\nSELECT 1;\n",
+            "f.sql:4:1: effects run their command: no SQL");
+    refused(EFFECTS "-- azoth: on-error custom\n",
+            "f.sql:3:20: on-error custom: not offered by this version for effects, which have "
+            "fail-fast, log-and-skip and retry");
+}
+
 static void what_is_no_text_is_refused_with_its_place(void **state)
 {
     (void)state;
@@ -361,6 +406,7 @@ int main(void)
         cmocka_unit_test(a_type_has_one_handler),
         cmocka_unit_test(strategies_of_later_versions_are_parsed_and_refused_by_name),
         cmocka_unit_test(a_retry_has_a_count_a_range_and_perhaps_another_strategy),
+        cmocka_unit_test(effects_have_a_command_a_lease_an_order_and_no_sql),
         cmocka_unit_test(what_is_no_text_is_refused_with_its_place),
         cmocka_unit_test(blanks_and_comments_between_blocks_change_no_checksum),
         cmocka_unit_test(a_string_that_looks_like_a_comment_stays_whole),

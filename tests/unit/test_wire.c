@@ -49,6 +49,8 @@ union message {
     struct wire_answer answer;
     struct wire_pull pull;
     struct wire_batch batch;
+    struct wire_effect_ask ask;
+    struct wire_effect_answer effect;
 };
 
 static int request_encode(struct buf *out, const union message *m)
@@ -84,6 +86,23 @@ static int batch_decode(struct azoth_bytes b, union message *m)
     return wire_batch_decode(b, &m->batch, &err);
 }
 
+static int ask_encode(struct buf *out, const union message *m)
+{
+    return wire_effect_ask_encode(out, &m->ask);
+}
+static int ask_decode(struct azoth_bytes b, union message *m)
+{
+    return wire_effect_ask_decode(b, &m->ask, &err);
+}
+static int effect_encode(struct buf *out, const union message *m)
+{
+    return wire_effect_answer_encode(out, &m->effect);
+}
+static int effect_decode(struct azoth_bytes b, union message *m)
+{
+    return wire_effect_answer_decode(b, &m->effect, &err);
+}
+
 static const struct kind {
     const char *format;
     int (*encode)(struct buf *, const union message *);
@@ -93,8 +112,10 @@ static const struct kind {
     {"uiuUUUuuuBBB", answer_encode, answer_decode},
     {"UUUUuuuuuUBBBBBB", pull_encode, pull_decode},
     {"UUUUuiBB", batch_encode, batch_decode},
+    {"UUuuuBB", ask_encode, ask_decode},
+    {"UuuuB", effect_encode, effect_decode},
 };
-#define KINDS 4
+#define KINDS 6
 
 static union message sample(int kind)
 {
@@ -146,6 +167,19 @@ static union message sample(int kind)
                                     .shard_by = bytes_str(":field"),
                                     .error = bytes_str("error")};
         break;
+    case 4:
+        m.ask = (struct wire_effect_ask){.instance = 1,
+                                         .id = UINT64_MAX,
+                                         .grant = 2,
+                                         .result = WIRE_EFFECT_GIVEN_BACK,
+                                         .wants = 1,
+                                         .worker = bytes_str("1"),
+                                         .error = bytes_str("error")};
+        break;
+    case 5:
+        m.effect = (struct wire_effect_answer){
+            .id = 1, .grant = 2, .failures = 3, .lease_ms = 4, .frame = bytes_str("frame")};
+        break;
     default:
         m.batch = (struct wire_batch){.subscription = 1,
                                       .first = 2,
@@ -167,6 +201,50 @@ static int decode_copy(const struct kind *k, const void *p, size_t n, union mess
     assert_non_null(*ret);
     memcpy(*ret, p, n);
     return k->decode(bytes_of(*ret, n), m);
+}
+
+static void every_field_of_what_effects_say_comes_back(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    union message in = sample(4), out;
+    assert_int_equal(ask_encode(&b, &in), 0);
+    assert_int_equal(ask_decode(buf_bytes(&b), &out), 0);
+    const struct wire_effect_ask *a = &in.ask, *a2 = &out.ask;
+    assert_true(a->instance == a2->instance && a->id == a2->id && a->grant == a2->grant &&
+                a->result == a2->result && a->wants == a2->wants);
+    assert_true(bytes_eq(a->worker, a2->worker) && bytes_eq(a->error, a2->error));
+    buf_clear(&b);
+    in = sample(5);
+    assert_int_equal(effect_encode(&b, &in), 0);
+    assert_int_equal(effect_decode(buf_bytes(&b), &out), 0);
+    const struct wire_effect_answer *e = &in.effect, *e2 = &out.effect;
+    assert_true(e->id == e2->id && e->grant == e2->grant && e->failures == e2->failures &&
+                e->lease_ms == e2->lease_ms && bytes_eq(e->frame, e2->frame));
+    buf_fini(&b);
+}
+
+static void an_effect_out_of_range_is_refused(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    union message out;
+    for (int i = 0; i < 6; i++) {
+        union message ask = sample(4), effect = sample(5);
+        const int of_ask = i < 4;
+        buf_clear(&b);
+        ask.ask.worker = i == 0 ? bytes_str("") : ask.ask.worker;
+        ask.ask.worker = i == 1 ? bytes_of("a\0b", 3) : ask.ask.worker;
+        ask.ask.result = i == 2 ? 3 : ask.ask.result;
+        ask.ask.wants = i == 3 ? 2 : ask.ask.wants;
+        effect.effect.frame = i == 4 ? bytes_str("") : effect.effect.frame;
+        effect.effect.lease_ms = i == 5 ? 0 : effect.effect.lease_ms;
+        assert_int_equal(of_ask ? ask_encode(&b, &ask) : effect_encode(&b, &effect), 0);
+        assert_int_equal(of_ask ? ask_decode(buf_bytes(&b), &out)
+                                : effect_decode(buf_bytes(&b), &out),
+                         AZOTH_ERR_BAD_REQUEST);
+    }
+    buf_fini(&b);
 }
 
 static void every_field_of_an_answer_pull_and_batch_comes_back(void **state)
@@ -555,6 +633,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_encode_at_once), /* first: the hooks are not yet set */
         cmocka_unit_test(every_field_of_an_answer_pull_and_batch_comes_back),
+        cmocka_unit_test(every_field_of_what_effects_say_comes_back),
+        cmocka_unit_test(an_effect_out_of_range_is_refused),
         cmocka_unit_test(tpl_makes_the_same_image_of_what_it_reads),
         cmocka_unit_test(an_image_cut_anywhere_is_refused),
         cmocka_unit_test(what_is_accepted_with_a_flipped_bit_is_the_image_of_what_it_says),

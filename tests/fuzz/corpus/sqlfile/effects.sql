@@ -1,0 +1,6 @@
+-- azoth: projection m
+-- azoth: effects mail -s x
+-- azoth: lease 5s
+-- azoth: order-by :a
+-- azoth: on-error retry 3 1s..9s then log-and-skip
+-- azoth: on sent
