@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         ensure(dbdir_name_valid(f.name));
         ensure(f.strategy == STRATEGY_FAIL_FAST || f.effects[0]);
-    ensure(!f.effects[0] || (f.migrations == 0 && f.lease_ms >= 1000));
+        ensure(!f.effects[0] || (f.migrations == 0 && f.lease_ms >= 1000));
         ensure(f.checksum == all.checksum);
         check_file(&f);
     }
