@@ -1,5 +1,7 @@
 #include "projector/tablefile.h"
 
+#include "projector/migrate.h"
+
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/dbdir.h"
@@ -45,7 +47,7 @@ int sqlite_error(sqlite3 *db, struct azoth_error *err, const char *what)
                          sqlite3_errmsg(db));
 }
 
-static int run(struct tablefile *f, const char *sql, struct azoth_error *err)
+int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err)
 {
     if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) == SQLITE_OK)
         return 0;
@@ -154,145 +156,6 @@ int tablefile_next(struct tablefile *f, struct sql_cursor *c, sqlite3_stmt **ret
     }
 }
 
-/* ---- migrations ---- */
-
-struct done {
-    uint32_t version;
-    uint64_t checksum;
-};
-
-static int history(struct tablefile *f, struct done **ret, uint32_t *ret_n, struct azoth_error *err)
-{
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "SELECT version, checksum FROM azoth_migrations ORDER BY version",
-                           -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
-    struct done *d = NULL;
-    uint32_t n = 0;
-    int step;
-    while ((step = sqlite3_step(s)) == SQLITE_ROW) {
-        struct done *more = realloc(d, (n + 1) * sizeof *d);
-        if (!more) {
-            step = SQLITE_NOMEM;
-            break;
-        }
-        d = more;
-        d[n++] = (struct done){(uint32_t)sqlite3_column_int64(s, 0),
-                               (uint64_t)sqlite3_column_int64(s, 1)};
-    }
-    int rc = step == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
-    sqlite3_finalize(s);
-    if (rc) {
-        free(d);
-        return rc;
-    }
-    *ret = d;
-    *ret_n = n;
-    return 0;
-}
-
-/* What was applied must still be there and the same; what is new must be higher. */
-static int compare_history(const struct sqlfile *def, const struct done *d, uint32_t n,
-                           struct azoth_error *err)
-{
-    uint32_t highest = n ? d[n - 1].version : 0, seen = 0;
-    for (uint32_t i = 0; i < def->migrations; i++) {
-        const struct sql_migration *m = &def->migration[i];
-        const struct done *was = NULL;
-        for (uint32_t k = 0; k < n; k++)
-            if (d[k].version == m->version)
-                was = &d[k];
-        seen += was != NULL;
-        if (was && was->checksum != m->checksum)
-            return error_set(
-                err, AZOTH_ERR_PROJECTION,
-                "%s:%u:1: migration %u was changed after it had been applied: write a new "
-                "one, or rebuild",
-                def->path, m->up.line, m->version);
-        if (!was && m->version < highest)
-            return error_set(err, AZOTH_ERR_PROJECTION,
-                             "%s:%u:1: migration %u comes late: %u has been applied", def->path,
-                             m->up.line, m->version, highest);
-    }
-    if (seen < n)
-        return error_set(err, AZOTH_ERR_PROJECTION,
-                         "%s: %u applied migrations are not in the definition any more", def->path,
-                         n - seen);
-    return 0;
-}
-
-static int record_migration(struct tablefile *f, const struct sql_migration *m,
-                            struct azoth_error *err)
-{
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_migrations VALUES (?, ?, ?, ?)", -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
-    sqlite3_bind_int64(s, 1, m->version);
-    sqlite3_bind_text(s, 2, m->title, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 3, (int64_t)m->checksum);
-    sqlite3_bind_int64(s, 4, clock_wall_ns());
-    int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
-    sqlite3_finalize(s);
-    return rc;
-}
-
-static int apply_migration(struct tablefile *f, const struct sqlfile *def,
-                           const struct sql_migration *m, struct azoth_error *err)
-{
-    struct sql_cursor c = {.path = def->path, .block = &m->up};
-    sqlite3_stmt *s;
-    int rc = run(f, "BEGIN IMMEDIATE", err), got = 0;
-    if (rc)
-        return rc;
-    tablefile_guard(f, 1);
-    while (!rc && (got = tablefile_next(f, &c, &s, err)) == 1) {
-        int step;
-        if (sqlite3_bind_parameter_count(s) > 0) {
-            rc =
-                error_set(err, AZOTH_ERR_PROJECTION,
-                          "%s:%u:1: migration %u has a parameter: there is no event in a migration",
-                          def->path, c.line, m->version);
-            sqlite3_finalize(s);
-            break;
-        }
-        while ((step = sqlite3_step(s)) == SQLITE_ROW)
-            ;
-        if (step != SQLITE_DONE)
-            rc = error_foreign(err, AZOTH_ERR_PROJECTION, step, "%s:%u:1: migration %u: %s",
-                               def->path, c.line, m->version, sqlite3_errmsg(f->db));
-        sqlite3_finalize(s);
-    }
-    tablefile_guard(f, 0);
-    if (!rc && got < 0)
-        rc = got;
-    if (!rc)
-        rc = record_migration(f, m, err);
-    if (!rc)
-        CRASH_POINT(projector_migrating);
-    if (!rc)
-        rc = run(f, "COMMIT", err);
-    if (!rc)
-        CRASH_POINT(projector_migrated);
-    if (rc)
-        sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
-    return rc;
-}
-
-static int migrate(struct tablefile *f, const struct sqlfile *def, struct azoth_error *err)
-{
-    struct done *d = NULL;
-    uint32_t n = 0;
-    int rc = history(f, &d, &n, err);
-    if (rc)
-        return rc;
-    rc = compare_history(def, d, n, err);
-    for (uint32_t i = 0; i < def->migrations && !rc; i++)
-        if (n == 0 || def->migration[i].version > d[n - 1].version)
-            rc = apply_migration(f, def, &def->migration[i], err);
-    free(d);
-    return rc;
-}
-
 /* ---- identity ---- */
 
 static const char own_tables[] =
@@ -323,7 +186,7 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
 }
 
 static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sqlfile *def,
-                          const struct table_options *o, struct azoth_error *err)
+                          const struct table_options *o, int any_handlers, struct azoth_error *err)
 {
     const char *name = (const char *)sqlite3_column_text(s, 0);
     if (sqlite3_column_int64(s, 7) != 1)
@@ -343,7 +206,7 @@ static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sql
             err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
             f->path, (long long)sqlite3_column_int64(s, 5), (long long)sqlite3_column_int64(s, 6));
     if ((uint64_t)sqlite3_column_int64(s, 4) != def->checksum && !o->accept_changed &&
-        sqlite3_column_int64(s, 2) > 0)
+        !any_handlers && sqlite3_column_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: the handlers differ from those that made the rows up to event %lld: "
                          "rebuild it (move the file away), or give --accept-changed",
@@ -352,10 +215,11 @@ static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sql
 }
 
 static int identity(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
-                    uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err)
+                    int any_handlers, uint64_t *ret_cursor, uint32_t *ret_check,
+                    struct azoth_error *err)
 {
     sqlite3_stmt *s;
-    int rc = run(f, own_tables, err);
+    int rc = tablefile_run(f, own_tables, err);
     if (rc)
         return rc;
     if (sqlite3_prepare_v2(
@@ -368,9 +232,12 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
     *ret_cursor = 0;
     *ret_check = 0;
     if (step == SQLITE_ROW) {
-        rc = check_identity(f, s, def, o, err);
+        rc = check_identity(f, s, def, o, any_handlers, err);
         *ret_cursor = (uint64_t)sqlite3_column_int64(s, 2);
         *ret_check = (uint32_t)sqlite3_column_int64(s, 3);
+    } else if (step == SQLITE_DONE && any_handlers) {
+        rc =
+            error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it is empty: the projector fills it", f->path);
     } else if (step == SQLITE_DONE) {
         rc = insert_identity(f, def, o, err);
     } else {
@@ -381,7 +248,7 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
         char sql[120];
         snprintf(sql, sizeof sql, "UPDATE azoth_projection SET handlers = %" PRId64,
                  (int64_t)def->checksum);
-        rc = run(f, sql, err);
+        rc = tablefile_run(f, sql, err);
     }
     return rc;
 }
@@ -460,7 +327,7 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
              "PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = 4000;"
              "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY",
              WAL_LIMIT_BYTES);
-    return run(f, pragmas, err);
+    return tablefile_run(f, pragmas, err);
 }
 
 int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
@@ -469,11 +336,20 @@ int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct 
     int rc = open_file(f, def, o, err);
     CRASH_POINT(projector_file_made);
     if (!rc)
-        rc = identity(f, def, o, ret_cursor, ret_check, err);
+        rc = identity(f, def, o, 0, ret_cursor, ret_check, err);
     CRASH_POINT(projector_identified);
     if (!rc)
-        rc = migrate(f, def, err);
+        rc = migrations_apply(f, def, NULL, NULL, err);
     return rc;
+}
+
+int tablefile_open_any(struct tablefile *f, const struct sqlfile *def,
+                       const struct table_options *o, struct azoth_error *err)
+{
+    uint64_t cursor;
+    uint32_t check;
+    int rc = open_file(f, def, o, err);
+    return rc ? rc : identity(f, def, o, 1, &cursor, &check, err);
 }
 
 void tablefile_close(struct tablefile *f)

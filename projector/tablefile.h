@@ -15,7 +15,13 @@ struct tablefile {
 /* Opens (options->dir NULL: in memory), makes own tables, checks identity, applies migrations. */
 int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
                    uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err);
+/* Opens it whatever handlers made its rows, and applies nothing. */
+int tablefile_open_any(struct tablefile *f, const struct sqlfile *def,
+                       const struct table_options *o, struct azoth_error *err);
 void tablefile_close(struct tablefile *f);
+
+/* As sqlite_error(). */
+int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err);
 
 /* While on, statements that are prepared may not touch transactions, other files or our tables. */
 void tablefile_guard(struct tablefile *f, int on);

@@ -81,6 +81,10 @@ int cmd_usage(const struct cmd_line *l, const char *fmt, ...) __attribute__((for
 /* The database's directory: word (may be NULL), --dir, AZOTH_DIR. NO_DATABASE when there is none
  * and must_exist is set. 0, or the exit code after the failure was told. */
 int cmd_dir(const struct cmd_line *l, const char *word, int must_exist, char *out, size_t size);
+/* The directory of the projections, and whether name is one's: 0 or an exit code, told. */
+int cmd_projections(struct cmd_line *l, const char *name, char *out, size_t size);
+/* Runs one statement on a projection and prints its rows, as `azoth query`; an exit code. */
+int cmd_query_print(const char *dir, const char *name, const char *sql, int json);
 /* Opens the database with enum azoth_open_flags, or connects to the workers at `to` (may be NULL;
  * flags do not count then). 0, or the exit code after the failure was told. */
 int cmd_open(const struct cmd_line *l, const char *to, unsigned flags, struct azoth **ret);
@@ -144,7 +148,8 @@ extern const struct cmd cmd_tx, cmd_call;                                 /* req
 extern const struct cmd cmd_get, cmd_scan, cmd_events;                    /* read.c */
 extern const struct cmd cmd_status;                                       /* status.c */
 extern const struct cmd cmd_lag;                                          /* lag.c */
-extern const struct cmd cmd_query, cmd_projection;                        /* query.c */
+extern const struct cmd cmd_query;                                        /* query.c */
+extern const struct cmd cmd_projection;                                   /* projection.c */
 extern const struct cmd cmd_run;                                          /* run.c */
 extern const struct cmd cmd_bench;                                        /* bench.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */

@@ -127,27 +127,38 @@ static int on_row(void *arg, int n, const char *const *names, const struct query
     return rc;
 }
 
-static int run_query(struct cmd_line *l)
+int cmd_projections(struct cmd_line *l, const char *name, char *out, size_t size)
 {
-    struct result r = {0};
-    struct azoth_error err = {0};
-    char dir[4096], path[4200];
-    int rc = cmd_flags(l, NULL, 2, 2);
-    if (!rc)
-        rc = cmd_dir(l, NULL, 1, dir, sizeof dir);
+    char dir[4096];
+    int rc = cmd_dir(l, NULL, 1, dir, sizeof dir);
     if (rc)
         return rc;
-    if (!dbdir_name_valid(l->word[0]))
-        return cmd_usage(l, "%s is no name of a projection", l->word[0]);
-    if (dbdir_path(path, sizeof path, dir, "projections"))
+    if (!dbdir_name_valid(name))
+        return cmd_usage(l, "%s is no name of a projection", name);
+    if (dbdir_path(out, size, dir, "projections"))
         return cmd_usage(l, "%s: the path is too long", dir);
-    r.json = l->json;
-    int code = query_run(path, l->word[0], l->word[1], on_row, &r, &err);
+    return 0;
+}
+
+int cmd_query_print(const char *dir, const char *name, const char *sql, int json)
+{
+    struct result r = {.json = json};
+    struct azoth_error err = {0};
+    int code = query_run(dir, name, sql, on_row, &r, &err);
     if (r.failed)
         code = error_set(&err, r.failed, "a row: %s", azoth_code_sentence(r.failed));
     flush_result(&r);
     buf_fini(&r.out);
     return code ? cmd_fail(&err) : 0;
+}
+
+static int run_query(struct cmd_line *l)
+{
+    char dir[4200];
+    int rc = cmd_flags(l, NULL, 2, 2);
+    if (!rc)
+        rc = cmd_projections(l, l->word[0], dir, sizeof dir);
+    return rc ? rc : cmd_query_print(dir, l->word[0], l->word[1], l->json);
 }
 
 const struct cmd cmd_query = {
@@ -160,66 +171,4 @@ const struct cmd cmd_query = {
             "  azoth query accounts 'SELECT account, balance FROM accounts ORDER BY balance DESC "
             "LIMIT 5'\n",
     .run = run_query,
-};
-
-/* ---- projection ---- */
-
-/* The first error is told by the caller, the others as they come. */
-static void tell_error(void *arg, const struct azoth_error *found)
-{
-    struct azoth_error *first = arg;
-    if (!first->code)
-        *first = *found;
-    else
-        cmd_fail(found);
-}
-
-static int check_one(const char *file, int json)
-{
-    struct azoth_error err = {0};
-    int rc = projection_check_all(file, tell_error, &err);
-    if (json) {
-        struct json_text j = {0};
-        out_open(&j, NULL, '{');
-        out_bool(&j, "ok", rc == 0);
-        out_str(&j, "file", file);
-        if (rc) {
-            out_str(&j, "error", azoth_code_name(rc));
-            out_str(&j, "message", err.message);
-        }
-        out_close(&j, '}');
-        out_print(&j);
-    } else if (!rc) {
-        printf("%s: ok\n", file);
-    }
-    return rc ? cmd_fail(&err) : 0;
-}
-
-static int run_projection(struct cmd_line *l)
-{
-    int worst = 0;
-    int rc = cmd_flags(l, NULL, 1, CMD_WORDS_MAX);
-    if (rc)
-        return rc;
-    if (strcmp(l->word[0], "check") != 0)
-        return cmd_usage(l, "there is no projection %s", l->word[0]);
-    if (l->words < 2)
-        return cmd_usage(l, "check takes a file");
-    for (int i = 1; i < l->words; i++) {
-        rc = check_one(l->word[i], l->json);
-        if (rc > worst)
-            worst = rc;
-    }
-    return worst;
-}
-
-const struct cmd cmd_projection = {
-    .name = "projection",
-    .synopsis = "check FILE ... [--json]",
-    .summary = "Check the definitions of projections",
-    .help = "Applies the migrations to an empty database in memory and prepares every handler. "
-            "What is\n"
-            "wrong is told with file and line; the exit code is then 1.\n\n"
-            "  azoth projection check projections/*.sql\n",
-    .run = run_projection,
 };

@@ -1,0 +1,245 @@
+/* projection.c - azoth projection: definitions written and checked, migrations shown, tried, applied, undone. */
+#include "client/cmd/cmd.h"
+#include "core/dbdir.h"
+#include "projector/migrate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- check ---- */
+
+/* The first error is told by the caller, the others as they come. */
+static void tell_error(void *arg, const struct azoth_error *found)
+{
+    struct azoth_error *first = arg;
+    if (!first->code)
+        *first = *found;
+    else
+        cmd_fail(found);
+}
+
+static int check_one(const char *file, int json)
+{
+    struct azoth_error err = {0};
+    int rc = projection_check_all(file, tell_error, &err);
+    if (json) {
+        struct json_text j = {0};
+        out_open(&j, NULL, '{');
+        out_bool(&j, "ok", rc == 0);
+        out_str(&j, "file", file);
+        if (rc) {
+            out_str(&j, "error", azoth_code_name(rc));
+            out_str(&j, "message", err.message);
+        }
+        out_close(&j, '}');
+        out_print(&j);
+    } else if (!rc) {
+        printf("%s: ok\n", file);
+    }
+    return rc ? cmd_fail(&err) : 0;
+}
+
+static int run_check(struct cmd_line *l)
+{
+    int worst = 0;
+    if (l->words < 2)
+        return cmd_usage(l, "check takes a file");
+    for (int i = 1; i < l->words; i++) {
+        int rc = check_one(l->word[i], l->json);
+        if (rc > worst)
+            worst = rc;
+    }
+    return worst;
+}
+
+/* ---- new ---- */
+
+static const char example[] =
+    "-- azoth: projection %s\n"
+    "--\n"
+    "-- Lines that begin with `-- azoth:` are marks; other comments are yours. Check the file "
+    "with\n"
+    "--     azoth projection check FILE\n"
+    "-- and look at what is projected with\n"
+    "--     azoth query %s 'SELECT * FROM %s'\n"
+    "\n"
+    "-- Tables are made by migrations. One that was applied is never changed: add another.\n"
+    "-- azoth: migration 1 create the table\n"
+    "CREATE TABLE %s (key TEXT PRIMARY KEY, events INTEGER NOT NULL, last_event INTEGER NOT "
+    "NULL);\n"
+    "-- azoth: undo\n"
+    "DROP TABLE %s;\n"
+    "\n"
+    "-- A handler is run for each event of its types, in the order of the events. :name is a field "
+    "of\n"
+    "-- the payload's JSON; @id @type @time @txn @key @payload are the event's own.\n"
+    "-- azoth: on example\n"
+    "INSERT INTO %s VALUES (@key, 1, @id)\n"
+    "  ON CONFLICT (key) DO UPDATE SET events = events + 1, last_event = excluded.last_event;\n";
+
+/* A name as SQL takes it for a table's: '-' is no part of one. */
+static void table_name(const char *name, char out[AZOTH_NAME_MAX + 1])
+{
+    snprintf(out, AZOTH_NAME_MAX + 1, "%s", name);
+    for (char *p = out; *p; p++)
+        if (*p == '-')
+            *p = '_';
+}
+
+static int run_new(struct cmd_line *l, const char *dir, const char *name)
+{
+    char path[4300], table[AZOTH_NAME_MAX + 1];
+    struct azoth_error err = {0};
+    struct buf text = {0};
+    table_name(name, table);
+    snprintf(path, sizeof path, "%s/%s.sql", dir, name);
+    int code = dbdir_make(dir, 0770, &err);
+    if (!code && buf_addf(&text, example, name, name, table, table, table, table))
+        code = error_set(&err, AZOTH_ERR_NOMEM, "%s", path);
+    int fd = code ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0660);
+    if (!code && fd < 0)
+        code = errno == EEXIST ? error_set(&err, AZOTH_ERR_DUPLICATE, "%s is there already", path)
+                               : error_errno(&err, errno, "%s", path);
+    if (!code && write(fd, text.ptr, text.len) != (ssize_t)text.len)
+        code = error_errno(&err, errno ? errno : ENOSPC, "%s", path);
+    if (fd >= 0 && close(fd) && !code)
+        code = error_errno(&err, errno, "%s", path);
+    buf_fini(&text);
+    if (code)
+        return cmd_fail(&err);
+    if (!l->json)
+        printf("%s\n", path);
+    return 0;
+}
+
+/* ---- migrations ---- */
+
+struct telling {
+    const char *what;
+    int json, n;
+    struct json_text j;
+};
+
+static void tell_migration(void *arg, const struct sql_migration *m)
+{
+    struct telling *t = arg;
+    t->n++;
+    if (!t->json) {
+        printf("%s migration %u %s\n", t->what, m->version, m->title);
+        return;
+    }
+    out_open(&t->j, NULL, '{');
+    out_u64(&t->j, "version", m->version);
+    out_str(&t->j, "title", m->title);
+    out_close(&t->j, '}');
+}
+
+static int finish_telling(struct telling *t, int code, const struct azoth_error *err,
+                          const char *nothing)
+{
+    if (t->json) {
+        out_close(&t->j, ']');
+        out_bool(&t->j, "ok", code == 0);
+        if (code) {
+            out_str(&t->j, "error", azoth_code_name(code));
+            out_str(&t->j, "message", err->message);
+        }
+        out_close(&t->j, '}');
+        out_print(&t->j);
+    } else if (!code && t->n == 0) {
+        puts(nothing);
+    }
+    return code ? cmd_fail(err) : 0;
+}
+
+static int run_migrations(struct cmd_line *l, const char *dir, const char *name, const char *verb,
+                          uint64_t to)
+{
+    char path[4300];
+    struct sqlfile def;
+    struct azoth_error err = {0};
+    int dry = strcmp(verb, "plan") == 0, back = strcmp(verb, "rollback") == 0;
+    struct telling t = {.what = dry    ? "would apply"
+                                : back ? "undone:"
+                                       : "applied",
+                        .json = l->json};
+    snprintf(path, sizeof path, "%s/%s.sql", dir, name);
+    int code = sqlfile_read(path, &def, &err);
+    if (code)
+        return cmd_fail(&err);
+    if (strcmp(def.name, name) != 0) {
+        error_set(&err, AZOTH_ERR_PROJECTION, "%s defines projection %s, not %s", path, def.name,
+                  name);
+        sqlfile_fini(&def);
+        return cmd_fail(&err);
+    }
+    if (t.json) {
+        out_open(&t.j, NULL, '{');
+        out_open(&t.j, dry ? "pending" : back ? "undone" : "applied", '[');
+    }
+    code = back ? projection_rollback(&def, dir, to, tell_migration, &t, &err)
+                : projection_migrate(&def, dir, dry, tell_migration, &t, &err);
+    if (!code && back && !t.json)
+        puts("the rows are not those of the handlers any more: the projector goes on with\n"
+             "--accept-changed, or from the first event when the file is moved away");
+    int rc = finish_telling(&t, code, &err, "nothing is pending");
+    sqlfile_fini(&def);
+    return rc;
+}
+
+static const char history_sql[] =
+    "SELECT version, title, strftime('%Y-%m-%dT%H:%M:%SZ', applied_at / 1000000000, 'unixepoch')"
+    " AS applied, printf('%016x', checksum) AS checksum FROM azoth_migrations ORDER BY version";
+
+static int run_projection(struct cmd_line *l)
+{
+    char dir[4200];
+    struct cmd_number to = {0};
+    const struct cmd_flag flags[] = {{"--to", FLAG_NUMBER, &to}, {NULL, 0, NULL}};
+    int rc = cmd_flags(l, flags, 1, CMD_WORDS_MAX);
+    if (rc)
+        return rc;
+    const char *verb = l->word[0];
+    int back = strcmp(verb, "rollback") == 0, history = strcmp(verb, "history") == 0,
+        fresh = strcmp(verb, "new") == 0;
+    if (to.given && !back)
+        return cmd_usage(l, "--to is of rollback");
+    if (strcmp(verb, "check") == 0)
+        return run_check(l);
+    if (!back && !history && !fresh && strcmp(verb, "plan") != 0 && strcmp(verb, "migrate") != 0)
+        return cmd_usage(l, "there is no projection %s", verb);
+    if (l->words != 2)
+        return cmd_usage(l, "%s takes the name of one projection", verb);
+    rc = cmd_projections(l, l->word[1], dir, sizeof dir);
+    if (rc)
+        return rc;
+    if (fresh)
+        return run_new(l, dir, l->word[1]);
+    if (history)
+        return cmd_query_print(dir, l->word[1], history_sql, l->json);
+    return run_migrations(l, dir, l->word[1], verb, to.given ? to.n : MIGRATE_ONE_BACK);
+}
+
+const struct cmd cmd_projection = {
+    .name = "projection",
+    .synopsis = "check FILE ... | new NAME | history NAME | plan NAME | migrate NAME | "
+                "rollback NAME [--to VERSION]  [--json]",
+    .summary = "Definitions of projections: write, check, migrate",
+    .help =
+        "  check FILE ...  apply the migrations to an empty database in memory and prepare every\n"
+        "                  handler; what is wrong is told with file and line, exit code 1\n"
+        "  new NAME        write a commented definition to begin with, DIR/projections/NAME.sql\n"
+        "  history NAME    the migrations that were applied, when, and their checksums\n"
+        "  plan NAME       try what is pending in a transaction that is taken back\n"
+        "  migrate NAME    apply what is pending now (the projector does it when it starts)\n"
+        "  rollback NAME   undo the newest migration\n"
+        "  --to VERSION    of rollback: undo all above this one, the newest first; 0: all\n\n"
+        "plan, migrate and rollback want the projector to be stopped. Each migration is one\n"
+        "transaction with its row of history. After a rollback the rows are not those of the\n"
+        "handlers any more: the projector refuses to go on until it is told to.\n\n"
+        "  azoth projection check projections/*.sql\n"
+        "  azoth projection plan accounts && azoth projection migrate accounts\n",
+    .run = run_projection,
+};
