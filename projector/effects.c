@@ -30,6 +30,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/record.h"
+#include "projector/breaker.h"
 #include "projector/tablefile.h"
 
 #include <inttypes.h>
@@ -279,7 +280,7 @@ static int load_row(struct effects *e, sqlite3_stmt *s, uint64_t now_ns, struct 
     if (sqlite3_column_type(s, 7) != SQLITE_NULL) {
         /* A clock that was put elsewhere meanwhile must not make it wait for longer than it may. */
         int64_t left = sqlite3_column_int64(s, 7) - clock_wall_ns();
-        int64_t most = (int64_t)(e->def->retry_max_ms * NS_PER_MS);
+        int64_t most = (int64_t)(e->def->policy.backoff.max_ms * NS_PER_MS);
         left = left < 0 ? 0 : left > most ? most : left;
         x->due_ns = now_ns + (uint64_t)left;
     }
@@ -505,17 +506,9 @@ static uint64_t random_next(struct effects *e)
     return e->random;
 }
 
-/* Doubled with each failure, at most retry_max; the latter half of it is random, so that events that
- * failed together do not come back together. */
 static uint64_t wait_ns(struct effects *e, uint32_t failures)
 {
-    uint64_t ms = e->def->retry_min_ms;
-    for (uint32_t i = 1; i < failures && ms < e->def->retry_max_ms; i++)
-        ms *= 2;
-    if (ms > e->def->retry_max_ms)
-        ms = e->def->retry_max_ms;
-    uint64_t ns = ms * NS_PER_MS;
-    return ns / 2 + (ns ? random_next(e) % (ns / 2 + 1) : 0);
+    return backoff_ms(&e->def->policy.backoff, failures, random_next(e)) * NS_PER_MS;
 }
 
 static int write_failure(struct effects *e, struct effect *x, uint64_t delay_ns,
@@ -539,9 +532,9 @@ static int write_failure(struct effects *e, struct effect *x, uint64_t delay_ns,
 
 static enum strategy strategy_now(const struct sqlfile *def, uint32_t failures)
 {
-    if (def->strategy != STRATEGY_RETRY)
-        return def->strategy;
-    return failures <= def->retry_count ? STRATEGY_RETRY : def->retry_then;
+    if (def->policy.strategy != STRATEGY_RETRY)
+        return def->policy.strategy;
+    return failures <= def->policy.count ? STRATEGY_RETRY : def->policy.then;
 }
 
 static void describe(const struct effect *x, char *out, size_t size)

@@ -4,6 +4,10 @@
  * The order of a turn: take a batch, ask for the next, apply this one and its cursor in one SQLite
  * transaction, tell the feed. Killed anywhere, it begins again at the cursor in the file. It opens
  * neither the store nor the segment, so it may run on another machine.
+ *
+ * An event that is tried again holds the batch it came in: what follows it waits in the transport, as far
+ * as the credit goes, and the feed is told now and then why. Dead letters that were released are tried
+ * before newer events are applied, those of the definition's `replay` between batches.
  */
 #include "core/clock.h"
 #include "core/dbdir.h"
@@ -14,6 +18,7 @@
 #include "core/service.h"
 #include "projector/effects_serve.h"
 #include "projector/pull.h"
+#include "projector/replay.h"
 #include "projector/table.h"
 #include "shm/projection_row.h"
 
@@ -52,8 +57,14 @@ struct projector {
     uint64_t cursor, head, events, failures;
     uint32_t cursor_check;
     uint64_t idle_ns;
-    int idle, heard;
+    int idle;
+    struct wire_batch held; /* was left in the middle */
+    int holds;
+    struct table_standing standing; /* as of this turn */
 };
+
+/* Dead letters are tried for so long at a time: signals wait no longer. */
+#define REPLAY_NS (20 * NS_PER_MS)
 
 static int own_flag(void *arg, int argc, char **argv, int *i, struct azoth_error *err)
 {
@@ -114,6 +125,22 @@ static int open_effects(struct projector *p, const struct table_options *o, stru
     return rc;
 }
 
+static void on_failure(void *arg, enum failure_action action, uint64_t event, const char *error)
+{
+    static const struct {
+        int level;
+        const char *text;
+    } said[] = {[FAILURE_SKIPPED] = {LOG_LEVEL_WARN, "skipped"},
+                [FAILURE_DEAD_LETTERED] = {LOG_LEVEL_WARN, "dead-lettered"},
+                [FAILURE_RETRIES] = {LOG_LEVEL_WARN, "to be tried again"},
+                [FAILURE_OPENS] = {LOG_LEVEL_WARN, "breaker open"},
+                [FAILURE_RETIRED] = {LOG_LEVEL_WARN, "retired"},
+                [FAILURE_MORE] = {LOG_LEVEL_WARN, "more failures"}};
+    const struct projector *p = arg;
+    log_line(said[action].level, "%s projection=%s event=%" PRIu64 " error=\"%s\"",
+             said[action].text, p->def.name, event, error);
+}
+
 static int open_table(struct projector *p, struct azoth_error *err)
 {
     char path[4300], dir[4300];
@@ -136,8 +163,10 @@ static int open_table(struct projector *p, struct azoth_error *err)
         return open_effects(p, &o, err);
     if (!rc)
         rc = table_open(&p->def, &o, &p->table, err);
-    if (!rc)
+    if (!rc) {
+        table_on_failure(p->table, on_failure, p);
         table_cursor(p->table, &p->cursor, &p->cursor_check);
+    }
     return rc;
 }
 
@@ -194,41 +223,116 @@ static int count_only(struct projector *p, const struct wire_batch *b, struct az
     return 0;
 }
 
+/* ---- what the feed is told ---- */
+
 static uint32_t state_of(const struct projector *p)
 {
+    if (p->standing.event && (p->holds || p->standing.wait_ns))
+        return PROJECTION_RETRYING;
+    if (p->standing.breaker == BREAKER_OPEN)
+        return PROJECTION_OPEN;
     return p->cursor >= p->head ? PROJECTION_IDLE : PROJECTION_RUNNING;
 }
 
-static int apply(struct projector *p, const struct wire_batch *b, struct azoth_error *err)
+static uint64_t errors_of(const struct projector *p)
 {
-    int rc = p->discard ? count_only(p, b, err)
-                        : table_apply(p->table, b->frames, b->first, b->last, b->last_check, err);
-    if (p->table)
-        table_cursor(p->table, &p->cursor, &p->cursor_check);
+    return p->table ? table_failures(p->table) : 0;
+}
+
+static void look(struct projector *p)
+{
+    if (!p->table)
+        return;
+    table_cursor(p->table, &p->cursor, &p->cursor_check);
+    table_standing(p->table, &p->standing);
+}
+
+static void report(struct projector *p)
+{
+    look(p);
+    pull_report(p->pull, p->cursor, state_of(p), errors_of(p),
+                p->standing.event ? p->standing.error : NULL);
+}
+
+static int failed(struct projector *p, int rc, const struct azoth_error *err)
+{
+    look(p);
+    pull_report(p->pull, p->cursor, PROJECTION_FAILED, errors_of(p) + (errors_of(p) == 0),
+                err->message);
     return rc;
 }
 
-/* 1 when something was done, 0 when there was nothing, or an error. */
-static int turn_table(struct projector *p, uint64_t now, struct azoth_error *err)
+/* ---- a turn ---- */
+
+static int apply(struct projector *p, const struct wire_batch *b, struct azoth_error *err)
 {
-    struct wire_batch b;
-    int got = pull_next(p->pull, now, &b, err);
-    if (got <= 0)
-        return got;
-    p->heard = 1;
-    p->head = b.head;
-    /* The head alone, told to one who asked, is no work. */
-    if (b.last >= b.first) {
-        p->idle = 0;
-        int rc = apply(p, &b, err);
-        if (rc)
-            return rc;
-    }
-    pull_report(p->pull, p->cursor, state_of(p), 0, NULL);
-    return 1;
+    int rc = 0;
+    p->head = b->head;
+    if (b->last >= b->first)
+        rc = p->discard
+                 ? count_only(p, b, err)
+                 : table_apply(p->table, b->frames, p->cursor + 1, b->last, b->last_check, err);
+    if (rc < 0)
+        return failed(p, rc, err);
+    /* The message is borrowed until the next pull_next(), which a held batch puts off. */
+    p->holds = rc == TABLE_STANDS;
+    if (p->holds)
+        p->held = *b;
+    report(p);
+    return 0;
 }
 
-static int take_effects(struct projector *p, uint64_t now, struct azoth_error *err)
+/* Dead letters: 1 when some were tried. Those of a round take turns with batches. */
+static int replay(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    int tried = 0, rc;
+    if (!p->table || table_replay_wait_ns(p->table))
+        return 0;
+    do {
+        rc = table_replay_step(p->table, err);
+        tried += rc > 0;
+    } while (rc > 0 && clock_mono_ns() - now < REPLAY_NS);
+    if (rc < 0)
+        return failed(p, rc, err);
+    if (tried)
+        report(p);
+    return tried > 0;
+}
+
+/* 1: there may be more to do at once. */
+static int turn(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
+{
+    struct wire_batch b;
+    look(p);
+    int rc = replay(p, now, err);
+    if (rc < 0 || (rc && table_has_released(p->table)))
+        return rc;
+    int tried = rc;
+    if (p->standing.wait_ns) {
+        /* Also without a batch: the breaker opened at the last event, or this is a new process. */
+        pull_hold(p->pull, now, p->cursor, state_of(p), errors_of(p),
+                  p->standing.event ? p->standing.error : NULL);
+        return tried;
+    }
+    if (p->holds) {
+        b = p->held;
+        rc = apply(p, &b, err);
+        return rc ? rc : 1;
+    }
+    int got = pull_next(p->pull, now, &b, err);
+    if (got < 0)
+        return failed(p, got, err);
+    if (!got)
+        return tried;
+    *heard = 1;
+    /* The head alone, told to one who asked, is no work. */
+    if (b.last >= b.first)
+        p->idle = 0;
+    rc = apply(p, &b, err);
+    return rc ? rc : 1;
+}
+
+static int take_effects(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
 {
     struct wire_batch b;
     if (!effects_room(p->effects)) {
@@ -238,20 +342,22 @@ static int take_effects(struct projector *p, uint64_t now, struct azoth_error *e
     int got = pull_next(p->pull, now, &b, err);
     if (got <= 0)
         return got;
-    p->heard = 1;
+    *heard = 1;
     p->head = b.head;
     int rc = effects_take(p->effects, b.frames, b.first, b.last, b.last_check, err);
     return rc ? rc : 1;
 }
 
 /* Of effects: what the feed and the status are told is how far every event is settled. */
-static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *err)
+static int turn_effects(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
 {
     struct effects_stats st;
-    int got = take_effects(p, now, err);
+    int got = take_effects(p, now, heard, err);
     int rc = got < 0 ? got : effects_server_step(p->server, now, err);
-    if (rc < 0)
+    if (rc < 0) {
+        pull_report(p->pull, p->cursor, PROJECTION_FAILED, p->failures + 1, err->message);
         return rc;
+    }
     effects_stats(p->effects, &st);
     uint64_t settled = effects_settled(p->effects);
     if (got || settled != p->cursor || st.failures != p->failures) {
@@ -262,6 +368,11 @@ static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *e
     if (got || rc)
         p->idle = 0;
     return got || rc;
+}
+
+static uint64_t sooner(uint64_t now, uint64_t until, uint64_t wait_ns)
+{
+    return wait_ns < until - now ? now + wait_ns : until;
 }
 
 static void rest(struct projector *p, uint64_t now)
@@ -277,42 +388,53 @@ static void rest(struct projector *p, uint64_t now)
             effects_idle(p->effects);
         p->idle = 2;
     }
+    look(p);
+    int stands = p->standing.wait_ns > 0;
+    /* What waits in the transport while the projection stands is no reason to wake up. */
     struct pollfd fds[] = {{.fd = p->service.signal_fd, .events = POLLIN},
-                           {.fd = pull_poll_fd(p->pull), .events = POLLIN},
+                           {.fd = stands ? -1 : pull_poll_fd(p->pull), .events = POLLIN},
                            {.fd = -1, .events = POLLIN}};
-    uint64_t until = pull_deadline_ns(p->pull);
+    uint64_t until = stands ? now + NS_PER_S : pull_deadline_ns(p->pull);
+    if (until < now)
+        until = now;
+    if (stands)
+        until = sooner(now, until, p->standing.wait_ns);
+    if (stands)
+        until = sooner(now, until, pull_hold_ns(p->pull));
+    if (p->table)
+        until = sooner(now, until, table_replay_wait_ns(p->table));
     if (p->effects) {
         uint64_t due = effects_server_due_ns(p->server, now);
         int room = effects_room(p->effects);
         fds[2].fd = effects_server_poll_fd(p->server);
-        /* What waits in the socket is left there: it must not wake us. */
         fds[1].fd = room ? fds[1].fd : -1;
         until = room ? until : now + PULL_KEEP_NS;
         until = due < until ? due : until;
+        until = until < now ? now : until;
     }
-    uint64_t ms = until > now ? (until - now) / NS_PER_MS + 1 : 1;
+    uint64_t ms = (until - now) / NS_PER_MS + 1;
     poll(fds, 3, ms > 1000 ? 1000 : (int)ms);
 }
 
 static int loop(struct projector *p, struct azoth_error *err)
 {
     uint64_t said = 0;
+    int heard = 0;
     while (!service_poll(&p->service)) {
         uint64_t now = clock_mono_ns();
-        int got = p->effects ? turn_effects(p, now, err) : turn_table(p, now, err);
-        if (got < 0) {
-            pull_report(p->pull, p->cursor, PROJECTION_FAILED, p->failures + 1, err->message);
-            return got;
-        }
+        int worked = p->effects ? turn_effects(p, now, &heard, err) : turn(p, now, &heard, err);
+        if (worked < 0)
+            return worked;
         service_heartbeat(&p->service, now);
         if (now - said > 5 * NS_PER_S) {
             said = now;
-            service_status(&p->service, "event %" PRIu64 " of %" PRIu64, p->cursor, p->head);
+            service_status(&p->service, "event %" PRIu64 " of %" PRIu64 "%s", p->cursor, p->head,
+                           p->standing.wait_ns ? ", waiting to try again" : "");
         }
-        if (p->once && p->heard && p->cursor >= p->head)
+        if (p->once && heard && !p->holds && p->cursor >= p->head)
             return 0;
         /* Not after work: what is applied is told by the call that finds nothing more. */
-        if (!got)
+        if (!worked)
             rest(p, now);
     }
     return 0;
@@ -335,7 +457,7 @@ static int serve(struct projector *p, struct azoth_error *err)
         rc = loop(p, err);
         service_stopping(&p->service);
         if (!rc)
-            pull_report(p->pull, p->cursor, PROJECTION_STOPPED, 0, NULL);
+            pull_report(p->pull, p->cursor, PROJECTION_STOPPED, errors_of(p), NULL);
         pull_flush(p->pull, LAST_WORD_MS);
     }
     pull_close(p->pull);

@@ -39,9 +39,10 @@ struct pull {
     uint64_t errors;
     size_t untold; /* bytes and batches that were received since the last report */
     uint32_t untold_batches;
-    int at_head; /* the last batch reached the head as the feed saw it */
-    int owes;    /* a report was held back */
-    int kept;    /* since pull_keep(): the feed does not know that there is room again */
+    int at_head;      /* the last batch reached the head as the feed saw it */
+    int owes;         /* a report was held back */
+    int kept;         /* since pull_keep(): the feed does not know that there is room again */
+    uint64_t held_ns; /* the last report while a batch was held; 0: none is */
     struct azoth_bytes message;
     struct buf buf;
 };
@@ -173,6 +174,7 @@ static int accept_batch(struct pull *p, uint64_t now_ns, struct wire_batch *b,
 int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct azoth_error *err)
 {
     pull_release(p);
+    p->held_ns = 0;
     for (;;) {
         int rc = pipe_receive(p->in, 0, &p->message, err);
         if (rc < 0)
@@ -217,14 +219,42 @@ void pull_keep(struct pull *p, uint64_t now_ns)
     (void)!send_pull(p, 0);
 }
 
-void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
+static void note(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
                  const char *error)
 {
     p->applied = applied;
-    CRASH_POINT(projector_reports);
     p->state = state;
     p->errors = errors;
     snprintf(p->error, sizeof p->error, "%s", error ? error : "");
+}
+
+uint64_t pull_hold_ns(const struct pull *p)
+{
+    return p->o.timeout_ns / 2;
+}
+
+void pull_hold(struct pull *p, uint64_t now_ns, uint64_t applied, uint32_t state, uint64_t errors,
+               const char *error)
+{
+    uint64_t told = p->held_ns;
+    if (told && now_ns - told < pull_hold_ns(p) && p->state == state)
+        return;
+    note(p, applied, state, errors, error);
+    p->held_ns = now_ns;
+    /* Silence is our own doing. */
+    p->heard_ns = now_ns;
+    /* The credit that it has already, so that a feed that was started anew takes it for a subscription. */
+    if (!p->subscribed)
+        subscribe(p, now_ns);
+    if (send_pull(p, p->o.credit_bytes) == 0)
+        p->retry_ns = 0;
+}
+
+void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
+                 const char *error)
+{
+    CRASH_POINT(projector_reports);
+    note(p, applied, state, errors, error);
     int ends = state == PROJECTION_FAILED || state == PROJECTION_STOPPED;
     if (ends || p->untold >= p->o.credit_bytes / 8 || p->untold_batches >= REPORT_BATCHES)
         (void)!send_pull(p, ends ? 0 : p->o.credit_bytes);

@@ -52,6 +52,15 @@ void pull_keep(struct pull *p, uint64_t now_ns);
  * what it has not sent. At most timeout_ms: without a feed it never gets there.
  */
 void pull_flush(struct pull *p, int timeout_ms);
+/*
+ * In place of pull_next() while the last batch cannot be applied: keeps the subscription alive and tells
+ * the feed why, at the first call and then every half of the timeout. What the feed has sent stays where
+ * it is.
+ */
+void pull_hold(struct pull *p, uint64_t now_ns, uint64_t applied, uint32_t state, uint64_t errors,
+               const char *error);
+/* Of running time, between two calls of it. */
+uint64_t pull_hold_ns(const struct pull *p);
 /* When pull_next wants to be called even without a message. */
 uint64_t pull_deadline_ns(const struct pull *p);
 

@@ -6,6 +6,7 @@
 
 #include "core/dbdir.h"
 #include "core/error.h"
+#include "projector/marks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,20 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
-
-struct parser {
-    struct sqlfile *f;
-    const char *at, *end, *line_start;
-    uint32_t line;
-    struct sql_block *block; /* the one that lines go to */
-    int skipping;            /* the lines of a mark that was not understood */
-    int strategy_given, order_given;
-    size_t types_bytes;
-    sqlfile_report report; /* NULL: the first error ends it */
-    void *arg;
-    struct azoth_error *err; /* the first */
-    int failed;              /* its code, or 0 */
-};
 
 static int told(struct parser *p, const struct azoth_error *e)
 {
@@ -40,9 +27,7 @@ static int told(struct parser *p, const struct azoth_error *e)
     return e->code;
 }
 
-/* fmt has one %s, for what (made printable). */
-__attribute__((format(printf, 3, 0))) static int fail_at(struct parser *p, const char *where,
-                                                         const char *fmt, struct azoth_bytes what)
+int fail_at(struct parser *p, const char *where, const char *fmt, struct azoth_bytes what)
 {
     char shown[80], text[200];
     struct azoth_error e = {0};
@@ -53,189 +38,18 @@ __attribute__((format(printf, 3, 0))) static int fail_at(struct parser *p, const
     return told(p, &e);
 }
 
-static int fail_line(struct parser *p, uint32_t line, const char *what)
+int fail_line(struct parser *p, uint32_t line, const char *what)
 {
     struct azoth_error e = {0};
     error_set(&e, AZOTH_ERR_PROJECTION, "%s:%u:1: %s", p->f->path, line, what);
     return told(p, &e);
 }
 
-static int fail_memory(struct parser *p)
+int fail_memory(struct parser *p)
 {
     struct azoth_error e = {0};
     error_set(&e, AZOTH_ERR_NOMEM, "%s", p->f->path);
     return told(p, &e);
-}
-
-/* ---- words of a mark ---- */
-
-struct words {
-    const char *at, *end;
-};
-
-/* Of ASCII, whatever the locale says. */
-static int is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static int is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static void skip_blanks(struct words *w)
-{
-    while (w->at < w->end && is_blank(*w->at))
-        w->at++;
-}
-
-/* The next word, or no bytes at the end of the line. */
-static struct azoth_bytes next_word(struct words *w)
-{
-    skip_blanks(w);
-    const char *from = w->at;
-    while (w->at < w->end && !is_blank(*w->at))
-        w->at++;
-    return bytes_of(from, (size_t)(w->at - from));
-}
-
-static int is_word(struct azoth_bytes word, const char *s)
-{
-    return bytes_eq(word, bytes_str(s));
-}
-
-/* Digits at *at, moved behind them; 0 when there are none or it is over max. */
-static int take_number(const char **at, const char *end, uint64_t max, uint64_t *ret)
-{
-    uint64_t n = 0;
-    const char *from = *at;
-    for (; *at < end && is_digit(**at); ++*at) {
-        n = n * 10 + (uint64_t)(**at - '0');
-        if (n > max)
-            return 0;
-    }
-    *ret = n;
-    return *at > from;
-}
-
-static int word_number(struct azoth_bytes word, uint64_t max, uint64_t *ret)
-{
-    const char *at = word.ptr, *end = at + word.len;
-    return take_number(&at, end, max, ret) && at == end;
-}
-
-static int take_text(const char **at, const char *end, const char *text)
-{
-    size_t n = strlen(text);
-    if ((size_t)(end - *at) < n || memcmp(*at, text, n) != 0)
-        return 0;
-    *at += n;
-    return 1;
-}
-
-static int take_ms(const char **at, const char *end, uint64_t *ret)
-{
-    uint64_t n;
-    if (!take_number(at, end, 1000000000, &n))
-        return 0;
-    if (take_text(at, end, "min"))
-        n *= 60000;
-    else if (take_text(at, end, "s"))
-        n *= 1000;
-    else if (!take_text(at, end, "ms"))
-        return 0;
-    *ret = n;
-    return 1;
-}
-
-/* "100ms..5s" */
-static int word_range(struct azoth_bytes word, uint64_t *ret_min, uint64_t *ret_max)
-{
-    const char *at = word.ptr, *end = at + word.len;
-    return take_ms(&at, end, ret_min) && take_text(&at, end, "..") && take_ms(&at, end, ret_max) &&
-           at == end && *ret_max >= *ret_min;
-}
-
-static int nothing_more(struct parser *p, struct words *w)
-{
-    struct azoth_bytes word = next_word(w);
-    return word.len ? fail_at(p, word.ptr, "%s: nothing more is wanted on this line", word) : 0;
-}
-
-/* ---- on-error ---- */
-
-static int strategy_of(struct azoth_bytes word, enum strategy *ret)
-{
-    static const char *const names[] = {[STRATEGY_FAIL_FAST] = "fail-fast",
-                                        [STRATEGY_LOG_AND_SKIP] = "log-and-skip",
-                                        [STRATEGY_DEAD_LETTER] = "dead-letter",
-                                        [STRATEGY_CUSTOM] = "custom",
-                                        [STRATEGY_RETRY] = "retry"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (is_word(word, names[i])) {
-            *ret = (enum strategy)i;
-            return 1;
-        }
-    return 0;
-}
-
-static int parse_retry(struct parser *p, struct words *w)
-{
-    struct sqlfile *f = p->f;
-    uint64_t count;
-    struct azoth_bytes word = next_word(w);
-    if (!word_number(word, 1000000, &count) || count == 0)
-        return fail_at(p, word.ptr, "\"%s\": retry wants a count of 1 to 1000000", word);
-    f->retry_count = (uint32_t)count;
-    word = next_word(w);
-    if (!word_range(word, &f->retry_min_ms, &f->retry_max_ms))
-        return fail_at(p, word.ptr, "\"%s\": retry wants MIN..MAX, as in 100ms..5s", word);
-    f->retry_then = STRATEGY_FAIL_FAST;
-    word = next_word(w);
-    if (word.len == 0)
-        return 0;
-    if (!is_word(word, "then"))
-        return fail_at(p, word.ptr, "\"%s\": `then` and another strategy are wanted", word);
-    word = next_word(w);
-    if (!strategy_of(word, &f->retry_then) || f->retry_then == STRATEGY_RETRY)
-        return fail_at(p, word.ptr, "\"%s\": `then` wants another strategy", word);
-    return 0;
-}
-
-/* Whether this version does what the file asks for. */
-static int offered(const struct sqlfile *f)
-{
-    enum strategy last = f->strategy == STRATEGY_RETRY ? f->retry_then : f->strategy;
-    if (f->effects[0])
-        return last == STRATEGY_FAIL_FAST || last == STRATEGY_LOG_AND_SKIP;
-    return f->strategy == STRATEGY_FAIL_FAST;
-}
-
-static int parse_on_error(struct parser *p, struct words *w)
-{
-    struct sqlfile *f = p->f;
-    struct azoth_bytes word = next_word(w), name = word;
-    if (!strategy_of(word, &f->strategy))
-        return fail_at(
-            p, word.ptr,
-            "\"%s\" is no error strategy: fail-fast, log-and-skip, dead-letter, custom or "
-            "retry",
-            word);
-    int rc = f->strategy == STRATEGY_RETRY ? parse_retry(p, w) : 0;
-    if (!rc)
-        rc = nothing_more(p, w);
-    if (!rc && p->strategy_given)
-        rc = fail_at(p, name.ptr, "on-error %s: a file has one error strategy", name);
-    if (!rc && !offered(f))
-        rc =
-            fail_at(p, name.ptr,
-                    f->effects[0] ? "on-error %s: not offered by this version for effects, which "
-                                    "have fail-fast, log-and-skip and retry"
-                                  : "on-error %s: not offered by this version, which has fail-fast",
-                    name);
-    p->strategy_given = 1;
-    return rc;
 }
 
 /* ---- the other marks ---- */
@@ -257,20 +71,6 @@ static int parse_projection(struct parser *p, struct words *w)
     return nothing_more(p, w);
 }
 
-static int parse_shard_by(struct parser *p, struct words *w)
-{
-    struct sqlfile *f = p->f;
-    struct azoth_bytes word = next_word(w);
-    const char *s = word.ptr;
-    if (!is_word(word, "@key") && (word.len < 2 || *s != ':' || word.len >= sizeof f->shard_by))
-        return fail_at(p, s, "\"%s\": shard-by wants :field or @key", word);
-    if (f->shard_by[0])
-        return fail_at(p, s, "shard-by %s: a file has one shard-by", word);
-    memcpy(f->shard_by, s, word.len);
-    f->shard_by[word.len] = 0;
-    return nothing_more(p, w);
-}
-
 /* The rest of the line without blanks at its end. */
 static struct azoth_bytes rest_of_line(struct words *w)
 {
@@ -288,8 +88,9 @@ static int parse_effects(struct parser *p, struct words *w)
     const char *at = command.ptr;
     if (f->effects[0])
         return fail_at(p, at, "a file has one effects command%s", bytes_of(NULL, 0));
-    if (p->strategy_given || f->migrations || f->handlers)
-        return fail_at(p, at, "effects stands before on-error, migration and on%s",
+    if (p->policy_given || f->policies || f->order_by[0] || f->migrations || f->handlers ||
+        f->replay.every_ms || f->breaker.failures)
+        return fail_at(p, at, "effects stands before the marks that are about it%s",
                        bytes_of(NULL, 0));
     if (command.len == 0)
         return fail_at(p, at, "effects wants the command to run%s", command);
@@ -298,39 +99,53 @@ static int parse_effects(struct parser *p, struct words *w)
     memcpy(f->effects, at, command.len);
     f->effects[command.len] = 0;
     f->lease_ms = 30000;
-    snprintf(f->order_by, sizeof f->order_by, "@key");
     return 0;
 }
 
 static int parse_lease(struct parser *p, struct words *w)
 {
     struct azoth_bytes word = next_word(w);
-    const char *at = word.ptr, *end = at + word.len;
     uint64_t ms;
     if (!p->f->effects[0])
-        return fail_at(p, at, "lease %s: of effects, behind their mark", word);
-    if (!take_ms(&at, end, &ms) || at != end || ms < 1000 || ms > 3600000)
+        return fail_at(p, word.ptr, "lease %s: of effects, behind their mark", word);
+    if (!word_time(word, &ms) || ms < 1000 || ms > 3600000)
         return fail_at(p, word.ptr, "\"%s\": lease wants a time of 1s to 60min", word);
     p->f->lease_ms = ms;
     return nothing_more(p, w);
 }
 
-static int parse_order_by(struct parser *p, struct words *w)
+/* Of effects, which may have none. */
+static int parse_effects_order(struct parser *p, struct words *w)
+{
+    struct words at = *w;
+    struct azoth_bytes word = next_word(&at);
+    if (p->order_given)
+        return fail_at(p, word.ptr, "order-by %s: a file has one order-by", word);
+    p->order_given = 1;
+    if (!is_word(word, "none"))
+        return parse_order_by(p, w);
+    return nothing_more(p, &at);
+}
+
+/* What effects do not have is refused where it stands. */
+static int refuse_of_effects(struct parser *p, const struct words *w, struct azoth_bytes mark)
+{
+    struct words at = *w;
+    return fail_at(p, next_word(&at).ptr, "effects have no %s", mark);
+}
+
+static int parse_effects_on_error(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
-    struct azoth_bytes word = next_word(w);
-    const char *s = word.ptr;
-    int none = is_word(word, "none");
-    if (!f->effects[0])
-        return fail_at(p, s, "order-by %s: of effects, behind their mark", word);
-    if (p->order_given)
-        return fail_at(p, s, "order-by %s: a file has one order-by", word);
-    if (!none && !is_word(word, "@key") &&
-        (word.len < 2 || *s != ':' || word.len >= sizeof f->order_by))
-        return fail_at(p, s, "\"%s\": order-by wants :field, @key or none", word);
-    snprintf(f->order_by, sizeof f->order_by, "%.*s", none ? 0 : (int)word.len, s);
-    p->order_given = 1;
-    return nothing_more(p, w);
+    struct words at = *w;
+    struct azoth_bytes name = next_word(&at);
+    int rc = parse_on_error(p, w);
+    enum strategy last = f->policy.strategy == STRATEGY_RETRY ? f->policy.then : f->policy.strategy;
+    if (!rc && (f->policies || (last != STRATEGY_FAIL_FAST && last != STRATEGY_LOG_AND_SKIP)))
+        rc = fail_at(p, name.ptr,
+                     "on-error %s: effects have fail-fast, log-and-skip and retry, for all types",
+                     name);
+    return rc;
 }
 
 static int parse_migration(struct parser *p, struct words *w)
@@ -410,23 +225,13 @@ static int add_type(struct parser *p, struct sql_handler *h, struct azoth_bytes 
 
 static int parse_types(struct parser *p, struct words *w, struct sql_handler *h)
 {
-    for (;;) {
-        skip_blanks(w);
-        const char *from = w->at;
-        while (w->at < w->end && *w->at != ',' && !is_blank(*w->at))
-            w->at++;
-        int rc = add_type(p, h, bytes_of(from, (size_t)(w->at - from)));
-        if (rc)
-            return rc;
-        skip_blanks(w);
-        if (w->at == w->end)
-            return 0;
-        if (*w->at != ',') {
-            struct azoth_bytes word = next_word(w);
-            return fail_at(p, word.ptr, "\"%s\": a comma is wanted between types", word);
-        }
-        w->at++;
-    }
+    int rc;
+    do {
+        rc = add_type(p, h, next_type(w));
+        if (!rc)
+            rc = next_comma(p, w);
+    } while (rc == 1);
+    return rc;
 }
 
 static int parse_on(struct parser *p, struct words *w)
@@ -459,16 +264,26 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_projection(p, &w);
     if (!p->f->name[0] && !p->failed)
         return fail_at(p, word.ptr, "the first mark is `projection NAME`, not %s", word);
-    if (is_word(word, "on-error"))
-        return parse_on_error(p, &w);
-    if (is_word(word, "shard-by"))
-        return parse_shard_by(p, &w);
     if (is_word(word, "effects"))
         return parse_effects(p, &w);
     if (is_word(word, "lease"))
         return parse_lease(p, &w);
+    if (p->f->effects[0] && is_word(word, "on-error"))
+        return parse_effects_on_error(p, &w);
+    if (p->f->effects[0] && is_word(word, "order-by"))
+        return parse_effects_order(p, &w);
+    if (p->f->effects[0] && (is_word(word, "replay") || is_word(word, "breaker")))
+        return refuse_of_effects(p, &w, word);
+    if (is_word(word, "on-error"))
+        return parse_on_error(p, &w);
+    if (is_word(word, "replay"))
+        return parse_replay(p, &w);
     if (is_word(word, "order-by"))
         return parse_order_by(p, &w);
+    if (is_word(word, "breaker"))
+        return parse_breaker(p, &w);
+    if (is_word(word, "shard-by"))
+        return parse_field(p, &w, "shard-by", p->f->shard_by, sizeof p->f->shard_by);
     if (is_word(word, "migration"))
         return parse_migration(p, &w);
     if (is_word(word, "undo"))
@@ -622,6 +437,9 @@ static int finish(struct parser *p)
             f->checksum = XXH3_64bits_withSeed(h->types[t].ptr, h->types[t].len, f->checksum);
         f->checksum = XXH3_64bits_withSeed(h->sql.text.ptr, h->sql.text.len, f->checksum);
     }
+    if (f->effects[0] && !p->order_given)
+        snprintf(f->order_by, sizeof f->order_by, "@key");
+    marks_finish(p);
     return p->failed;
 }
 
@@ -770,8 +588,10 @@ void sqlfile_fini(struct sqlfile *f)
 {
     free(f->migration);
     free(f->handler);
+    free(f->policy_for);
     buf_fini(&f->text);
     f->migration = NULL;
     f->handler = NULL;
-    f->migrations = f->handlers = 0;
+    f->policy_for = NULL;
+    f->migrations = f->handlers = f->policies = 0;
 }

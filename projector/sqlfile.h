@@ -2,11 +2,16 @@
  * sqlfile.h - the definition of a projection: one SQL file with `-- azoth:` marks.
  *
  *   -- azoth: projection NAME            first mark, once
- *   -- azoth: on-error STRATEGY          fail-fast (default) | log-and-skip | dead-letter | custom |
- *                                        retry N MIN..MAX [then STRATEGY], MIN and MAX in ms, s or min
+ *   -- azoth: on-error STRATEGY [for TYPE[, TYPE ...]]
+ *                                        fail-fast (default) | log-and-skip | dead-letter | custom |
+ *                                        retry N BACKOFF [then STRATEGY]; `for`: of these types alone
+ *   -- azoth: replay every TIME[, age TIME][, by age|attempts][, batch N][, attempts N]
+ *             [, stop-after N][, backoff BACKOFF]      of dead letters, by the projector itself
+ *   -- azoth: order-by :FIELD | @key     what follows a dead letter of the same value waits behind it
+ *   -- azoth: breaker N failures in TIME, open TIME[, probes N]
  *   -- azoth: shard-by :FIELD | @key
  *   -- azoth: effects COMMAND            no tables: COMMAND is run for each event (projector/effects.h);
- *                                        before the marks that follow here and before on-error
+ *                                        before the other marks
  *   -- azoth: lease TIME                 of effects: how long a command may run, 1s to 60min; 30s
  *   -- azoth: order-by :FIELD | @key | none
  *                                        of effects: events with the same value one after the other;
@@ -15,9 +20,11 @@
  *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
  *
+ * BACKOFF is [exponential] MIN..MAX, fibonacci MIN..MAX or fixed TIME; a TIME is a number and ms, s or min.
+ *
  * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
- * Every strategy is parsed; this version refuses by name all but fail-fast, and for effects all but
- * fail-fast, log-and-skip and retry. `on` of effects names types and has no SQL; without it: all types.
+ * `custom` is refused: it is for handlers in C. Effects have fail-fast, log-and-skip and retry, for all
+ * types alike, and neither replay nor breaker; `on` of theirs names types and has no SQL; without it: all.
  *
  * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.
@@ -44,6 +51,44 @@ enum strategy {
     STRATEGY_DEAD_LETTER,
     STRATEGY_CUSTOM,
     STRATEGY_RETRY
+};
+
+enum backoff_kind { BACKOFF_EXPONENTIAL, BACKOFF_FIBONACCI, BACKOFF_FIXED };
+
+struct backoff {
+    enum backoff_kind kind;
+    uint64_t min_ms, max_ms; /* the same when fixed; at least 1 */
+};
+
+struct sql_policy {
+    enum strategy strategy;
+    enum strategy then;     /* of RETRY, when `count` further attempts have failed: never RETRY */
+    uint32_t count;         /* of RETRY */
+    struct backoff backoff; /* of RETRY */
+};
+
+struct sql_policy_for {
+    struct azoth_bytes type;
+    struct sql_policy policy;
+    uint32_t line;
+};
+
+/* Replay of dead letters: a round every so often. */
+struct sql_replay {
+    uint64_t every_ms;      /* 0: there is none */
+    uint64_t age_ms;        /* since the first failure, before it is tried */
+    int by_attempts;        /* those tried least come first, instead of the oldest */
+    uint64_t batch;         /* events of a round, at most */
+    uint64_t attempts;      /* after so many failures in all it is retired */
+    uint64_t stop_after;    /* consecutive failures end the round; 0: they do not */
+    struct backoff backoff; /* between two attempts of one event */
+};
+
+#define BREAKER_FAILURES_MAX 1000u
+struct sql_breaker {
+    uint64_t failures; /* 0: there is none */
+    uint64_t window_ms, open_ms;
+    uint64_t probes; /* events in a row that must succeed before it closes */
 };
 
 /*
@@ -74,12 +119,14 @@ struct sqlfile {
     char path[4096]; /* for messages: a long one is cut in front, so that what is wrong has room */
     char name[AZOTH_NAME_MAX + 1];
     char shard_by[256];                    /* ":field", "@key" or empty */
+    char order_by[256];                    /* the same */
     char effects[SQLFILE_COMMAND_MAX + 1]; /* the command, or empty: a projection into tables */
-    char order_by[256];                    /* of effects: ":field", "@key" or empty: none */
     uint64_t lease_ms;                     /* of effects */
-    enum strategy strategy, retry_then;
-    uint32_t retry_count;
-    uint64_t retry_min_ms, retry_max_ms;
+    struct sql_policy policy;
+    struct sql_policy_for *policy_for;
+    uint32_t policies;
+    struct sql_replay replay;
+    struct sql_breaker breaker;
     struct sql_migration *migration;
     uint32_t migrations;
     struct sql_handler *handler;

@@ -7,10 +7,7 @@
  * Failure modes
  *   killed before COMMIT     SQLite rolls back; the cursor is the old one; the events come again
  *   killed after COMMIT      the cursor is the new one; a repeated batch does not begin at cursor + 1
- *   a handler fails          the transaction is rolled back and done again up to the event before:
- *                            rare, so that the usual batch pays no savepoint for each event, which
- *                            costs about a statement. A strategy that goes on behind the event will
- *                            want savepoints from the failing one on
+ *   a handler fails          see apply.c
  *   power cut                synchronous=NORMAL may lose the last transactions, cursor and all: the
  *                            log still has the events
  *   COMMIT fails, unclear    the next batch finds the cursor in the file elsewhere and is refused
@@ -26,66 +23,13 @@
 #include "core/crash.h"
 #include "core/error.h"
 #include "core/record.h"
-#include "projector/tablefile.h"
+#include "projector/failure.h"
+#include "projector/table_own.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
-
-/*
- * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it may
- * grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long reader
- * each try syncs and gains nothing.
- */
-#define WAL_PAGES_MAX       4000
-#define CHECKPOINT_BATCHES  16u
-#define PARAMETER_FIELD_MAX 63u  /* bytes of a field's name */
-#define TABLE_BUSY_MS       2000 /* as the file was opened with */
-
-enum parameter_kind { P_FIELD, P_ID, P_TYPE, P_TIME, P_TXN, P_KEY, P_PAYLOAD };
-
-struct parameter {
-    enum parameter_kind kind;
-    char name[PARAMETER_FIELD_MAX +
-              1]; /* of a field. A copy: SQLite's moves when it prepares anew */
-};
-
-struct statement {
-    sqlite3_stmt *stmt;
-    struct parameter *parameter;
-    int parameters;
-    uint32_t line;
-};
-
-struct handler {
-    const struct sql_handler *def;
-    struct statement *statement;
-    uint32_t statements;
-    uint32_t fields_line; /* of the first statement with a :field; 0: none has one */
-};
-
-struct route {
-    struct azoth_bytes type;
-    const struct handler *handler;
-};
-
-struct table {
-    struct tablefile file;
-    const struct sqlfile *def;
-    struct handler *handler;
-    struct route *route; /* sorted by type */
-    size_t routes;
-    sqlite3_stmt *begin, *commit, *rollback, *move;
-    uint64_t cursor;
-    uint32_t cursor_check;
-    uint64_t events, batches, failures; /* see struct table_stats */
-    uint64_t events_open;               /* of the open transaction */
-    struct buf types;
-    int wal_used;  /* since it was truncated */
-    int wal_pages; /* after the last commit */
-    uint32_t batches_since_checkpoint;
-};
 
 /* ---- preparing ---- */
 
@@ -167,7 +111,11 @@ static int prepare_handler(struct table *t, struct handler *h, struct azoth_erro
 static int add_route(struct table *t, struct azoth_bytes type, const struct handler *h)
 {
     unsigned char len = (unsigned char)type.len;
-    t->route[t->routes++] = (struct route){type, h};
+    const struct sql_policy *policy = &t->def->policy;
+    for (uint32_t i = 0; i < t->def->policies; i++)
+        if (bytes_eq(t->def->policy_for[i].type, type))
+            policy = &t->def->policy_for[i].policy;
+    t->route[t->routes++] = (struct route){type, h, policy};
     return buf_add(&t->types, &len, 1) || buf_add(&t->types, type.ptr, type.len);
 }
 
@@ -213,11 +161,13 @@ static int wal_grew(void *arg, sqlite3 *db, const char *name, int pages)
 static int prepare_own(struct table *t, struct azoth_error *err)
 {
     static const char *const sql[] = {
-        "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK",
+        "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", "SAVEPOINT azoth_event", "RELEASE azoth_event",
+        "ROLLBACK TO azoth_event",
         /* The handlers are those that made the rows up to the cursor: stored as it moves. */
         ("UPDATE azoth_projection SET cursor = ?1, cursor_check = ?2, handlers = ?3"
          " WHERE id = 1 AND cursor = ?4")};
-    sqlite3_stmt **to[] = {&t->begin, &t->commit, &t->rollback, &t->move};
+    sqlite3_stmt **to[] = {&t->begin,   &t->commit,      &t->rollback, &t->savepoint,
+                           &t->release, &t->rollback_to, &t->move};
     for (size_t i = 0; i < sizeof sql / sizeof *sql; i++)
         if (sqlite3_prepare_v3(t->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL))
             return sqlite_error(t->file.db, err, t->file.path);
@@ -236,11 +186,15 @@ int table_open(const struct sqlfile *def, const struct table_options *o, struct 
     int rc = tablefile_open(&t->file, def, o, &t->cursor, &t->cursor_check, err);
     if (!rc)
         rc = prepare_own(t, err);
+    if (!rc)
+        rc = dlq_open(t, err);
     if (!rc) {
         tablefile_guard(&t->file, 1);
         rc = prepare_all(t, err);
         tablefile_guard(&t->file, 0);
     }
+    if (!rc)
+        rc = replay_open(t, err);
     if (rc)
         table_close(t);
     else
@@ -265,7 +219,12 @@ void table_close(struct table *t)
     sqlite3_finalize(t->begin);
     sqlite3_finalize(t->commit);
     sqlite3_finalize(t->rollback);
+    sqlite3_finalize(t->savepoint);
+    sqlite3_finalize(t->release);
+    sqlite3_finalize(t->rollback_to);
     sqlite3_finalize(t->move);
+    replay_close(t);
+    dlq_close(t);
     if (t->file.db)
         table_idle(t);
     tablefile_close(&t->file);
@@ -300,7 +259,41 @@ uint64_t table_applied_events(const struct table *t)
     return t->events;
 }
 
+uint64_t table_failures(const struct table *t)
+{
+    return t->failures;
+}
+
 /* ---- applying ---- */
+
+const struct sql_policy *table_policy(const struct table *t, struct azoth_bytes type)
+{
+    const struct route want = {.type = type};
+    const struct route *r = bsearch(&want, t->route, t->routes, sizeof want, compare_routes);
+    return r ? r->policy : &t->def->policy;
+}
+
+void table_set_clock(struct table *t, int64_t wall_ns, uint64_t mono_ns)
+{
+    t->test_wall_ns = wall_ns;
+    t->test_mono_ns = mono_ns;
+}
+
+int64_t table_wall(const struct table *t)
+{
+    return t->test_wall_ns ? t->test_wall_ns : clock_wall_ns();
+}
+
+uint64_t table_mono(const struct table *t)
+{
+    return t->test_mono_ns ? t->test_mono_ns : clock_mono_ns();
+}
+
+void table_on_failure(struct table *t, table_failure fn, void *arg)
+{
+    t->on_failure = fn;
+    t->failure_arg = arg;
+}
 
 static const struct handler *handler_of(const struct table *t, struct azoth_bytes type)
 {
@@ -310,7 +303,7 @@ static const struct handler *handler_of(const struct table *t, struct azoth_byte
 }
 
 /* A failure that is the machine's and not the event's. */
-static int is_system(int rc)
+int table_is_system(int rc)
 {
     switch (rc & 0xff) {
     case SQLITE_FULL:
@@ -332,12 +325,13 @@ static int is_system(int rc)
     }
 }
 
+/* code: SQLite's, or 0. */
 static int handler_error(const struct table *t, const struct event_record *ev, uint32_t line,
-                         struct azoth_error *err, const char *why)
+                         int code, struct azoth_error *err, const char *why)
 {
     char type[60];
-    return error_set(err, AZOTH_ERR_HANDLER, "event %" PRIu64 " (%s): %s:%u: %s", ev->id,
-                     bytes_print(ev->type, type, sizeof type), t->def->path, line, why);
+    return error_foreign(err, AZOTH_ERR_HANDLER, code, "event %" PRIu64 " (%s): %s:%u: %s", ev->id,
+                         bytes_print(ev->type, type, sizeof type), t->def->path, line, why);
 }
 
 static int bind_json(sqlite3_stmt *s, int i, const json_t *v)
@@ -378,7 +372,7 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
         if (!v) {
             char why[PARAMETER_FIELD_MAX + 40];
             snprintf(why, sizeof why, "the payload has no field \"%s\"", p->name);
-            return handler_error(t, ev, s->line, err, why);
+            return handler_error(t, ev, s->line, 0, err, why);
         }
         rc = bind_json(s->stmt, i + 1, v);
         break;
@@ -406,8 +400,8 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
     }
     if (rc == SQLITE_OK)
         return 0;
-    return is_system(rc) ? sqlite_error(t->file.db, err, t->file.path)
-                         : handler_error(t, ev, s->line, err, sqlite3_errstr(rc));
+    return table_is_system(rc) ? sqlite_error(t->file.db, err, t->file.path)
+                               : handler_error(t, ev, s->line, rc, err, sqlite3_errstr(rc));
 }
 
 static int run_statement(struct table *t, const struct statement *s, const struct event_record *ev,
@@ -422,8 +416,9 @@ static int run_statement(struct table *t, const struct statement *s, const struc
         step = sqlite3_step(s->stmt);
     } while (step == SQLITE_ROW);
     if (step != SQLITE_DONE)
-        rc = is_system(step) ? sqlite_error(t->file.db, err, t->file.path)
-                             : handler_error(t, ev, s->line, err, sqlite3_errmsg(t->file.db));
+        rc = table_is_system(step)
+                 ? sqlite_error(t->file.db, err, t->file.path)
+                 : handler_error(t, ev, s->line, step, err, sqlite3_errmsg(t->file.db));
     sqlite3_reset(s->stmt);
     return rc;
 }
@@ -447,10 +442,10 @@ static int parse_payload(const struct table *t, const struct handler *h,
         snprintf(text, sizeof text, "the payload is no JSON object: byte %d: %s", why.position,
                  why.text);
     json_decref(*ret);
-    return handler_error(t, ev, h->fields_line, err, text);
+    return handler_error(t, ev, h->fields_line, 0, err, text);
 }
 
-static int apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
+int table_apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
 {
     const struct handler *h = handler_of(t, ev->type);
     json_t *payload = NULL;
@@ -465,128 +460,6 @@ static int apply_event(struct table *t, const struct event_record *ev, struct az
     if (!rc)
         t->events_open++;
     return rc;
-}
-
-static int run_own(struct table *t, sqlite3_stmt *s, struct azoth_error *err)
-{
-    int step = sqlite3_step(s);
-    int rc = step == SQLITE_DONE ? 0 : sqlite_error(t->file.db, err, t->file.path);
-    sqlite3_reset(s);
-    return rc;
-}
-
-struct progress {
-    uint64_t last_id; /* newest event looked at */
-    uint32_t last_check;
-    uint64_t failed_id; /* 0: none */
-};
-
-/* Applies the events with ids below `stop` (0: all). */
-static int apply_frames(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
-                        uint64_t stop, struct progress *pr, struct azoth_error *err)
-{
-    size_t at = 0;
-    struct event_record ev;
-    uint32_t check;
-    uint64_t least = first;
-    int rc;
-    while ((rc = record_frame_next(frames, &at, &ev, &check)) == 1) {
-        if (ev.id < least || ev.id > last)
-            return error_set(err, AZOTH_ERR_CORRUPT, "event %" PRIu64 " is out of its batch",
-                             ev.id);
-        if (stop && ev.id >= stop)
-            return 0;
-        least = ev.id + 1;
-        rc = apply_event(t, &ev, err);
-        if (rc == AZOTH_ERR_HANDLER)
-            pr->failed_id = ev.id;
-        if (rc)
-            return rc;
-        pr->last_id = ev.id;
-        pr->last_check = check;
-    }
-    return rc < 0 ? error_set(err, rc, "a batch's frames fail their check") : 0;
-}
-
-static void checkpoint_sometimes(struct table *t)
-{
-    if (++t->batches_since_checkpoint < CHECKPOINT_BATCHES || t->wal_pages < WAL_PAGES_MAX)
-        return;
-    t->batches_since_checkpoint = 0;
-    /* What a reader keeps from being copied is left to the next time. */
-    sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-}
-
-static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct azoth_error *err)
-{
-    sqlite3_bind_int64(t->move, 1, (int64_t)cursor);
-    sqlite3_bind_int64(t->move, 2, check);
-    sqlite3_bind_int64(t->move, 3, (int64_t)t->def->checksum);
-    sqlite3_bind_int64(t->move, 4, (int64_t)t->cursor);
-    int rc = run_own(t, t->move, err);
-    if (!rc && sqlite3_changes(t->file.db) != 1)
-        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: its cursor is not at %" PRIu64 " any more",
-                       t->file.path, t->cursor);
-    if (rc)
-        return rc;
-    CRASH_POINT(projector_applied);
-    rc = run_own(t, t->commit, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(projector_committed);
-    t->cursor = cursor;
-    t->cursor_check = check;
-    t->events += t->events_open;
-    t->batches++;
-    checkpoint_sometimes(t);
-    return 0;
-}
-
-/*
- * One transaction: the events below `stop` (0: all), then the cursor at last, or with a stop at the
- * newest event applied: the feed checks the checksum at the cursor, and only those of events given are
- * known. Rolled back on any failure; *pr then tells how far it came.
- */
-static int apply_once(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
-                      uint32_t last_check, uint64_t stop, struct progress *pr,
-                      struct azoth_error *err)
-{
-    *pr = (struct progress){.last_id = t->cursor, .last_check = t->cursor_check};
-    t->events_open = 0;
-    int rc = run_own(t, t->begin, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(projector_begun);
-    rc = apply_frames(t, frames, first, last, stop, pr, err);
-    if (!rc)
-        rc = stop ? move_cursor(t, pr->last_id, pr->last_check, err)
-                  : move_cursor(t, last, last_check, err);
-    /* A statement may have rolled back by itself (INSERT OR ROLLBACK, a full disk). */
-    if (rc && !sqlite3_get_autocommit(t->file.db))
-        run_own(t, t->rollback, NULL);
-    return rc;
-}
-
-int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
-                uint32_t last_check, struct azoth_error *err)
-{
-    struct progress pr;
-    if (first != t->cursor + 1 || last + 1 < first || last > INT64_MAX)
-        return error_set(err, AZOTH_ERR_GAP,
-                         "a batch from %" PRIu64 " to %" PRIu64 " does not follow cursor %" PRIu64,
-                         first, last, t->cursor);
-    if (last < first)
-        return 0;
-    int rc = apply_once(t, frames, first, last, last_check, 0, &pr, err);
-    if (rc == AZOTH_ERR_HANDLER)
-        t->failures++;
-    if (rc != AZOTH_ERR_HANDLER || pr.last_id <= t->cursor)
-        return rc;
-    struct azoth_error again = {0};
-    int rc2 = apply_once(t, frames, first, last, last_check, pr.failed_id, &pr, &again);
-    if (rc2 && err)
-        *err = again;
-    return rc2 ? rc2 : rc;
 }
 
 void table_idle(struct table *t)

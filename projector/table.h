@@ -7,13 +7,16 @@
  * read-only, at any time.
  *
  * Own tables: azoth_projection (one row: identity, cursor, checksum of the handlers that moved it
- * there) and azoth_migrations (history). Definitions may not write to tables of that prefix.
+ * there), azoth_migrations (history), azoth_dlq (dead letters), azoth_retry (the event that is being
+ * tried again), azoth_breaker and azoth_command (see replay.h). Definitions may not write to tables of that
+ * prefix.
  *
  * A struct table belongs to one thread at a time and must not cross a fork.
  */
 #ifndef PROJECTOR_TABLE_H
 #define PROJECTOR_TABLE_H
 
+#include "projector/breaker.h"
 #include "projector/sqlfile.h"
 
 struct table;
@@ -59,14 +62,53 @@ struct azoth_bytes table_types(const struct table *t);
  * objects and arrays as JSON text; of a name that comes twice, the last. @payload is text when it is
  * UTF-8, else a blob. An event is parsed once, and only when its handler has a :field.
  *
- * fail-fast: an event whose handler fails (also: a field that is not there, a payload that is no JSON
- * object) stops it. What came before it is committed with the cursor at the newest event before it that
- * was given (others between were not for this projection), nothing of it is left, and HANDLER is
- * returned: err names event, type, FILE:LINE and why. NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM:
- * the machine's fault and not the event's; nothing of the batch was applied.
+ * An event whose handler fails (also: a field that is not there, a payload that is no JSON object)
+ * leaves nothing behind, and its strategy says what then:
+ *   fail-fast     what came before it is committed with the cursor at the newest event before it that was
+ *                 given (others between were not for this projection), and HANDLER is returned: err
+ *                 names event, type, FILE:LINE and why
+ *   log-and-skip  the batch goes on behind it
+ *   dead-letter   it is kept in azoth_dlq by the same transaction, and the batch goes on behind it
+ *   retry         what came before it and the account of the attempt (azoth_retry) are committed, and
+ *                 TABLE_STANDS is returned: call again with the rest of the batch (first = the new cursor
+ *                 + 1; frames at or below the cursor are passed over) when table_standing() says so. After
+ *                 the last attempt its other strategy
+ * A breaker that opens ends the batch in the same way, with TABLE_STANDS.
+ *
+ * NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM: the machine's fault and not the event's; what was not
+ * committed before is as if it had not been given.
  */
+#define TABLE_STANDS 1
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                 uint32_t last_check, struct azoth_error *err);
+
+/* Why the projection does not go on, and what it has put aside. */
+struct table_standing {
+    uint64_t wait_ns;  /* until table_apply may be called; 0: now */
+    uint64_t event;    /* that is being tried again; 0: none */
+    uint32_t failures; /* of it, so far */
+    enum breaker_at breaker;
+    uint64_t waiting, retired, parked; /* dead letters */
+    const char *error;                 /* of the event; "" without one; borrowed from t */
+};
+void table_standing(struct table *t, struct table_standing *ret);
+
+/* Told behind the commit that made it so. error: as text. more: so many others of the same transaction
+ * are not told one by one. */
+enum failure_action {
+    FAILURE_SKIPPED,
+    FAILURE_DEAD_LETTERED,
+    FAILURE_RETRIES,
+    FAILURE_OPENS,   /* the breaker */
+    FAILURE_RETIRED, /* a dead letter that failed for the last time */
+    FAILURE_MORE     /* event: how many others */
+};
+typedef void (*table_failure)(void *arg, enum failure_action action, uint64_t event,
+                              const char *error);
+void table_on_failure(struct table *t, table_failure fn, void *arg);
+
+/* For tests: the clocks stand at these times; 0: they run. */
+void table_set_clock(struct table *t, int64_t wall_ns, uint64_t mono_ns);
 
 /*
  * When there is nothing to do: checkpoints and truncates the WAL. Does not wait for readers: if one
@@ -78,11 +120,12 @@ void table_idle(struct table *t);
 struct table_stats {
     uint64_t events;    /* applied by handlers, committed */
     uint64_t batches;   /* transactions committed */
-    uint64_t failures;  /* table_apply calls that failed on an event */
+    uint64_t failures;  /* attempts at an event that failed */
     uint64_t wal_bytes; /* of the WAL file now */
 };
 void table_stats(const struct table *t, struct table_stats *ret);
 uint64_t table_applied_events(const struct table *t); /* table_stats.events */
+uint64_t table_failures(const struct table *t);       /* table_stats.failures */
 
 /* ---- checking, for `azoth projection check` (tablecheck.c) ---- */
 

@@ -8,8 +8,8 @@
 
 const char *projection_state_name(uint32_t state)
 {
-    static const char *const names[] = {"unknown", "starting", "running", "idle",
-                                        "failed",  "stopped",  "silent"};
+    static const char *const names[] = {"unknown", "starting", "running",  "idle", "failed",
+                                        "stopped", "silent",   "retrying", "open"};
     return state < sizeof names / sizeof *names ? names[state] : "?";
 }
 

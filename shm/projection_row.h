@@ -14,7 +14,9 @@ enum projection_state {
     PROJECTION_IDLE = 3,   /* at the head */
     PROJECTION_FAILED = 4, /* stopped by an error; see its text */
     PROJECTION_STOPPED = 5,
-    PROJECTION_SILENT = 6, /* nothing heard for longer than feed.lapse */
+    PROJECTION_SILENT = 6,   /* nothing heard for longer than feed.lapse */
+    PROJECTION_RETRYING = 7, /* stands at an event that failed and is tried again */
+    PROJECTION_OPEN = 8,     /* its breaker is open: nothing is applied for a while */
 };
 const char *projection_state_name(uint32_t state);
 

@@ -55,6 +55,15 @@ static void check_file(const struct sqlfile *f)
     }
 }
 
+static void check_policy(const struct sql_policy *p)
+{
+    ensure(p->strategy != STRATEGY_CUSTOM && p->then != STRATEGY_CUSTOM);
+    if (p->strategy != STRATEGY_RETRY)
+        return;
+    ensure(p->then != STRATEGY_RETRY && p->count >= 1);
+    ensure(p->backoff.min_ms >= 1 && p->backoff.min_ms <= p->backoff.max_ms);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct sqlfile f, all;
@@ -71,8 +80,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ensure(!f.handler && !f.migration);
     } else {
         ensure(dbdir_name_valid(f.name));
-        ensure(f.strategy == STRATEGY_FAIL_FAST || f.effects[0]);
-        ensure(!f.effects[0] || (f.migrations == 0 && f.lease_ms >= 1000));
+        ensure(!f.effects[0] || (f.migrations == 0 && f.lease_ms >= 1000 && !f.policies));
+        check_policy(&f.policy);
+        for (uint32_t i = 0; i < f.policies; i++)
+            check_policy(&f.policy_for[i].policy);
+        ensure(!f.replay.every_ms || (f.replay.batch && f.replay.attempts));
+        ensure(!f.breaker.failures || (f.breaker.failures <= BREAKER_FAILURES_MAX &&
+                                       f.breaker.window_ms && f.breaker.open_ms));
         ensure(f.checksum == all.checksum);
         check_file(&f);
     }

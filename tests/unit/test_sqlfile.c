@@ -43,6 +43,7 @@ static void parse_good(const char *text)
 static void refused(const char *text, const char *message)
 {
     struct azoth_error err = {0};
+    sqlfile_fini(&file);
     assert_int_equal(sqlfile_parse("f.sql", bytes_str(text), &file, &err), AZOTH_ERR_PROJECTION);
     assert_string_equal(err.message, message);
     assert_int_equal(err.code, AZOTH_ERR_PROJECTION);
@@ -77,7 +78,7 @@ static void a_definition_is_read_with_its_lines(void **state)
     parse_good(GOOD);
     assert_string_equal(file.name, "p");
     assert_string_equal(file.shard_by, ":account");
-    assert_int_equal(file.strategy, STRATEGY_FAIL_FAST);
+    assert_int_equal(file.policy.strategy, STRATEGY_FAIL_FAST);
     assert_int_equal(file.migrations, 2);
     assert_int_equal(file.migration[0].version, 1);
     assert_string_equal(file.migration[0].title, "create accounts");
@@ -178,25 +179,112 @@ static void a_type_has_one_handler(void **state)
     refused(HEAD "-- azoth: on\nSELECT 1;\n", "f.sql:2:13: an event type is wanted here");
 }
 
-static void strategies_of_later_versions_are_parsed_and_refused_by_name(void **state)
+static void parsed(const char *marks)
+{
+    char text[600];
+    struct azoth_error err = {0};
+    snprintf(text, sizeof text, HEAD "%s-- azoth: on a, b\nSELECT 1;\n", marks);
+    sqlfile_fini(&file);
+    int rc = sqlfile_parse("f.sql", bytes_str(text), &file, &err);
+    if (rc)
+        print_error("%s\n", err.message);
+    assert_int_equal(rc, 0);
+}
+
+static void the_error_strategies_are_known_by_name(void **state)
 {
     (void)state;
-    static const char *const later[] = {"log-and-skip", "dead-letter", "custom"};
-    char text[200], message[200];
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        snprintf(text, sizeof text, HEAD "-- azoth: on-error %s\n", later[i]);
-        snprintf(message, sizeof message,
-                 "f.sql:2:20: on-error %s: not offered by this version, which has fail-fast",
-                 later[i]);
-        refused(text, message);
-    }
-    refused(HEAD "-- azoth: on-error retry 5 100ms..5s then dead-letter\n",
-            "f.sql:2:20: on-error retry: not offered by this version, which has fail-fast");
-    refused(HEAD "-- azoth: on-error retry 5 100ms..1min\n",
-            "f.sql:2:20: on-error retry: not offered by this version, which has fail-fast");
+    parsed("-- azoth: on-error log-and-skip\n");
+    assert_int_equal(file.policy.strategy, STRATEGY_LOG_AND_SKIP);
+    parsed("-- azoth: on-error dead-letter\n");
+    assert_int_equal(file.policy.strategy, STRATEGY_DEAD_LETTER);
+    parsed("-- azoth: on-error retry 5 100ms..1min then dead-letter\n");
+    assert_int_equal(file.policy.strategy, STRATEGY_RETRY);
+    assert_int_equal(file.policy.then, STRATEGY_DEAD_LETTER);
+    assert_int_equal(file.policy.count, 5);
+    assert_int_equal(file.policy.backoff.kind, BACKOFF_EXPONENTIAL);
+    assert_int_equal(file.policy.backoff.min_ms, 100);
+    assert_int_equal(file.policy.backoff.max_ms, 60000);
+    parsed("-- azoth: on-error retry 2 fibonacci 1s..5s\n");
+    assert_int_equal(file.policy.backoff.kind, BACKOFF_FIBONACCI);
+    assert_int_equal(file.policy.then, STRATEGY_FAIL_FAST);
+    parsed("-- azoth: on-error retry 2 fixed 250ms then log-and-skip\n");
+    assert_int_equal(file.policy.backoff.kind, BACKOFF_FIXED);
+    assert_int_equal(file.policy.backoff.min_ms, 250);
+    assert_int_equal(file.policy.backoff.max_ms, 250);
+    refused(HEAD "-- azoth: on-error custom\n",
+            "f.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL");
+    refused(HEAD "-- azoth: on-error retry 1 fixed 1s then custom\n",
+            "f.sql:2:20: on-error retry: custom needs a handler in C, and this is SQL");
     refused(HEAD "-- azoth: on-error explode\n",
             "f.sql:2:20: \"explode\" is no error strategy: fail-fast, log-and-skip, dead-letter, "
             "custom or retry");
+}
+
+static void a_type_may_have_a_strategy_of_its_own(void **state)
+{
+    (void)state;
+    parsed("-- azoth: on-error dead-letter\n-- azoth: on-error log-and-skip for b,a\n");
+    assert_int_equal(file.policy.strategy, STRATEGY_DEAD_LETTER);
+    assert_int_equal(file.policies, 2);
+    assert_true(bytes_eq(file.policy_for[0].type, bytes_str("b")));
+    assert_int_equal(file.policy_for[1].policy.strategy, STRATEGY_LOG_AND_SKIP);
+    parsed("-- azoth: on-error retry 1 fixed 1s then dead-letter for a\n");
+    assert_int_equal(file.policy_for[0].policy.then, STRATEGY_DEAD_LETTER);
+    refused(HEAD "-- azoth: on-error dead-letter for\n",
+            "f.sql:2:35: an event type is wanted here");
+    refused(HEAD "-- azoth: on-error dead-letter for a, a\n",
+            "f.sql:2:39: type a has an error strategy already");
+    refused(HEAD "-- azoth: on-error dead-letter for a b\n",
+            "f.sql:2:38: \"b\": a comma is wanted between types");
+    refused(HEAD "-- azoth: on-error dead-letter for c\n-- azoth: on a\nSELECT 1;\n",
+            "f.sql:2:1: on-error for c: no handler takes this type");
+}
+
+static void replay_order_by_and_breaker_are_read_strictly(void **state)
+{
+    (void)state;
+    parsed("-- azoth: replay every 1min, age 30s, by attempts, batch 50, attempts 7, stop-after 5, "
+           "backoff fibonacci 1s..1min\n-- azoth: order-by :account\n"
+           "-- azoth: breaker 10 failures in 1min, open 30s, probes 2\n");
+    const struct sql_replay *r = &file.replay;
+    assert_true(r->every_ms == 60000 && r->age_ms == 30000 && r->by_attempts && r->batch == 50 &&
+                r->attempts == 7 && r->stop_after == 5);
+    assert_true(r->backoff.kind == BACKOFF_FIBONACCI && r->backoff.max_ms == 60000);
+    assert_string_equal(file.order_by, ":account");
+    assert_true(file.breaker.failures == 10 && file.breaker.window_ms == 60000 &&
+                file.breaker.open_ms == 30000 && file.breaker.probes == 2);
+    parsed("-- azoth: replay every 5s\n-- azoth: order-by @key\n"
+           "-- azoth: breaker 1 failure in 1s, open 1s\n");
+    assert_true(r->batch == 100 && r->attempts == 10 && r->stop_after == 0 && !r->by_attempts);
+    assert_true(r->backoff.kind == BACKOFF_FIXED && r->backoff.min_ms == 5000);
+    assert_int_equal(file.breaker.probes, 3);
+    refused(HEAD "-- azoth: replay age 1s\n", "f.sql:2:17: replay wants `every` and a time");
+    refused(HEAD "-- azoth: replay every 0s\n", "f.sql:2:17: replay wants `every` and a time");
+    refused(HEAD "-- azoth: replay every 1s age 2s\n",
+            "f.sql:2:27: \"age\": a comma is wanted here");
+    refused(HEAD "-- azoth: replay every 1s,\n", "f.sql:2:27: \"\" is no part of replay");
+    refused(HEAD "-- azoth: replay every 1s, every 2s\n", "f.sql:2:28: every is there twice");
+    refused(HEAD "-- azoth: replay every 1s, by luck\n",
+            "f.sql:2:31: \"luck\": by wants age or attempts");
+    refused(HEAD "-- azoth: replay every 1s, batch 0\n",
+            "f.sql:2:34: \"0\": batch wants a number of 1 to 10000");
+    refused(HEAD "-- azoth: replay every soon\n",
+            "f.sql:2:24: \"soon\": every wants a time, as in 500ms, 1s or 2min");
+    refused(HEAD "-- azoth: replay every 1s\n-- azoth: replay every 1s\n",
+            "f.sql:3:17: a file has one replay");
+    refused(HEAD "-- azoth: order-by account\n",
+            "f.sql:2:20: \"account\": order-by wants :field or @key");
+    refused(HEAD "-- azoth: order-by @key\n-- azoth: order-by @key\n",
+            "f.sql:3:20: order-by @key: a file has one order-by");
+    refused(HEAD "-- azoth: breaker many failures in 1s, open 1s\n",
+            "f.sql:2:19: \"many\": breaker wants a number of 1 to 1000");
+    refused(HEAD "-- azoth: breaker 5 faults in 1s, open 1s\n",
+            "f.sql:2:21: \"faults\": `failures in TIME` is wanted here");
+    refused(HEAD "-- azoth: breaker 5 failures in 1s\n",
+            "f.sql:2:18: breaker wants `open` and a time");
+    refused(HEAD "-- azoth: breaker 5 failures in 1s, shut 1s\n",
+            "f.sql:2:37: \"shut\" is no part of breaker");
 }
 
 static void a_retry_has_a_count_a_range_and_perhaps_another_strategy(void **state)
@@ -219,7 +307,8 @@ static void a_retry_has_a_count_a_range_and_perhaps_another_strategy(void **stat
     refused(HEAD "-- azoth: on-error fail-fast now\n",
             "f.sql:2:30: now: nothing more is wanted on this line");
     refused(HEAD "-- azoth: on-error fail-fast\n-- azoth: on-error fail-fast\n",
-            "f.sql:3:20: on-error fail-fast: a file has one error strategy");
+            "f.sql:3:20: on-error fail-fast: a file has one error strategy beside those `for` "
+            "types");
 }
 
 static void effects_have_a_command_a_lease_an_order_and_no_sql(void **state)
@@ -232,7 +321,7 @@ static void effects_have_a_command_a_lease_an_order_and_no_sql(void **state)
     assert_string_equal(file.effects, "send --to x");
     assert_int_equal(file.lease_ms, 120000);
     assert_string_equal(file.order_by, ":to");
-    assert_int_equal(file.retry_then, STRATEGY_LOG_AND_SKIP);
+    assert_int_equal(file.policy.then, STRATEGY_LOG_AND_SKIP);
     assert_int_equal(file.handlers, 1);
     assert_int_equal(file.handler[0].types_len, 2);
     sqlfile_fini(&file);
@@ -246,25 +335,26 @@ static void effects_have_a_command_a_lease_an_order_and_no_sql(void **state)
     refused(HEAD "-- azoth: effects \n", "f.sql:2:19: effects wants the command to run");
     refused(EFFECTS "-- azoth: effects b\n", "f.sql:3:19: a file has one effects command");
     refused(HEAD "-- azoth: on-error fail-fast\n-- azoth: effects b\n",
-            "f.sql:3:19: effects stands before on-error, migration and on");
+            "f.sql:3:19: effects stands before the marks that are about it");
     refused(HEAD "-- azoth: lease 1s\n", "f.sql:2:17: lease 1s: of effects, behind their mark");
     refused(EFFECTS "-- azoth: lease 999ms\n",
             "f.sql:3:17: \"999ms\": lease wants a time of 1s to 60min");
     refused(EFFECTS "-- azoth: lease 61min\n",
             "f.sql:3:17: \"61min\": lease wants a time of 1s to 60min");
-    refused(HEAD "-- azoth: order-by @key\n",
-            "f.sql:2:20: order-by @key: of effects, behind their mark");
-    refused(EFFECTS "-- azoth: order-by to\n",
-            "f.sql:3:20: \"to\": order-by wants :field, @key or none");
+    refused(EFFECTS "-- azoth: order-by to\n", "f.sql:3:20: \"to\": order-by wants :field or @key");
     refused(EFFECTS "-- azoth: order-by @key\n-- azoth: order-by none\n",
             "f.sql:4:20: order-by none: a file has one order-by");
     refused(EFFECTS "-- azoth: migration 1 a\nSELECT 1;\n",
             "f.sql:3:1: effects keep no tables of their own: no migration");
     refused(EFFECTS "-- azoth: on sent\nSELECT 1;\n",
             "f.sql:4:1: effects run their command: no SQL");
-    refused(EFFECTS "-- azoth: on-error custom\n",
-            "f.sql:3:20: on-error custom: not offered by this version for effects, which have "
-            "fail-fast, log-and-skip and retry");
+    refused(EFFECTS "-- azoth: on-error dead-letter\n",
+            "f.sql:3:20: on-error dead-letter: effects have fail-fast, log-and-skip and retry, for "
+            "all types");
+    refused(EFFECTS "-- azoth: on-error log-and-skip for sent\n",
+            "f.sql:3:20: on-error log-and-skip: effects have fail-fast, log-and-skip and retry, "
+            "for all types");
+    refused(EFFECTS "-- azoth: replay every 1min\n", "f.sql:3:18: effects have no replay");
 }
 
 static void what_is_no_text_is_refused_with_its_place(void **state)
@@ -356,7 +446,7 @@ static void all_errors_are_reported_when_asked_for(void **state)
                      AZOTH_ERR_PROJECTION);
     assert_int_equal(s.n, 3);
     assert_string_equal(
-        s.first, "f.sql:2:20: on-error custom: not offered by this version, which has fail-fast");
+        s.first, "f.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL");
     assert_string_equal(s.last, "f.sql:8:14: type good has a handler already");
     assert_int_equal(file.handlers, 1);
     text_is(file.handler[0].sql.text, "SELECT 3;");
@@ -404,7 +494,9 @@ int main(void)
         cmocka_unit_test(a_migration_that_is_there_twice_or_out_of_order_is_refused),
         cmocka_unit_test(an_undo_belongs_to_the_migration_right_before_it),
         cmocka_unit_test(a_type_has_one_handler),
-        cmocka_unit_test(strategies_of_later_versions_are_parsed_and_refused_by_name),
+        cmocka_unit_test(the_error_strategies_are_known_by_name),
+        cmocka_unit_test(a_type_may_have_a_strategy_of_its_own),
+        cmocka_unit_test(replay_order_by_and_breaker_are_read_strictly),
         cmocka_unit_test(a_retry_has_a_count_a_range_and_perhaps_another_strategy),
         cmocka_unit_test(effects_have_a_command_a_lease_an_order_and_no_sql),
         cmocka_unit_test(what_is_no_text_is_refused_with_its_place),

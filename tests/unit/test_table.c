@@ -717,7 +717,7 @@ static void check_finds_everything_and_touches_no_file(void **state)
                      AZOTH_ERR_PROJECTION);
     assert_string_equal(
         reported,
-        "p.sql:2:20: on-error custom: not offered by this version, which has fail-fast\n"
+        "p.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL\n"
         "p.sql:5:8: near \"TABEL\": syntax error\n"
         "p.sql:6:14: table t already exists\n"
         "p.sql:7:1: parameter :v: there is no event in a migration\n"
