@@ -89,7 +89,12 @@
     X(effects_commits)                                                                             \
     X(effects_committed)                                                                           \
     X(effects_answered)                                                                            \
-    X(effects_ran)
+    X(effects_ran)                                                                                 \
+    X(projector_dead_lettered)                                                                     \
+    X(projector_retry_written)                                                                     \
+    X(projector_replayed)                                                                          \
+    X(projector_command_taken)                                                                     \
+    X(projector_command_done)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

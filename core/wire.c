@@ -23,7 +23,7 @@ extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent 
 /* One letter a field, as tpl writes them: u uint32, i int32, U uint64, B bytes. */
 #define REQUEST_FORMAT       "uuuuUUBBBBB"
 #define ANSWER_FORMAT        "uiuUUUuuuBBB"
-#define PULL_FORMAT          "UUUUuuuuuUBBBBBB"
+#define PULL_FORMAT          "UUUUuuuuuuUUUUUUBBBBBB"
 #define BATCH_FORMAT         "UUUUuiBB"
 #define EFFECT_ASK_FORMAT    "UUuuuBB"
 #define EFFECT_ANSWER_FORMAT "UuuuB"
@@ -156,7 +156,8 @@ int wire_pull_encode(struct buf *out, const struct wire_pull *m)
                                        m->shard_by,           m->error};
     tpl_node *tn = tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
                            &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
-                           &c.errors, &none, &none, &none, &none, &none, &none);
+                           &c.breaker, &c.errors, &c.dead_waiting, &c.dead_retired, &c.dead_parked,
+                           &c.stands_event, &c.next_ns, &none, &none, &none, &none, &none, &none);
     return finish(out, tn, bins, 6);
 }
 
@@ -386,7 +387,13 @@ int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azo
     m.shard = take_u32(&r);
     m.shards = take_u32(&r);
     m.state = take_u32(&r);
+    m.breaker = take_u32(&r);
     m.errors = take_u64(&r);
+    m.dead_waiting = take_u64(&r);
+    m.dead_retired = take_u64(&r);
+    m.dead_parked = take_u64(&r);
+    m.stands_event = take_u64(&r);
+    m.next_ns = take_u64(&r);
     struct azoth_bytes uuid = take_bytes(&r, 16);
     m.name = take_bytes(&r, AZOTH_NAME_MAX);
     m.endpoint = take_bytes(&r, 127);

@@ -76,17 +76,21 @@ int wire_item_next(struct azoth_bytes items, size_t *at, struct azoth_bytes *ret
 
 /* The feed's request: sent by a projector on the pipeline that azoth-feed binds. */
 struct wire_pull {
-    uint8_t uuid[16];        /* of the database */
-    uint64_t subscription;   /* chosen by the projector, new at each (re)subscription */
-    uint64_t instance;       /* of the projector's process */
-    uint64_t cursor;         /* newest event id received in order; 0 = none */
-    uint64_t applied;        /* newest event id applied durably: the measure of lag */
-    uint32_t cursor_check;   /* checksum of the event at the cursor; 0 with cursor 0 */
-    uint32_t credit_bytes;   /* bytes of frames behind cursor that may be on their way; 0: none */
-    uint32_t shard, shards;  /* 0 of 1 when it is not split */
-    uint32_t state;          /* enum projection_state of shm/projection_row.h */
-    uint64_t errors;         /* failures so far */
-    struct azoth_bytes name; /* of the projection: 1 to AZOTH_NAME_MAX bytes */
+    uint8_t uuid[16];       /* of the database */
+    uint64_t subscription;  /* chosen by the projector, new at each (re)subscription */
+    uint64_t instance;      /* of the projector's process */
+    uint64_t cursor;        /* newest event id received in order; 0 = none */
+    uint64_t applied;       /* newest event id applied durably: the measure of lag */
+    uint32_t cursor_check;  /* checksum of the event at the cursor; 0 with cursor 0 */
+    uint32_t credit_bytes;  /* bytes of frames behind cursor that may be on their way; 0: none */
+    uint32_t shard, shards; /* 0 of 1 when it is not split */
+    uint32_t state;         /* enum projection_state of shm/projection_row.h */
+    uint32_t breaker;       /* enum breaker_at of projector/breaker.h, which the row repeats */
+    uint64_t errors;        /* failures so far */
+    uint64_t dead_waiting, dead_retired, dead_parked; /* dead letters in the projection's file */
+    uint64_t stands_event;                            /* that is being tried again; 0: none */
+    uint64_t next_ns;            /* from now until it, or the breaker, lets go on; 0: now */
+    struct azoth_bytes name;     /* of the projection: 1 to AZOTH_NAME_MAX bytes */
     struct azoth_bytes endpoint; /* where the projector has bound its PULL */
     struct azoth_bytes types;    /* wanted event types: u8 length and bytes each; empty = all */
     struct azoth_bytes shard_by; /* payload field, or empty: the stream key */

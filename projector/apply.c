@@ -251,6 +251,8 @@ static int run_part(struct table *t, struct part *p, struct azoth_error *err)
         table_rollback(t);
         return rc;
     }
+    if (p->stops == TABLE_STANDS)
+        CRASH_POINT(projector_retry_written);
     table_tell(t);
     checkpoint_sometimes(t);
     return 0;

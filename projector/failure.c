@@ -93,6 +93,7 @@ static int dead_letter(struct table *t, const struct event_record *ev,
     int rc = dlq_insert(t, &l, err);
     if (rc)
         return rc;
+    CRASH_POINT(projector_dead_lettered);
     failure_note(t, FAILURE_DEAD_LETTERED, ev->id, why->message);
     return 0;
 }

@@ -16,6 +16,7 @@
 #include "core/program.h"
 #include "core/record.h"
 #include "core/service.h"
+#include "projector/control.h"
 #include "projector/effects_serve.h"
 #include "projector/pull.h"
 #include "projector/replay.h"
@@ -53,11 +54,12 @@ struct projector {
     struct effects *effects;
     struct effects_server *server;
     struct pull *pull;
+    struct control *control;
     char endpoint[256];
     uint64_t cursor, head, events, failures;
     uint32_t cursor_check;
     uint64_t idle_ns;
-    int idle;
+    int idle, heard;
     struct wire_batch held; /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
@@ -163,6 +165,8 @@ static int open_table(struct projector *p, struct azoth_error *err)
         return open_effects(p, &o, err);
     if (!rc)
         rc = table_open(&p->def, &o, &p->table, err);
+    if (!rc)
+        rc = control_open(p->program.run_dir, p->def.name, &p->control, err);
     if (!rc) {
         table_on_failure(p->table, on_failure, p);
         table_cursor(p->table, &p->cursor, &p->cursor_check);
@@ -236,7 +240,7 @@ static uint32_t state_of(const struct projector *p)
 
 static uint64_t errors_of(const struct projector *p)
 {
-    return p->table ? table_failures(p->table) : 0;
+    return p->table ? table_failures(p->table) : p->failures;
 }
 
 static void look(struct projector *p)
@@ -245,6 +249,14 @@ static void look(struct projector *p)
         return;
     table_cursor(p->table, &p->cursor, &p->cursor_check);
     table_standing(p->table, &p->standing);
+    const struct table_standing *s = &p->standing;
+    if (p->pull)
+        pull_faults(p->pull, &(struct pull_faults){.breaker = s->breaker,
+                                                   .dead_waiting = s->waiting,
+                                                   .dead_retired = s->retired,
+                                                   .dead_parked = s->parked,
+                                                   .stands_event = s->event,
+                                                   .next_ns = s->wait_ns});
 }
 
 static void report(struct projector *p)
@@ -273,7 +285,7 @@ static int apply(struct projector *p, const struct wire_batch *b, struct azoth_e
                  ? count_only(p, b, err)
                  : table_apply(p->table, b->frames, p->cursor + 1, b->last, b->last_check, err);
     if (rc < 0)
-        return failed(p, rc, err);
+        return rc;
     /* The message is borrowed until the next pull_next(), which a held batch puts off. */
     p->holds = rc == TABLE_STANDS;
     if (p->holds)
@@ -293,21 +305,34 @@ static int replay(struct projector *p, uint64_t now, struct azoth_error *err)
         tried += rc > 0;
     } while (rc > 0 && clock_mono_ns() - now < REPLAY_NS);
     if (rc < 0)
-        return failed(p, rc, err);
+        return rc;
     if (tried)
         report(p);
     return tried > 0;
 }
 
+static int command(struct projector *p, struct azoth_error *err)
+{
+    int rc = p->control ? control_step(p->control, p->table, err) : 0;
+    if (rc < 0)
+        return rc;
+    if (rc)
+        report(p);
+    return rc;
+}
+
 /* 1: there may be more to do at once. */
-static int turn(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
+static int turn(struct projector *p, uint64_t now, struct azoth_error *err)
 {
     struct wire_batch b;
+    int rc = command(p, err), tried = rc > 0;
+    if (rc < 0)
+        return rc;
     look(p);
-    int rc = replay(p, now, err);
+    rc = replay(p, now, err);
     if (rc < 0 || (rc && table_has_released(p->table)))
         return rc;
-    int tried = rc;
+    tried |= rc;
     if (p->standing.wait_ns) {
         /* Also without a batch: the breaker opened at the last event, or this is a new process. */
         pull_hold(p->pull, now, p->cursor, state_of(p), errors_of(p),
@@ -321,10 +346,10 @@ static int turn(struct projector *p, uint64_t now, int *heard, struct azoth_erro
     }
     int got = pull_next(p->pull, now, &b, err);
     if (got < 0)
-        return failed(p, got, err);
+        return got;
     if (!got)
         return tried;
-    *heard = 1;
+    p->heard = 1;
     /* The head alone, told to one who asked, is no work. */
     if (b.last >= b.first)
         p->idle = 0;
@@ -332,7 +357,7 @@ static int turn(struct projector *p, uint64_t now, int *heard, struct azoth_erro
     return rc ? rc : 1;
 }
 
-static int take_effects(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
+static int take_effects(struct projector *p, uint64_t now, struct azoth_error *err)
 {
     struct wire_batch b;
     if (!effects_room(p->effects)) {
@@ -342,22 +367,20 @@ static int take_effects(struct projector *p, uint64_t now, int *heard, struct az
     int got = pull_next(p->pull, now, &b, err);
     if (got <= 0)
         return got;
-    *heard = 1;
+    p->heard = 1;
     p->head = b.head;
     int rc = effects_take(p->effects, b.frames, b.first, b.last, b.last_check, err);
     return rc ? rc : 1;
 }
 
 /* Of effects: what the feed and the status are told is how far every event is settled. */
-static int turn_effects(struct projector *p, uint64_t now, int *heard, struct azoth_error *err)
+static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *err)
 {
     struct effects_stats st;
-    int got = take_effects(p, now, heard, err);
+    int got = take_effects(p, now, err);
     int rc = got < 0 ? got : effects_server_step(p->server, now, err);
-    if (rc < 0) {
-        pull_report(p->pull, p->cursor, PROJECTION_FAILED, p->failures + 1, err->message);
+    if (rc < 0)
         return rc;
-    }
     effects_stats(p->effects, &st);
     uint64_t settled = effects_settled(p->effects);
     if (got || settled != p->cursor || st.failures != p->failures) {
@@ -390,11 +413,13 @@ static void rest(struct projector *p, uint64_t now)
     }
     look(p);
     int stands = p->standing.wait_ns > 0;
-    /* What waits in the transport while the projection stands is no reason to wake up. */
-    struct pollfd fds[] = {{.fd = p->service.signal_fd, .events = POLLIN},
-                           {.fd = stands ? -1 : pull_poll_fd(p->pull), .events = POLLIN},
-                           {.fd = -1, .events = POLLIN}};
-    uint64_t until = stands ? now + NS_PER_S : pull_deadline_ns(p->pull);
+    int room = p->effects ? effects_room(p->effects) : !stands;
+    /* What waits in the transport while no more is taken is no reason to wake up. */
+    struct pollfd fds[3 + CONTROL_CLIENTS] = {
+        {.fd = p->service.signal_fd, .events = POLLIN},
+        {.fd = room ? pull_poll_fd(p->pull) : -1, .events = POLLIN}};
+    unsigned n = 2 + control_fds(p->control, fds + 2);
+    uint64_t until = room ? pull_deadline_ns(p->pull) : now + PULL_KEEP_NS;
     if (until < now)
         until = now;
     if (stands)
@@ -405,33 +430,28 @@ static void rest(struct projector *p, uint64_t now)
         until = sooner(now, until, table_replay_wait_ns(p->table));
     if (p->effects) {
         uint64_t due = effects_server_due_ns(p->server, now);
-        int room = effects_room(p->effects);
-        fds[2].fd = effects_server_poll_fd(p->server);
-        fds[1].fd = room ? fds[1].fd : -1;
-        until = room ? until : now + PULL_KEEP_NS;
-        until = due < until ? due : until;
-        until = until < now ? now : until;
+        fds[n++] = (struct pollfd){.fd = effects_server_poll_fd(p->server), .events = POLLIN};
+        until = due > now ? sooner(now, until, due - now) : now;
     }
     uint64_t ms = (until - now) / NS_PER_MS + 1;
-    poll(fds, 3, ms > 1000 ? 1000 : (int)ms);
+    poll(fds, n, ms > 1000 ? 1000 : (int)ms);
 }
 
 static int loop(struct projector *p, struct azoth_error *err)
 {
     uint64_t said = 0;
-    int heard = 0;
     while (!service_poll(&p->service)) {
         uint64_t now = clock_mono_ns();
-        int worked = p->effects ? turn_effects(p, now, &heard, err) : turn(p, now, &heard, err);
+        int worked = p->effects ? turn_effects(p, now, err) : turn(p, now, err);
         if (worked < 0)
-            return worked;
+            return failed(p, worked, err);
         service_heartbeat(&p->service, now);
         if (now - said > 5 * NS_PER_S) {
             said = now;
             service_status(&p->service, "event %" PRIu64 " of %" PRIu64 "%s", p->cursor, p->head,
                            p->standing.wait_ns ? ", waiting to try again" : "");
         }
-        if (p->once && heard && !p->holds && p->cursor >= p->head)
+        if (p->once && p->heard && !p->holds && p->cursor >= p->head)
             return 0;
         /* Not after work: what is applied is told by the call that finds nothing more. */
         if (!worked)
@@ -461,6 +481,7 @@ static int serve(struct projector *p, struct azoth_error *err)
         pull_flush(p->pull, LAST_WORD_MS);
     }
     pull_close(p->pull);
+    control_close(p->control);
     table_close(p->table);
     effects_server_close(p->server);
     effects_close(p->effects);

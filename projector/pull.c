@@ -37,6 +37,7 @@ struct pull {
     int subscribed;
     uint32_t state;
     uint64_t errors;
+    struct pull_faults faults;
     size_t untold; /* bytes and batches that were received since the last report */
     uint32_t untold_batches;
     int at_head;      /* the last batch reached the head as the feed saw it */
@@ -105,6 +106,12 @@ static int send_pull(struct pull *p, uint32_t credit)
         .shards = p->o.shards,
         .state = p->state,
         .errors = p->errors,
+        .breaker = p->faults.breaker,
+        .dead_waiting = p->faults.dead_waiting,
+        .dead_retired = p->faults.dead_retired,
+        .dead_parked = p->faults.dead_parked,
+        .stands_event = p->faults.stands_event,
+        .next_ns = p->faults.next_ns,
         .name = bytes_str(p->name),
         .endpoint = bytes_str(p->endpoint),
         .types = p->o.types,
@@ -217,6 +224,11 @@ void pull_keep(struct pull *p, uint64_t now_ns)
     p->kept_ns = now_ns;
     p->kept = 1;
     (void)!send_pull(p, 0);
+}
+
+void pull_faults(struct pull *p, const struct pull_faults *f)
+{
+    p->faults = *f;
 }
 
 static void note(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,

@@ -52,6 +52,13 @@ void pull_keep(struct pull *p, uint64_t now_ns);
  * what it has not sent. At most timeout_ms: without a feed it never gets there.
  */
 void pull_flush(struct pull *p, int timeout_ms);
+/* What later reports tell beside it. */
+struct pull_faults {
+    uint32_t breaker;
+    uint64_t dead_waiting, dead_retired, dead_parked, stands_event;
+    uint64_t next_ns; /* from now */
+};
+void pull_faults(struct pull *p, const struct pull_faults *f);
 /*
  * In place of pull_next() while the last batch cannot be applied: keeps the subscription alive and tells
  * the feed why, at the first call and then every half of the timeout. What the feed has sent stays where

@@ -136,6 +136,7 @@ static int try_letter(struct table *t, uint64_t event, const uint8_t *id,
     if (!rc && id && changed)
         rc = command_put(t, id, answer, err);
     if (!rc && changed) {
+        CRASH_POINT(projector_replayed);
         rc = table_commit(t, err);
     }
     if (rc || !changed)

@@ -329,6 +329,8 @@ struct gauges_shm {
  * Written by the feed alone (one process, see its lock); `used` is stored last with release.
  * Text fields are guarded by text_seq (odd while they change), as in a sequence lock.
  * Times are running time (CLOCK_MONOTONIC, the same in all processes): the wall clock may jump.
+ *   stands_event    failed and is tried again: nothing behind it is applied; 0: none
+ *   next_attempt_ns when that, or an open breaker, lets it go on; 0: not waiting
  *   at_head_ns   when it was last seen with nothing before it; 0: not since its cursor went back.
  *                What it has not applied is younger.
  */
@@ -340,7 +342,7 @@ struct gauges_shm {
     F1(A64, cursor)                                                                                \
     F1(A64, head_seen)                                                                             \
     F1(A32, state)                                                                                 \
-    F1(A32, reserved0)                                                                             \
+    F1(A32, breaker)                                                                               \
     F1(A64, errors)                                                                                \
     F1(A64, progress_ns)                                                                           \
     F1(A64, heard_ns)                                                                              \
@@ -348,7 +350,12 @@ struct gauges_shm {
     F1(A64, instance)                                                                              \
     F1(A64, events_sent)                                                                           \
     F1(A64, bytes_sent)                                                                            \
-    FN(A64, projection_reserved, 4)                                                                \
+    F1(A64, dead_waiting)                                                                          \
+    F1(A64, dead_retired)                                                                          \
+    F1(A64, dead_parked)                                                                           \
+    F1(A64, stands_event)                                                                          \
+    F1(A64, next_attempt_ns)                                                                       \
+    FN(A64, projection_reserved, 7)                                                                \
     FN(char, name, 64)                                                                             \
     FN(char, error, 256)                                                                           \
     FN(char, endpoint, 128)

@@ -13,6 +13,12 @@ const char *projection_state_name(uint32_t state)
     return state < sizeof names / sizeof *names ? names[state] : "?";
 }
 
+const char *breaker_state_name(uint32_t breaker)
+{
+    static const char *const names[] = {"none", "closed", "open", "half-open"};
+    return breaker < sizeof names / sizeof *names ? names[breaker] : "?";
+}
+
 int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards)
 {
     int free_row = -1;
@@ -71,6 +77,12 @@ int projection_row_read(const struct gauges *g, uint32_t row, struct projection_
         .instance = gauge_get(&p->instance),
         .events_sent = gauge_get(&p->events_sent),
         .bytes_sent = gauge_get(&p->bytes_sent),
+        .breaker = atomic_load(&p->breaker),
+        .dead_waiting = gauge_get(&p->dead_waiting),
+        .dead_retired = gauge_get(&p->dead_retired),
+        .dead_parked = gauge_get(&p->dead_parked),
+        .stands_event = gauge_get(&p->stands_event),
+        .next_attempt_ns = gauge_get(&p->next_attempt_ns),
         .progress_ns = gauge_get(&p->progress_ns),
         .heard_ns = gauge_get(&p->heard_ns),
         .at_head_ns = gauge_get(&p->at_head_ns),

@@ -19,13 +19,19 @@ enum projection_state {
     PROJECTION_OPEN = 8,     /* its breaker is open: nothing is applied for a while */
 };
 const char *projection_state_name(uint32_t state);
+/* "none", "closed", "open", "half-open": the numbers of enum breaker_at (projector/breaker.h). */
+const char *breaker_state_name(uint32_t breaker);
 
 /* What one row says, copied out consistently. */
 struct projection_row {
     char name[64], error[256], endpoint[128];
     uint32_t shard, shards, state;
     uint64_t cursor, head_seen, errors, instance, events_sent, bytes_sent;
-    uint64_t progress_ns, heard_ns, at_head_ns; /* of running time; 0: never */
+    uint64_t dead_waiting, dead_retired, dead_parked; /* dead letters */
+    uint64_t stands_event;                            /* is tried again; 0: none */
+    uint64_t next_attempt_ns;                         /* running time; 0: not waiting */
+    uint32_t breaker;                                 /* breaker_state_name() */
+    uint64_t progress_ns, heard_ns, at_head_ns;       /* of running time; 0: never */
 };
 
 /* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */

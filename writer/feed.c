@@ -358,6 +358,12 @@ static void write_row(struct feed *f, struct subscription *s, const struct wire_
     gauge_set(&p->cursor, m->applied);
     gauge_set(&p->head_seen, f->head);
     gauge_set(&p->errors, m->errors);
+    gauge_set(&p->dead_waiting, m->dead_waiting);
+    gauge_set(&p->dead_retired, m->dead_retired);
+    gauge_set(&p->dead_parked, m->dead_parked);
+    gauge_set(&p->stands_event, m->stands_event);
+    gauge_set(&p->next_attempt_ns, m->next_ns ? now_ns + m->next_ns : 0);
+    atomic_store(&p->breaker, m->breaker);
     gauge_set(&p->heard_ns, now_ns);
     gauge_set(&p->instance, m->instance);
     atomic_store(&p->state, m->state);

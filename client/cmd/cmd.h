@@ -150,6 +150,7 @@ extern const struct cmd cmd_status;                                       /* sta
 extern const struct cmd cmd_lag;                                          /* lag.c */
 extern const struct cmd cmd_query;                                        /* query.c */
 extern const struct cmd cmd_projection;                                   /* projection.c */
+extern const struct cmd cmd_dlq;                                          /* dlq.c */
 extern const struct cmd cmd_run;                                          /* run.c */
 extern const struct cmd cmd_bench;                                        /* bench.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */

@@ -280,6 +280,14 @@ static void look(struct lag *g)
 
 /* ---- output ---- */
 
+/* -1: it does not wait. */
+static double until(const struct lag *g, uint64_t then_ns)
+{
+    if (then_ns == 0)
+        return -1;
+    return then_ns > g->now_ns ? (double)(then_ns - g->now_ns) / 1e9 : 0;
+}
+
 static int over(const struct lag *g, const struct lag_row *row)
 {
     if (!g->head_known)
@@ -338,6 +346,14 @@ static int print_json(const struct lag *g)
         real_or_null(&j, "since_progress_s", row->since_progress);
         real_or_null(&j, "since_heard_s", row->since_heard);
         out_u64(&j, "errors", row->r.errors);
+        out_str(&j, "breaker", breaker_state_name(row->r.breaker));
+        out_open(&j, "dead_letters", '{');
+        out_u64(&j, "waiting", row->r.dead_waiting);
+        out_u64(&j, "retired", row->r.dead_retired);
+        out_u64(&j, "parked", row->r.dead_parked);
+        out_close(&j, '}');
+        u64_or_null(&j, "stands_at_event", row->r.stands_event != 0, row->r.stands_event);
+        real_or_null(&j, "next_attempt_s", until(g, row->r.next_attempt_ns));
         out_str(&j, "error", *row->r.error ? row->r.error : NULL);
         out_bool(&j, "over_limit", over(g, row));
         out_close(&j, '}');
@@ -354,6 +370,23 @@ static const char *seconds(double n, char out[CMD_TIME_TEXT])
     if (n < 0)
         return "-";
     return n == 0 ? "0" : cmd_duration((uint64_t)(n * 1e9), out);
+}
+
+/* A line, when there is anything to say. */
+static void print_faults(const struct lag *g, const struct lag_row *row)
+{
+    const struct projection_row *r = &row->r;
+    char next[CMD_TIME_TEXT];
+    if (r->dead_waiting || r->dead_retired || r->dead_parked)
+        printf("    dead letters: %llu waiting, %llu retired, %llu parked\n",
+               (unsigned long long)r->dead_waiting, (unsigned long long)r->dead_retired,
+               (unsigned long long)r->dead_parked);
+    if (r->breaker > 1)
+        printf("    breaker: %s\n", breaker_state_name(r->breaker));
+    if (r->stands_event)
+        printf("    stands at event %llu\n", (unsigned long long)r->stands_event);
+    if (r->next_attempt_ns)
+        printf("    goes on in %s\n", seconds(until(g, r->next_attempt_ns), next));
 }
 
 static void print_text(const struct lag *g)
@@ -383,6 +416,7 @@ static void print_text(const struct lag *g)
                (unsigned long long)row->r.cursor, behind, seconds(row->seconds_behind, a),
                seconds(row->since_progress, b), (unsigned long long)row->r.errors,
                over(g, row) ? "  OVER" : "");
+        print_faults(g, row);
         if (*row->r.error)
             printf("    %s\n", bytes_print(bytes_str(row->r.error), text, sizeof text));
     }
@@ -508,7 +542,10 @@ const struct cmd cmd_lag = {
         "  --json             one object (with --watch one a line)\n\n"
         "AGE is the age of the oldest event that is not applied, PROGRESS the time since the "
         "cursor\n"
-        "moved. States: starting, running, idle (at the head), failed, stopped, silent (not heard "
+        "moved. Dead letters, an open breaker and the event that is tried again are told below it. "
+        "States: starting, running, idle (at the head), retrying (stands at an event that "
+        "failed),\n"
+        "open (its breaker), failed, stopped, silent (not heard "
         "for\n"
         "longer than feed.lapse, or there is no feed), diverged (ahead of the log), unseen "
         "(defined,\n"

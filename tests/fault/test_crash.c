@@ -20,6 +20,8 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
+#include "projector/control.h"
+#include "projector/table.h"
 #include "shm/segment.h"
 #include "tests/fault/crash.h"
 #include "tests/system/harness.h"
@@ -32,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -63,7 +66,10 @@ enum how {
     REAPING,   /* while clients die with their stripes held */
     REQUEUING, /* while clients die between submission and queue bit */
     PAUSING,   /* while somebody pauses and resumes */
-    FULL       /* while the disk runs full and is freed, again and again */
+    FULL,      /* while the disk runs full and is freed, again and again */
+    FAILING,   /* while one event in twenty fails at first, and is put aside and replayed */
+    RETRYING,  /* the same, tried again at its place */
+    COMMANDED  /* the same, put aside and replayed because somebody asks for it */
 };
 
 static const struct row {
@@ -159,6 +165,11 @@ static const struct row {
     {CRASH_projector_applied, PROJECTOR, LOAD, 12},
     {CRASH_projector_committed, PROJECTOR, LOAD, 12},
     {CRASH_projector_reports, PROJECTOR, LOAD, 12},
+    {CRASH_projector_dead_lettered, PROJECTOR, FAILING, 12},
+    {CRASH_projector_replayed, PROJECTOR, FAILING, 12},
+    {CRASH_projector_command_taken, PROJECTOR, COMMANDED, 12},
+    {CRASH_projector_command_done, PROJECTOR, COMMANDED, 12},
+    {CRASH_projector_retry_written, PROJECTOR, RETRYING, 12},
 };
 
 /* ---- the system ---- */
@@ -199,6 +210,29 @@ static struct process *prepare(const char *name, const char *program, const char
     return p;
 }
 
+/* The definitions. An event that fails is one that has not failed before: at the end all are applied. */
+#define CREATE_SEEN                                                                                \
+    "-- azoth: migration 1 create\n"                                                               \
+    "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL);\n"
+#define ON_ADDED "-- azoth: on added\nINSERT INTO seen VALUES (@id, @payload);\n"
+#define FAILS_ONCE(table)                                                                          \
+    "CREATE TRIGGER once BEFORE INSERT ON seen WHEN NEW.id % 20 = 0 AND NOT EXISTS\n"              \
+    " (SELECT 1 FROM " table " WHERE event = NEW.id) BEGIN SELECT RAISE(ABORT, 'not yet'); END;\n"
+#define PLAIN                                                                                      \
+    "-- azoth: projection counts\n" CREATE_SEEN                                                    \
+    "-- azoth: migration 2 index\nCREATE INDEX seen_n ON seen (n);\n"                              \
+    "-- azoth: migration 3 more\nCREATE TABLE more (n TEXT);\n"                                    \
+    "-- azoth: migration 4 even more\nCREATE INDEX more_n ON more (n);\n" ON_ADDED
+#define COMMANDED_LETTERS                                                                          \
+    "-- azoth: projection counts\n-- azoth: on-error dead-letter\n"                                \
+    "-- azoth: replay every 1s, age 1s, batch 1000\n" CREATE_SEEN FAILS_ONCE("azoth_dlq") ON_ADDED
+#define DEAD_LETTERS                                                                               \
+    "-- azoth: projection counts\n-- azoth: on-error dead-letter\n"                                \
+    "-- azoth: replay every 20ms, batch 1000\n" CREATE_SEEN FAILS_ONCE("azoth_dlq") ON_ADDED
+#define RETRIES                                                                                    \
+    "-- azoth: projection counts\n-- azoth: on-error retry 3 fixed 5ms\n" CREATE_SEEN FAILS_ONCE(  \
+        "azoth_retry") ON_ADDED
+
 static void begin(const struct row *r)
 {
     struct azoth_options o = {.flags = AZOTH_EMBEDDED, .sync = "none"};
@@ -207,13 +241,10 @@ static void begin(const struct row *r)
     harness_begin(&h);
     put_file("azoth.conf", "[segment]\nslots = 64\nstripes = 1024\nblocks = 80\n"
                            "[projector]\ntimeout = 100ms\n");
-    put_file("projections/counts.sql",
-             "-- azoth: projection counts\n-- azoth: migration 1 create\n"
-             "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL);\n"
-             "-- azoth: migration 2 index\nCREATE INDEX seen_n ON seen (n);\n"
-             "-- azoth: migration 3 more\nCREATE TABLE more (n TEXT);\n"
-             "-- azoth: migration 4 even more\nCREATE INDEX more_n ON more (n);\n"
-             "-- azoth: on added\nINSERT INTO seen VALUES (@id, @payload);\n");
+    put_file("projections/counts.sql", r->how == FAILING     ? DEAD_LETTERS
+                                       : r->how == COMMANDED ? COMMANDED_LETTERS
+                                       : r->how == RETRYING  ? RETRIES
+                                                             : PLAIN);
     assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
     struct azoth_txn *t = azoth_txn_new(db);
     azoth_set_i64(t, AZOTH_STR("greatest"), INT64_MAX);
@@ -225,9 +256,10 @@ static void begin(const struct row *r)
     projector = prepare("projector", "azoth-projector", "--dir", h.dir, "counts");
     client[0] = prepare("client0", self, "--load", h.dir, "client0");
     client[1] = prepare("client1", self, "--load", h.dir, "client1");
-    other = r->how == PAUSING   ? prepare("pauser", self, "--pause", h.dir, NULL)
-            : r->how == CROWDED ? prepare("crowd", self, "--crowd", h.dir, NULL)
-                                : prepare("prey", self, "--load", h.dir, "prey");
+    other = r->how == PAUSING     ? prepare("pauser", self, "--pause", h.dir, NULL)
+            : r->how == COMMANDED ? prepare("commander", self, "--command", h.dir, NULL)
+            : r->how == CROWDED   ? prepare("crowd", self, "--crowd", h.dir, NULL)
+                                  : prepare("prey", self, "--load", h.dir, "prey");
 }
 
 static struct process *victim_of(const struct row *r)
@@ -310,6 +342,7 @@ static void provoke(const struct row *r, struct process *victim, long answered_b
         break;
     case PAUSING:
     case CROWDED:
+    case COMMANDED:
         if (!other->pid)
             harness_spawn(&h, other);
         break;
@@ -378,6 +411,25 @@ static void preload_full_disk(void)
 
 /* ---- what must hold then ---- */
 
+static int on_count(void *arg, int n, const char *const *names, const struct query_value *v)
+{
+    (void)names;
+    *(int64_t *)arg = n == 1 && v ? v[0].integer : -1;
+    return 0;
+}
+
+/* What was put aside is applied at last. */
+static void no_letters(void)
+{
+    char dir[300];
+    int64_t n = -1;
+    snprintf(dir, sizeof dir, "%s/projections", h.dir);
+    for (uint64_t until = clock_mono_ns() + PATIENCE; n && clock_mono_ns() < until; nap_ms(5))
+        query_run(dir, "counts", "SELECT count(*) FROM azoth_dlq", on_count, &n, NULL);
+    if (n)
+        fail_msg("%s: %lld dead letters are left", what, (long long)n);
+}
+
 static void check_all(void)
 {
     struct segment_name name;
@@ -387,6 +439,7 @@ static void check_all(void)
         fail_msg("%s: the segment is not clean", what);
     char *rows_wanted = crash_check(&h, db, what);
     azoth_close(db);
+    no_letters();
     struct process *const all[] = {projector, feed, writer};
     for (int i = 0; i < 3; i++)
         if (harness_stop(&h, all[i]) != 0)
@@ -536,6 +589,49 @@ static void survive_init(const struct row *r, const char *program)
     harness_end(&h);
 }
 
+/* ---- somebody who asks for replays ---- */
+
+static int on_letter(void *arg, int n, const char *const *names, const struct query_value *v)
+{
+    (void)names;
+    *(uint64_t *)arg = n == 1 && v ? (uint64_t)v[0].integer : 0;
+    return 0;
+}
+
+/* The same command, until somebody has answered it. */
+static void ask_until_answered(const char *run, const uint8_t id[COMMAND_ID_BYTES],
+                               const char *text)
+{
+    char answer[COMMAND_ANSWER_MAX];
+    while (control_ask(run, "counts", id, text, 1000, answer, NULL))
+        nap_ms(2);
+    /* Whoever is told that it failed, or was never there, was lied to: it is tried here alone. */
+    if (strcmp(answer, "applied") != 0 && strcmp(answer, "not-found") != 0)
+        fprintf(stderr, "%s: %s\n", text, answer);
+}
+
+/* Without end. */
+static int command(const char *dir)
+{
+    char projections[300], run[300], text[COMMAND_TEXT_MAX];
+    uint8_t id[COMMAND_ID_BYTES];
+    snprintf(projections, sizeof projections, "%s/projections", dir);
+    snprintf(run, sizeof run, "%s/run", dir);
+    for (;;) {
+        uint64_t event = 0;
+        query_run(projections, "counts", "SELECT min(event) FROM azoth_dlq", on_letter, &event,
+                  NULL);
+        if (!event) {
+            nap_ms(1);
+            continue;
+        }
+        if (getrandom(id, sizeof id, 0) != sizeof id)
+            return 1;
+        snprintf(text, sizeof text, "retry %" PRIu64, event);
+        ask_until_answered(run, id, text);
+    }
+}
+
 /* ---- all of them ---- */
 
 static const char *only;
@@ -585,6 +681,8 @@ int main(int argc, char **argv)
         return crash_pause(argv[2]);
     if (argc == 3 && strcmp(argv[1], "--crowd") == 0)
         return crash_crowd(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "--command") == 0)
+        return command(argv[2]);
     only = argc == 2 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing),
