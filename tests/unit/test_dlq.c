@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <setjmp.h>
 #include <spawn.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +31,8 @@ extern char **environ;
     "-- azoth: on put, other\nINSERT INTO log VALUES (@id);\nINSERT INTO t VALUES (@id, :v);\n"    \
     "-- azoth: on bad\nINSERT INTO bad VALUES (:v);\n"                                             \
     "-- azoth: on fatal\nINSERT INTO fatal VALUES (:v);\n"                                         \
-    "-- azoth: on good\nDELETE FROM bad WHERE v = :v;\n"
+    "-- azoth: on good\nDELETE FROM bad WHERE v = :v;\n"                                           \
+    "-- azoth: on big\nINSERT INTO t VALUES (@id, length(randomblob(:v)));\n"
 #define WITH(marks) "-- azoth: projection p\n" marks BODY
 
 #define WALL 1700000000000000000
@@ -313,6 +315,26 @@ static void the_fault_of_the_machine_is_not_an_events(void **state)
     put(2, 2);
     assert_int_equal(apply(), 0);
     assert_string_equal(rows("SELECT count(*) FROM azoth_dlq"), "0;");
+}
+
+static void memory_that_runs_out_in_a_handler_is_not_its_events_fault(void **state)
+{
+    (void)state;
+    open_table(WITH("-- azoth: on-error dead-letter\n"));
+    put(1, 1);
+    mark(2, "big", 50000000);
+    put(3, 3);
+    sqlite3_hard_heap_limit64(sqlite3_memory_used() + 8000000);
+    int rc = apply();
+    sqlite3_hard_heap_limit64(0);
+    assert_int_equal(rc, AZOTH_ERR_NOMEM);
+    assert_int_equal(cursor(), 0);
+    assert_string_equal(rows("SELECT (SELECT count(*) FROM t) + count(*) FROM azoth_dlq"), "0;");
+    put(1, 1);
+    mark(2, "big", 50000000);
+    put(3, 3);
+    assert_int_equal(apply(), 0);
+    assert_string_equal(rows("SELECT id, v FROM t"), "1,1;2,50000000;3,3;");
 }
 
 /* ---- retry ---- */
@@ -645,6 +667,7 @@ int main(void)
         T(a_statement_that_rolls_everything_back_is_survived_by_the_others),
         T(a_type_may_differ_from_the_others),
         T(the_fault_of_the_machine_is_not_an_events),
+        T(memory_that_runs_out_in_a_handler_is_not_its_events_fault),
         T(a_retry_waits_counts_across_a_restart_and_then_goes_on),
         T(a_retry_that_succeeds_leaves_no_trace),
         T(a_retry_without_another_strategy_fails_at_last_and_once_more_after_a_restart),
