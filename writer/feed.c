@@ -77,6 +77,9 @@ struct subscription {
     struct pipe_end *out;
     int out_fd; /* polls readable when out may take something */
     int row;
+    /* What it said last, for the row: gauges may come after it. Without its texts, but for the error. */
+    struct wire_pull told;
+    char told_error[256];
 };
 
 struct feed {
@@ -134,13 +137,6 @@ void feed_close(struct feed *f)
     buf_fini(&f->message);
     buf_fini(&f->refusal);
     free(f);
-}
-
-void feed_set_gauges(struct feed *f, struct gauges *gauges)
-{
-    f->gauges = gauges;
-    for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
-        f->sub[i].row = -1;
 }
 
 int feed_poll_fd(const struct feed *f)
@@ -339,9 +335,10 @@ static void confirm(struct subscription *s, uint64_t cursor)
     }
 }
 
-static void write_row(struct feed *f, struct subscription *s, const struct wire_pull *m,
-                      uint64_t now_ns)
+static void write_row(struct feed *f, struct subscription *s)
 {
+    const struct wire_pull *m = &s->told;
+    uint64_t heard_ns = s->heard_ns;
     if (!f->gauges)
         return;
     if (s->row < 0)
@@ -350,9 +347,9 @@ static void write_row(struct feed *f, struct subscription *s, const struct wire_
         return;
     struct projection_shm *p = &f->gauges->projection[s->row];
     if (gauge_get(&p->cursor) != m->applied || gauge_get(&p->instance) != m->instance)
-        gauge_set(&p->progress_ns, now_ns);
+        gauge_set(&p->progress_ns, heard_ns);
     if (m->applied >= f->head)
-        gauge_set(&p->at_head_ns, now_ns);
+        gauge_set(&p->at_head_ns, heard_ns);
     else if (m->applied < gauge_get(&p->cursor))
         gauge_set(&p->at_head_ns, 0);
     gauge_set(&p->cursor, m->applied);
@@ -362,15 +359,25 @@ static void write_row(struct feed *f, struct subscription *s, const struct wire_
     gauge_set(&p->dead_retired, m->dead_retired);
     gauge_set(&p->dead_parked, m->dead_parked);
     gauge_set(&p->stands_event, m->stands_event);
-    gauge_set(&p->next_attempt_ns, m->next_ns ? now_ns + m->next_ns : 0);
+    gauge_set(&p->next_attempt_ns, m->next_ns ? heard_ns + m->next_ns : 0);
     atomic_store(&p->breaker, m->breaker);
-    gauge_set(&p->heard_ns, now_ns);
+    gauge_set(&p->heard_ns, heard_ns);
     gauge_set(&p->instance, m->instance);
     atomic_store(&p->state, m->state);
-    char error[256];
-    text_of(error, sizeof error, m->error);
-    if (strcmp(error, p->error) != 0 || strcmp(s->endpoint, p->endpoint) != 0)
-        projection_row_text(f->gauges, s->row, error, s->endpoint);
+    if (strcmp(s->told_error, p->error) != 0 || strcmp(s->endpoint, p->endpoint) != 0)
+        projection_row_text(f->gauges, s->row, s->told_error, s->endpoint);
+}
+
+void feed_set_gauges(struct feed *f, struct gauges *gauges)
+{
+    f->gauges = gauges;
+    for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        struct subscription *s = &f->sub[i];
+        s->row = -1;
+        /* A projector may have come and stopped before there were any. */
+        if (s->used)
+            write_row(f, s);
+    }
 }
 
 static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_ns)
@@ -399,7 +406,11 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     if (m.state == PROJECTION_FAILED || m.state == PROJECTION_STOPPED)
         s->credit = 0;
     s->heard_ns = now_ns;
-    write_row(f, s, &m, now_ns);
+    text_of(s->told_error, sizeof s->told_error, m.error);
+    s->told = m;
+    s->told.name = s->told.endpoint = s->told.types = s->told.shard_by = s->told.error =
+        (struct azoth_bytes){0};
+    write_row(f, s);
 }
 
 /* ---- batches ---- */

@@ -23,6 +23,7 @@ struct feed_options {
 int feed_open(const struct feed_options *o, struct store *store, struct gauges *gauges,
               struct feed **ret, struct azoth_error *err);
 void feed_close(struct feed *f);
+/* Borrowed; NULL: none now. What the projectors said last is written into them at once. */
 void feed_set_gauges(struct feed *f, struct gauges *gauges);
 
 /*

@@ -758,6 +758,34 @@ static void a_silent_projector_is_taken_off_and_its_row_says_so(void **state)
     hand_close(&failed);
 }
 
+static void what_was_told_before_there_were_gauges_is_in_them(void **state)
+{
+    (void)state;
+    struct hand failed;
+    struct projection_row r;
+    add_events(5, "added", 10);
+    feed_set_gauges(feed, NULL);
+    hand_open(&failed, "failed", 0);
+    assert_true(hand_ask(&failed));
+    failed.m.state = PROJECTION_FAILED;
+    failed.m.applied = 3;
+    failed.m.errors = 1;
+    failed.m.credit_bytes = 0;
+    failed.m.error = bytes_str("event 4: no such column");
+    hand_send(&failed);
+    feed_run();
+    uint64_t until = now; /* feed_run() moves it */
+    now += NS_PER_S;
+    feed_set_gauges(feed, gauges);
+    row_of("failed", &r);
+    assert_int_equal(r.state, PROJECTION_FAILED);
+    assert_int_equal(r.cursor, 3);
+    assert_int_equal(r.errors, 1);
+    assert_in_range(r.heard_ns, until - NS_PER_S / 2, until);
+    assert_string_equal(r.error, "event 4: no such column");
+    hand_close(&failed);
+}
+
 static void one_that_has_stopped_is_sent_nothing_more(void **state)
 {
     (void)state;
@@ -1051,6 +1079,7 @@ int main(void)
         T(a_projector_that_does_not_ask_again_holds_back_nobody),
         T(a_row_tells_what_is_applied_and_what_was_sent),
         T(a_silent_projector_is_taken_off_and_its_row_says_so),
+        T(what_was_told_before_there_were_gauges_is_in_them),
         T(one_that_has_stopped_is_sent_nothing_more),
         T(only_the_batch_behind_the_cursor_of_the_present_number_is_taken),
         T(after_a_silence_the_rest_is_asked_for_under_the_next_number),
