@@ -72,6 +72,18 @@ static int name_letters(const char *name)
     return n >= 1 && n <= AZOTH_NAME_MAX && strspn(name, LETTERS "0123456789_-") == n;
 }
 
+/* NAME or NAME:PART. */
+static int parts_valid(const char *rest)
+{
+    char name[AZOTH_NAME_MAX + 1];
+    const char *colon = strchr(rest, ':');
+    if (!colon)
+        return name_letters(rest);
+    if ((size_t)snprintf(name, sizeof name, "%.*s", (int)(colon - rest), rest) >= sizeof name)
+        return 0;
+    return name_letters(name) && name_letters(colon + 1);
+}
+
 int dbdir_name_valid(const char *name)
 {
     return name_letters(name) && strchr(LETTERS, name[0]);
@@ -115,11 +127,11 @@ int dbdir_instance(const char *instance, char *dir, size_t dir_size, char *run_d
         return error_set(err, AZOTH_ERR_USAGE, "%s: a database's name has letters, digits, _ and -",
                          db);
     const char *rest = colon ? colon + 1 : "";
-    /* The name becomes part of paths. A worker's may begin with a digit. */
-    if (colon && !name_letters(rest))
+    /* Names become parts of paths. A worker's may begin with a digit. */
+    if (colon && !parts_valid(rest))
         return error_set(err, AZOTH_ERR_USAGE,
-                         "%s: the name after the colon has 1 to %u letters, digits, _ and -",
-                         instance, AZOTH_NAME_MAX);
+                         "%s: a name after a colon has 1 to %u letters, digits, _ and -", instance,
+                         AZOTH_NAME_MAX);
     if ((size_t)snprintf(dir, dir_size, "/var/lib/azoth/%s", db) >= dir_size ||
         (size_t)snprintf(run_dir, run_size, "/run/azoth/%s", db) >= run_size ||
         (size_t)snprintf(name, name_size, "%s", rest) >= name_size)

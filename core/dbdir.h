@@ -32,7 +32,7 @@ int dbdir_endpoint(char *out, size_t size, const char *run_dir, struct azoth_err
 int dbdir_name_valid(const char *name);
 
 /*
- * Splits a unit's instance "DATABASE" or "DATABASE:NAME" (systemd cannot): the data directory
+ * Splits a unit's instance "DATABASE" or "DATABASE:NAME[:PART]" (systemd cannot): the data directory
  * /var/lib/azoth/DATABASE, the run directory /run/azoth/DATABASE, and NAME (empty when there is none).
  * AZOTH_ERR_USAGE.
  */

@@ -63,7 +63,7 @@ static int take_name(struct program *p, int argc, char **argv, int *i, struct az
                              p->name);
         name = argv[(*i)++];
     }
-    if (strlen(name) > AZOTH_NAME_MAX)
+    if (strlen(name) > (p->parts ? 2 * AZOTH_NAME_MAX + 1 : AZOTH_NAME_MAX))
         return error_set(err, AZOTH_ERR_USAGE, "%s: the name is too long", name);
     snprintf(p->instance_name, sizeof p->instance_name, "%s", name);
     return 0;
@@ -89,6 +89,9 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
         else if (got == 0)
             rc = take_name(p, argc, argv, &i, err);
     }
+    if (!rc && !p->parts && strchr(p->instance_name, ':'))
+        rc = error_set(err, AZOTH_ERR_USAGE, "%s: a name without a colon is wanted",
+                       p->instance_name);
     if (rc)
         return rc;
     rc = log_level_parse(p->config.text[CONFIG_log_level], &level);

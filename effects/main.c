@@ -371,6 +371,7 @@ int main(int argc, char **argv)
     if (program_help(argc, argv, "azoth-effects", usage))
         return 0;
     w.program.name = "azoth-effects";
+    w.program.parts = 1;
     w.lock_fd = -1;
     int rc = program_parse(&w.program, argc, argv, &err);
     if (!rc)

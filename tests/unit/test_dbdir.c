@@ -150,14 +150,20 @@ static void an_instance_gives_directory_run_directory_and_name(void **state)
         dbdir_instance("b-2:1", out, sizeof out, run, sizeof run, name, sizeof name, &err), 0);
     assert_string_equal(run, "/run/azoth/b-2");
     assert_string_equal(name, "1");
+    /* Shards, and workers of effects. */
+    assert_int_equal(dbdir_instance("main:accounts:0-4", out, sizeof out, run, sizeof run, name,
+                                    sizeof name, &err),
+                     0);
+    assert_string_equal(name, "accounts:0-4");
 }
 
 static void an_instance_that_would_leave_its_directory_is_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"",         ":",        ":1",      "main:",  "main:../x",
-                                      "main:a/b", "main:a:b", "main:.",  "../x",   "..",
-                                      "a/b",      "1",        "main:x ", "main:\n"};
+    static const char *const bad[] = {"",         ":",          ":1",      "main:",   "main:../x",
+                                      "main:a/b", "main:a:b:c", "main::b", "main:a:", "main:a:../b",
+                                      "main:.",   "../x",       "..",      "a/b",     "1",
+                                      "main:x ",  "main:\n"};
     char run[64], name[AZOTH_NAME_MAX + 1];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (dbdir_instance(bad[i], out, sizeof out, run, sizeof run, name, sizeof name, &err) !=
