@@ -625,18 +625,24 @@ int azoth_resume(struct azoth *db, struct azoth_error *err)
     return 0;
 }
 
-/* 1 all shards are there, 0 not yet, NOT_FOUND when the feed never heard of the projection. */
+#define SHARDS_COUNTED 64u
+
+/* 1 when all shards of one split are there (another one's rows may be of processes that are gone), 0 not
+ * yet, NOT_FOUND when the feed never heard of the projection. */
 static int projected(struct gauges *g, const char *name, uint64_t event_id)
 {
-    int rows = 0, behind = 0;
+    uint32_t there[SHARDS_COUNTED + 1] = {0};
+    int rows = 0;
     for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
         struct projection_row row;
         if (!projection_row_read(g, i, &row) || strcmp(row.name, name) != 0)
             continue;
         rows++;
-        behind |= row.cursor < event_id;
+        if (row.cursor >= event_id && row.shards <= SHARDS_COUNTED &&
+            ++there[row.shards] == row.shards)
+            return 1;
     }
-    return rows ? !behind : AZOTH_ERR_NOT_FOUND;
+    return rows ? 0 : AZOTH_ERR_NOT_FOUND;
 }
 
 int azoth_wait_projected(struct azoth *db, const char *name, uint64_t event_id, uint32_t timeout_ms,

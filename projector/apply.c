@@ -87,7 +87,7 @@ static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct 
 {
     sqlite3_bind_int64(t->move, 1, (int64_t)cursor);
     sqlite3_bind_int64(t->move, 2, check);
-    sqlite3_bind_int64(t->move, 3, (int64_t)t->def->checksum);
+    sqlite3_bind_int64(t->move, 3, t->file.makers);
     sqlite3_bind_int64(t->move, 4, (int64_t)t->cursor);
     int rc = table_run(t, t->move, err);
     if (!rc && sqlite3_changes(t->file.db) != 1)

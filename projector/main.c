@@ -20,6 +20,7 @@
 #include "projector/effects_serve.h"
 #include "projector/pull.h"
 #include "projector/replay.h"
+#include "projector/split.h"
 #include "projector/table.h"
 #include "shm/projection_row.h"
 
@@ -29,9 +30,10 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: azoth-projector --dir DIR NAME | --instance DB:NAME  [options]\n"
+    "usage: azoth-projector --dir DIR NAME [I/K] | --instance DB:NAME[:I-K]  [options]\n"
     "\n"
     "Projects events into DIR/projections/NAME.db as DIR/projections/NAME.sql says.\n"
+    "I/K: of K processes this is shard I (from 0), with NAME.IofK.db for its events.\n"
     "  --definition FILE   another definition file\n"
     "  --uuid HEX          the database's identity, where DIR/uuid is not at hand\n"
     "  --feed-connect URL  the feed's endpoint, e.g. tcp://10.0.0.1:7101\n"
@@ -48,6 +50,7 @@ struct projector {
     struct service service;
     const char *definition, *uuid_text;
     int accept_changed, once, discard;
+    uint32_t shard, shards;
     uint8_t uuid[16];
     struct sqlfile def;
     struct table *table; /* or, of effects: */
@@ -72,7 +75,7 @@ static int own_flag(void *arg, int argc, char **argv, int *i, struct azoth_error
 {
     struct projector *p = arg;
     const char *a = argv[*i];
-    (void)err;
+    int rc = 0;
     if (strcmp(a, "--definition") == 0 && *i + 1 < argc)
         p->definition = argv[++*i];
     else if (strcmp(a, "--uuid") == 0 && *i + 1 < argc)
@@ -83,10 +86,12 @@ static int own_flag(void *arg, int argc, char **argv, int *i, struct azoth_error
         p->once = 1;
     else if (strcmp(a, "--discard") == 0)
         p->discard = 1;
+    else if (a[0] != '-' && strchr(a, '/'))
+        rc = split_parse(a, &p->shard, &p->shards, err);
     else
         return 0;
     ++*i;
-    return 1;
+    return rc ? rc : 1;
 }
 
 static int read_uuid(struct projector *p, struct azoth_error *err)
@@ -143,9 +148,23 @@ static void on_failure(void *arg, enum failure_action action, uint64_t event, co
              said[action].text, p->def.name, event, error);
 }
 
+/* As many processes as the definition says, when it says it: another set of files would begin at event 1. */
+static int split_fits(const struct projector *p, struct azoth_error *err)
+{
+    const struct sqlfile *d = &p->def;
+    if (d->effects[0] && p->shards > 1)
+        return error_set(err, AZOTH_ERR_USAGE,
+                         "%s: effects are not split: start more azoth-effects workers", d->name);
+    if (d->shards && d->shards != p->shards)
+        return error_set(err, AZOTH_ERR_PROJECTION,
+                         "%s says %u shards: start azoth-projector %s 0/%u to %u/%u", d->path,
+                         d->shards, d->name, d->shards, d->shards - 1, d->shards);
+    return 0;
+}
+
 static int open_table(struct projector *p, struct azoth_error *err)
 {
-    char path[4300], dir[4300];
+    char path[4300], dir[4300], stem[SPLIT_STEM];
     if (p->discard) {
         snprintf(p->def.name, sizeof p->def.name, "%s", p->program.instance_name);
         return 0;
@@ -158,15 +177,23 @@ static int open_table(struct projector *p, struct azoth_error *err)
     if (strcmp(p->def.name, p->program.instance_name) != 0)
         return error_set(err, AZOTH_ERR_PROJECTION, "%s defines projection %s, not %s", p->def.path,
                          p->def.name, p->program.instance_name);
-    rc = dbdir_make(dir, 0770, err);
+    rc = split_fits(p, err);
+    if (!rc)
+        rc = dbdir_make(dir, 0770, err);
+    split_stem(stem, p->def.name, p->shard, p->shards);
     struct table_options o = {
-        .dir = dir, .uuid = p->uuid, .accept_changed = p->accept_changed, .shards = 1};
+        .dir = dir,
+        .uuid = p->uuid,
+        .accept_changed = p->accept_changed,
+        .shard = p->shard,
+        .shards = p->shards,
+    };
     if (!rc && p->def.effects[0])
         return open_effects(p, &o, err);
     if (!rc)
         rc = table_open(&p->def, &o, &p->table, err);
     if (!rc)
-        rc = control_open(p->program.run_dir, p->def.name, &p->control, err);
+        rc = control_open(p->program.run_dir, stem, &p->control, err);
     if (!rc) {
         table_on_failure(p->table, on_failure, p);
         table_cursor(p->table, &p->cursor, &p->cursor_check);
@@ -195,7 +222,8 @@ static int open_pull(struct projector *p, struct azoth_error *err)
         .name = p->def.name,
         .feed = feed,
         .endpoint = p->endpoint,
-        .shards = 1,
+        .shard = p->shard,
+        .shards = p->shards,
         .shard_by = p->def.shard_by,
         .types = p->table     ? table_types(p->table)
                  : p->effects ? effects_types(p->effects)
@@ -460,11 +488,23 @@ static int loop(struct projector *p, struct azoth_error *err)
     return 0;
 }
 
-static int serve(struct projector *p, struct azoth_error *err)
+/* The name of a unit's instance carries the shard. */
+static int take_shard(struct projector *p, struct azoth_error *err)
 {
+    char *colon = strchr(p->program.instance_name, ':');
+    if (colon)
+        *colon = 0;
     if (!p->program.instance_name[0])
         return error_set(err, AZOTH_ERR_USAGE, "which projection? (azoth-projector --help)");
-    int rc = service_init(&p->service, err);
+    return colon ? split_parse(colon + 1, &p->shard, &p->shards, err) : 0;
+}
+
+static int serve(struct projector *p, struct azoth_error *err)
+{
+    int rc = take_shard(p, err);
+    if (rc)
+        return rc;
+    rc = service_init(&p->service, err);
     if (!rc)
         rc = read_uuid(p, err);
     if (!rc)
@@ -472,7 +512,8 @@ static int serve(struct projector *p, struct azoth_error *err)
     if (!rc)
         rc = open_pull(p, err);
     if (!rc) {
-        log_line(LOG_LEVEL_NOTICE, "ready projection=%s cursor=%" PRIu64, p->def.name, p->cursor);
+        log_line(LOG_LEVEL_NOTICE, "ready projection=%s shard=%u/%u cursor=%" PRIu64, p->def.name,
+                 p->shard, p->shards, p->cursor);
         service_ready(&p->service, "event %" PRIu64, p->cursor);
         rc = loop(p, err);
         service_stopping(&p->service);
@@ -502,6 +543,8 @@ int main(int argc, char **argv)
     p.program.name = "azoth-projector";
     p.program.flag = own_flag;
     p.program.arg = &p;
+    p.program.parts = 1;
+    p.shards = 1;
     program_keeps_memory();
     int rc = program_parse(&p.program, argc, argv, &err);
     if (!rc)

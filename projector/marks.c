@@ -1,6 +1,8 @@
 /* marks.c - the words of a mark, and the marks about failures: on-error, replay, order-by, breaker. */
 #include "projector/marks.h"
 
+#include "projector/split.h"
+
 #include "core/error.h"
 
 #include <string.h>
@@ -152,6 +154,18 @@ int parse_field(struct parser *p, struct words *w, const char *mark, char *out, 
 int parse_order_by(struct parser *p, struct words *w)
 {
     return parse_field(p, w, "order-by", p->f->order_by, sizeof p->f->order_by);
+}
+
+int parse_shards(struct parser *p, struct words *w)
+{
+    struct azoth_bytes word = next_word(w);
+    uint64_t n;
+    if (p->f->shards)
+        return fail_at(p, word.ptr, "shards %s: a file says it once", word);
+    if (!word_number(word, SPLIT_MAX, &n) || n < 2)
+        return fail_at(p, word.ptr, "\"%s\": shards wants a number of 2 to 10", word);
+    p->f->shards = (uint32_t)n;
+    return nothing_more(p, w);
 }
 
 /* ---- times ---- */

@@ -51,6 +51,7 @@ int next_comma(struct parser *p, struct words *w);
 int parse_on_error(struct parser *p, struct words *w);
 int parse_replay(struct parser *p, struct words *w);
 int parse_order_by(struct parser *p, struct words *w);
+int parse_shards(struct parser *p, struct words *w);
 int parse_breaker(struct parser *p, struct words *w);
 /* ":field" or "@key" into out, which is empty unless the mark was there before. */
 int parse_field(struct parser *p, struct words *w, const char *mark, char *out, size_t size);

@@ -10,6 +10,8 @@
  */
 #include "projector/migrate.h"
 
+#include "projector/split.h"
+
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
@@ -156,7 +158,7 @@ static int try_pending(struct tablefile *f, const struct sqlfile *def, uint32_t 
     for (uint32_t i = first; i < def->migrations && !rc; i++) {
         rc = run_block(f, def, &def->migration[i], &def->migration[i].up, err);
         if (!rc)
-            told(arg, &def->migration[i]);
+            told(arg, f->shard, f->shards, &def->migration[i]);
     }
     sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
     return rc;
@@ -186,7 +188,7 @@ int migrations_apply(struct tablefile *f, const struct sqlfile *def, migration_t
     for (; !rc && i < def->migrations; i++) {
         rc = apply_one(f, def, &def->migration[i], err);
         if (!rc && told)
-            told(arg, &def->migration[i]);
+            told(arg, f->shard, f->shards, &def->migration[i]);
     }
     return rc;
 }
@@ -256,57 +258,79 @@ static int undo_all(struct tablefile *f, const struct sqlfile *def, const struct
         if (!rc)
             rc = undo_one(f, def, m, err);
         if (!rc)
-            told(arg, m);
+            told(arg, f->shard, f->shards, m);
     }
     return rc;
 }
 
 /* ---- for the command ---- */
 
-static int open_existing(struct tablefile *f, const struct sqlfile *def, const char *dir,
+/* All its files, or none. */
+struct files {
+    struct tablefile f[SPLIT_MAX];
+    uint32_t n;
+};
+
+static void close_all(struct files *a)
+{
+    while (a->n)
+        tablefile_close(&a->f[--a->n]);
+}
+
+static int open_existing(struct files *a, const struct sqlfile *def, const char *dir,
                          struct azoth_error *err)
 {
-    char path[4400];
     struct table_options o = {.dir = dir, .shards = 1};
-    snprintf(path, sizeof path, "%s/%s.db", dir, def->name);
-    if (access(path, F_OK))
-        return error_set(err, AZOTH_ERR_NOT_FOUND,
-                         "%s: there is no such file yet: the projector makes it", path);
-    int rc = tablefile_open_any(f, def, &o, err);
+    a->n = 0;
+    int rc = split_serving(dir, def->name, &o.shards, err);
+    if (rc == AZOTH_ERR_NOT_FOUND)
+        return error_set(err, rc, "%s/%s.db: there is no such file yet: the projector makes it",
+                         dir, def->name);
+    for (; !rc && o.shard < o.shards; o.shard++) {
+        a->f[a->n] = (struct tablefile){.lock_fd = -1};
+        rc = tablefile_open_any(&a->f[a->n++], def, &o, err);
+    }
+    if (rc)
+        close_all(a);
     if (rc == AZOTH_ERR_DUPLICATE)
         return error_set(err, rc, "%s: its projector runs: stop it first", def->name);
     return rc;
 }
 
+static int try_or_apply(struct tablefile *f, const struct sqlfile *def, int dry,
+                        migration_told told, void *arg, struct azoth_error *err)
+{
+    uint32_t first;
+    if (!dry)
+        return migrations_apply(f, def, told, arg, err);
+    int rc = first_pending(f, def, &first, err);
+    return rc ? rc : try_pending(f, def, first, told, arg, err);
+}
+
 int projection_migrate(const struct sqlfile *def, const char *dir, int dry, migration_told told,
                        void *arg, struct azoth_error *err)
 {
-    struct tablefile f = {.lock_fd = -1};
-    uint32_t first;
-    int rc = open_existing(&f, def, dir, err);
-    if (!rc && dry) {
-        rc = first_pending(&f, def, &first, err);
-        if (!rc)
-            rc = try_pending(&f, def, first, told, arg, err);
-    } else if (!rc) {
-        rc = migrations_apply(&f, def, told, arg, err);
-    }
-    tablefile_close(&f);
+    struct files a;
+    int rc = open_existing(&a, def, dir, err);
+    for (uint32_t i = 0; !rc && i < a.n; i++)
+        rc = try_or_apply(&a.f[i], def, dry, told, arg, err);
+    close_all(&a);
     return rc;
 }
 
 int projection_rollback(const struct sqlfile *def, const char *dir, uint64_t to,
                         migration_told told, void *arg, struct azoth_error *err)
 {
-    struct tablefile f = {.lock_fd = -1};
-    struct done *d = NULL;
-    uint32_t n = 0;
-    int rc = open_existing(&f, def, dir, err);
-    if (!rc)
-        rc = history(&f, &d, &n, err);
-    if (!rc)
-        rc = undo_all(&f, def, d, n, to, told, arg, err);
-    free(d);
-    tablefile_close(&f);
+    struct files a;
+    int rc = open_existing(&a, def, dir, err);
+    for (uint32_t i = 0; !rc && i < a.n; i++) {
+        struct done *d = NULL;
+        uint32_t n = 0;
+        rc = history(&a.f[i], &d, &n, err);
+        if (!rc)
+            rc = undo_all(&a.f[i], def, d, n, to, told, arg, err);
+        free(d);
+    }
+    close_all(&a);
     return rc;
 }

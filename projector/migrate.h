@@ -6,8 +6,9 @@
 
 #define MIGRATE_ONE_BACK UINT64_MAX
 
-/* Called after each migration that was applied, tried or undone. */
-typedef void (*migration_told)(void *arg, const struct sql_migration *m);
+/* Called after each migration that was applied, tried or undone, in which file. */
+typedef void (*migration_told)(void *arg, uint32_t shard, uint32_t shards,
+                               const struct sql_migration *m);
 
 /*
  * Applies what is pending, each migration with its row of history in one transaction. told may be NULL.
@@ -18,7 +19,9 @@ typedef void (*migration_told)(void *arg, const struct sql_migration *m);
 int migrations_apply(struct tablefile *f, const struct sqlfile *def, migration_told told, void *arg,
                      struct azoth_error *err);
 
-/* ---- of a projection whose projector does not run; dir is that of the projections ---- */
+/* ---- of a projection whose projectors do not run; dir is that of the projections ----
+ *
+ * Of one that is split the files of all shards are locked before the first is changed. */
 
 /*
  * As migrations_apply(). dry: in a transaction that is taken back, so that all of it is tried and nothing

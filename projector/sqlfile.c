@@ -89,7 +89,7 @@ static int parse_effects(struct parser *p, struct words *w)
     if (f->effects[0])
         return fail_at(p, at, "a file has one effects command%s", bytes_of(NULL, 0));
     if (p->policy_given || f->policies || f->order_by[0] || f->migrations || f->handlers ||
-        f->replay.every_ms || f->breaker.failures)
+        f->replay.every_ms || f->breaker.failures || f->shards)
         return fail_at(p, at, "effects stands before the marks that are about it%s",
                        bytes_of(NULL, 0));
     if (command.len == 0)
@@ -272,7 +272,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_effects_on_error(p, &w);
     if (p->f->effects[0] && is_word(word, "order-by"))
         return parse_effects_order(p, &w);
-    if (p->f->effects[0] && (is_word(word, "replay") || is_word(word, "breaker")))
+    if (p->f->effects[0] &&
+        (is_word(word, "replay") || is_word(word, "breaker") || is_word(word, "shards")))
         return refuse_of_effects(p, &w, word);
     if (is_word(word, "on-error"))
         return parse_on_error(p, &w);
@@ -284,6 +285,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_breaker(p, &w);
     if (is_word(word, "shard-by"))
         return parse_field(p, &w, "shard-by", p->f->shard_by, sizeof p->f->shard_by);
+    if (is_word(word, "shards"))
+        return parse_shards(p, &w);
     if (is_word(word, "migration"))
         return parse_migration(p, &w);
     if (is_word(word, "undo"))

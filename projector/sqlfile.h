@@ -9,7 +9,8 @@
  *             [, stop-after N][, backoff BACKOFF]      of dead letters, by the projector itself
  *   -- azoth: order-by :FIELD | @key     what follows a dead letter of the same value waits behind it
  *   -- azoth: breaker N failures in TIME, open TIME[, probes N]
- *   -- azoth: shard-by :FIELD | @key
+ *   -- azoth: shard-by :FIELD | @key     which shard an event is of: by default its stream key's
+ *   -- azoth: shards K                   so many processes project it (split.h), 2 to 10
  *   -- azoth: effects COMMAND            no tables: COMMAND is run for each event (projector/effects.h);
  *                                        before the other marks
  *   -- azoth: lease TIME                 of effects: how long a command may run, 1s to 60min; 30s
@@ -120,6 +121,7 @@ struct sqlfile {
     char name[AZOTH_NAME_MAX + 1];
     char shard_by[256];                    /* ":field", "@key" or empty */
     char order_by[256];                    /* the same */
+    uint32_t shards;                       /* 0: not said */
     char effects[SQLFILE_COMMAND_MAX + 1]; /* the command, or empty: a projection into tables */
     uint64_t lease_ms;                     /* of effects */
     struct sql_policy policy;

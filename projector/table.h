@@ -1,7 +1,7 @@
 /*
  * table.h - a projection's SQLite file: migrations, handlers, cursor.
  *
- * DIR/NAME.gN.db is the file of generation N, DIR/NAME.db a relative symbolic link to the one that
+ * DIR/NAME.gN.db (of a shard: split.h) is the file of generation N, DIR/NAME.db a relative symbolic link to the one that
  * serves, DIR/NAME.lock the lock of the process that projects into it. The connection here is the only
  * one that writes or checkpoints (SQLite 3.40 has a defect with two); everybody else opens the file
  * read-only, at any time.
@@ -160,8 +160,14 @@ typedef int (*query_row)(void *arg, int n, const char *const *names,
  * Runs one statement on DIR/NAME.db, read-only, without checkpointing, on a connection of its own: any
  * process, any thread. NOT_FOUND (no such projection), USAGE (SQLite's message), IO. Calls row for
  * each row; with no rows once with values NULL.
+ *
+ * Of a projection that is split (split.h) each table holds the rows of all shards, and views are the
+ * definition's over these tables; each shard as of a moment of its own, as they have cursors of their own.
  */
 int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
               struct azoth_error *err);
+/* The same on the file of one shard; 0 of 1: unsplit. */
+int query_run_shard(const char *dir, const char *name, uint32_t shard, uint32_t shards,
+                    const char *sql, query_row row, void *arg, struct azoth_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 #include "projector/tablefile.h"
 
 #include "projector/migrate.h"
+#include "projector/split.h"
 
 #include "core/clock.h"
 #include "core/crash.h"
@@ -12,6 +13,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define WAL_LIMIT_BYTES 67108864
 
@@ -167,6 +169,14 @@ static const char own_tables[] =
     "CREATE TABLE IF NOT EXISTS azoth_migrations (version INTEGER PRIMARY KEY, title TEXT NOT NULL,"
     " checksum INTEGER NOT NULL, applied_at INTEGER NOT NULL)";
 
+/* What made the rows: the handlers, and in a shard what says which events are its. */
+static int64_t makers(const struct sqlfile *def, const struct table_options *o)
+{
+    const char *by = def->shard_by[0] ? def->shard_by : "@key";
+    return (int64_t)(o->shards <= 1 ? def->checksum
+                                    : XXH3_64bits_withSeed(by, strlen(by), def->checksum));
+}
+
 static int insert_identity(struct tablefile *f, const struct sqlfile *def,
                            const struct table_options *o, struct azoth_error *err)
 {
@@ -177,7 +187,7 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
         return sqlite_error(f->db, err, f->path);
     sqlite3_bind_text(s, 1, def->name, -1, SQLITE_STATIC);
     sqlite3_bind_blob(s, 2, o->uuid ? o->uuid : none, 16, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 3, (int64_t)def->checksum);
+    sqlite3_bind_int64(s, 3, f->makers);
     sqlite3_bind_int64(s, 4, o->shard);
     sqlite3_bind_int64(s, 5, o->shards);
     int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
@@ -205,8 +215,8 @@ static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sql
         return error_set(
             err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
             f->path, (long long)sqlite3_column_int64(s, 5), (long long)sqlite3_column_int64(s, 6));
-    if ((uint64_t)sqlite3_column_int64(s, 4) != def->checksum && !o->accept_changed &&
-        !any_handlers && sqlite3_column_int64(s, 2) > 0)
+    if (sqlite3_column_int64(s, 4) != f->makers && !o->accept_changed && !any_handlers &&
+        sqlite3_column_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: the handlers differ from those that made the rows up to event %lld: "
                          "rebuild it (move the file away), or give --accept-changed",
@@ -246,8 +256,7 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
     sqlite3_finalize(s);
     if (!rc && o->accept_changed) {
         char sql[120];
-        snprintf(sql, sizeof sql, "UPDATE azoth_projection SET handlers = %" PRId64,
-                 (int64_t)def->checksum);
+        snprintf(sql, sizeof sql, "UPDATE azoth_projection SET handlers = %" PRId64, f->makers);
         rc = tablefile_run(f, sql, err);
     }
     return rc;
@@ -304,10 +313,15 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
                      struct azoth_error *err)
 {
     int rc = 0;
+    f->shard = o->shard;
+    f->shards = o->shards;
+    f->makers = makers(def, o);
     if (o->dir) {
-        rc = take_lock(f, o->dir, def->name, err);
+        char stem[SPLIT_STEM];
+        split_stem(stem, def->name, o->shard, o->shards);
+        rc = take_lock(f, o->dir, stem, err);
         if (!rc)
-            rc = find_file(f, o->dir, def->name, err);
+            rc = find_file(f, o->dir, stem, err);
     } else {
         snprintf(f->path, sizeof f->path, ":memory:");
     }
@@ -403,37 +417,130 @@ static int query_rows(sqlite3_stmt *s, query_row row, void *arg)
     return stop ? SQLITE_DONE : step;
 }
 
-int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
-              struct azoth_error *err)
+/* The first shard's file, and the others beside it; ret_path is for messages. */
+static int open_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
+                       uint32_t shards, sqlite3 **ret, char *ret_path, size_t path_size)
 {
-    char path[4400];
-    sqlite3 *db = NULL;
+    int rc = SQLITE_OK;
+    for (uint32_t i = to; rc == SQLITE_OK && i-- > from;) {
+        char stem[SPLIT_STEM], attach[40];
+        sqlite3_stmt *s = NULL;
+        split_stem(stem, name, i, shards);
+        snprintf(ret_path, path_size, "%s/%s.db", dir, stem);
+        if (i == to - 1) {
+            rc = sqlite3_open_v2(ret_path, ret, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+            if (rc == SQLITE_OK) {
+                sqlite3_busy_timeout(*ret, 2000);
+                sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+            }
+            continue;
+        }
+        /* Inherits that it is read-only. */
+        snprintf(attach, sizeof attach, "ATTACH ? AS shard_%u", i);
+        rc = sqlite3_prepare_v2(*ret, attach, -1, &s, NULL);
+        if (rc == SQLITE_OK) {
+            sqlite3_bind_text(s, 1, ret_path, -1, SQLITE_STATIC);
+            sqlite3_step(s);
+            rc = sqlite3_finalize(s);
+        }
+    }
+    return rc;
+}
+
+/* A view that shadows the first shard's table, since names are looked for in temp first. */
+static int unite_table(sqlite3 *db, const char *name, uint32_t shards)
+{
+    char *sql = sqlite3_mprintf("CREATE TEMP VIEW \"%w\" AS SELECT * FROM main.\"%w\"", name, name);
+    for (uint32_t i = 0; sql && i + 1 < shards; i++) {
+        char *more = sqlite3_mprintf("%s UNION ALL SELECT * FROM shard_%u.\"%w\"", sql, i, name);
+        sqlite3_free(sql);
+        sql = more;
+    }
+    int rc = sql ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+    sqlite3_free(sql);
+    return rc;
+}
+
+/* SQLite keeps its text as CREATE VIEW and what follows; its tables' names are those of all shards. */
+static int unite_view(sqlite3 *db, const char *text)
+{
+    char *sql = sqlite3_mprintf("CREATE TEMP%s", text + strlen("CREATE"));
+    int rc = sql ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+    sqlite3_free(sql);
+    return rc;
+}
+
+static int unite(sqlite3 *db, uint32_t shards)
+{
+    sqlite3_stmt *s;
+    int rc = sqlite3_prepare_v2(db,
+                                "SELECT type, name, sql FROM main.sqlite_master WHERE type IN "
+                                "('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+                                "ORDER BY type, rowid",
+                                -1, &s, NULL);
+    while (rc == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW) {
+        const char *type = (const char *)sqlite3_column_text(s, 0);
+        if (strcmp(type, "table") == 0)
+            rc = unite_table(db, (const char *)sqlite3_column_text(s, 1), shards);
+        else
+            rc = unite_view(db, (const char *)sqlite3_column_text(s, 2));
+    }
+    int ended = sqlite3_finalize(s);
+    return rc == SQLITE_OK ? ended : rc;
+}
+
+static int run_one(sqlite3 *db, const char *sql, query_row row, void *arg)
+{
     sqlite3_stmt *s = NULL;
     const char *tail = "";
-    snprintf(path, sizeof path, "%s/%s.db", dir, name);
-    if (!dbdir_name_valid(name) || access(path, F_OK))
-        return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
-    int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
-    if (rc == SQLITE_OK) {
-        int no = 1;
-        sqlite3_busy_timeout(db, 2000);
-        sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, no, NULL);
-        sqlite3_exec(db, "PRAGMA query_only = ON", NULL, NULL, NULL);
-        rc = sqlite3_prepare_v2(db, sql, -1, &s, &tail);
-        if (rc == SQLITE_OK && tail[strspn(tail, " \t\r\n;")])
-            rc = SQLITE_MISUSE;
-    }
-    if (rc == SQLITE_OK && !s)
+    sqlite3_exec(db, "PRAGMA query_only = ON", NULL, NULL, NULL);
+    int rc = sqlite3_prepare_v2(db, sql, -1, &s, &tail);
+    if (rc == SQLITE_OK && (!s || tail[strspn(tail, " \t\r\n;")]))
         rc = SQLITE_MISUSE;
     if (rc == SQLITE_OK && (rc = query_rows(s, row, arg)) == SQLITE_DONE)
         rc = SQLITE_OK;
+    sqlite3_finalize(s);
+    return rc;
+}
+
+static int query_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
+                        uint32_t shards, const char *sql, query_row row, void *arg,
+                        struct azoth_error *err)
+{
+    char path[4400];
+    sqlite3 *db = NULL;
+    int rc = open_shards(dir, name, from, to, shards, &db, path, sizeof path);
+    if (rc == SQLITE_OK && to - from > 1)
+        rc = unite(db, shards);
+    if (rc == SQLITE_OK)
+        rc = run_one(db, sql, row, arg);
     if (rc == SQLITE_MISUSE)
         rc = error_set(err, AZOTH_ERR_USAGE, "one SQL statement is wanted");
     else if (rc != SQLITE_OK)
         rc = (rc & 0xff) == SQLITE_ERROR || (rc & 0xff) == SQLITE_READONLY
                  ? error_foreign(err, AZOTH_ERR_USAGE, rc, "%s", sqlite3_errmsg(db))
                  : sqlite_error(db, err, path);
-    sqlite3_finalize(s);
     sqlite3_close(db);
     return rc;
+}
+
+int query_run_shard(const char *dir, const char *name, uint32_t shard, uint32_t shards,
+                    const char *sql, query_row row, void *arg, struct azoth_error *err)
+{
+    char stem[SPLIT_STEM], path[4400];
+    split_stem(stem, name, shard, shards);
+    snprintf(path, sizeof path, "%s/%s.db", dir, stem);
+    if (!dbdir_name_valid(name) || access(path, F_OK))
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", stem);
+    return query_shards(dir, name, shard, shard + 1, shards, sql, row, arg, err);
+}
+
+int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,
+              struct azoth_error *err)
+{
+    uint32_t shards = 1;
+    if (!dbdir_name_valid(name))
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
+    int rc = split_serving(dir, name, &shards, err);
+    return rc ? rc : query_shards(dir, name, 0, shards, shards, sql, row, arg, err);
 }

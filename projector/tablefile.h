@@ -9,6 +9,8 @@
 struct tablefile {
     sqlite3 *db;
     int lock_fd; /* one projecting process a file; -1: in memory */
+    uint32_t shard, shards;
+    int64_t makers; /* what makes its rows: checksum of the handlers, and of a shard's rule */
     char path[4400];
 };
 

@@ -12,6 +12,7 @@
 #include "core/dbdir.h"
 #include "core/valuejson.h"
 #include "projector/control.h"
+#include "projector/split.h"
 #include "projector/table.h"
 
 #include <string.h>
@@ -24,6 +25,8 @@
 struct dlq {
     struct cmd_line *l;
     const char *name;
+    uint32_t shard, shards; /* where the letter at hand is */
+    char stem[SPLIT_STEM];
     char dir[4096], projections[4200], run_dir[4096];
     struct cmd_number timeout; /* in ms */
     int all;
@@ -57,7 +60,7 @@ static int on_any(void *arg, int n, const char *const *names, const struct query
 static int has_table(struct dlq *d, struct azoth_error *err)
 {
     d->rows = 0;
-    int rc = query(d, "SELECT 1 FROM sqlite_master WHERE name = 'azoth_dlq'", on_any, err);
+    int rc = query(d, "SELECT 1 FROM pragma_table_info('azoth_dlq')", on_any, err);
     int has = d->rows > 0;
     d->rows = 0;
     return rc ? rc : has;
@@ -203,7 +206,7 @@ static void give_up_lock(struct dlq *d)
 static int take_lock(struct dlq *d, struct azoth_error *err)
 {
     char path[4400];
-    struct table_options o = {.dir = d->projections, .shards = 1};
+    struct table_options o = {.dir = d->projections, .shard = d->shard, .shards = d->shards};
     int rc = dbdir_path(path, sizeof path, d->projections, "%s.sql", d->name)
                  ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", d->projections)
                  : sqlfile_read(path, &d->def, err);
@@ -241,7 +244,7 @@ static int ask(struct dlq *d, const char *text, char answer[COMMAND_ANSWER_MAX],
             return do_here(d, id, text, answer, err);
         uint64_t now = clock_mono_ns();
         int left_ms = until > now ? (int)((until - now) / NS_PER_MS) : 0;
-        int rc = control_ask(d->run_dir, d->name, id, text, left_ms, answer, err);
+        int rc = control_ask(d->run_dir, d->stem, id, text, left_ms, answer, err);
         if (rc != AZOTH_ERR_UNREACHABLE)
             return rc;
         rc = take_lock(d, err);
@@ -250,7 +253,7 @@ static int ask(struct dlq *d, const char *text, char answer[COMMAND_ANSWER_MAX],
         /* It starts, or ends, or its socket is in another run directory. */
         if (rc && clock_mono_ns() >= until)
             return error_set(err, AZOTH_ERR_UNREACHABLE,
-                             "a projector holds %s, but does not listen in %.120s", d->name,
+                             "a projector holds %s, but does not listen in %.120s", d->stem,
                              d->run_dir);
         if (rc)
             cmd_sleep_ms(AGAIN_MS);
@@ -275,6 +278,26 @@ static void print_answer(const struct dlq *d, uint64_t event, const char *answer
     out_print(&j);
 }
 
+/* To the shard whose letter it is; when it is nobody's, any of them says so. */
+static int find_shard(struct dlq *d, uint64_t event, struct azoth_error *err)
+{
+    char sql[80];
+    uint32_t was = d->shard, shards = 1;
+    int rc = split_serving(d->projections, d->name, &shards, err);
+    snprintf(sql, sizeof sql, "SELECT 1 FROM azoth_dlq WHERE event = %llu",
+             (unsigned long long)event);
+    d->rows = 0;
+    for (uint32_t i = 0; !rc && shards > 1 && d->rows == 0 && i < shards; i++) {
+        d->shard = i;
+        rc = query_run_shard(d->projections, d->name, i, shards, sql, on_any, d, err);
+    }
+    if (d->shard != was || shards != d->shards)
+        give_up_lock(d);
+    d->shards = shards;
+    split_stem(d->stem, d->name, d->shard, shards);
+    return rc;
+}
+
 static int change(struct dlq *d, const char *verb)
 {
     int worst = 0;
@@ -283,7 +306,9 @@ static int change(struct dlq *d, const char *verb)
         char text[COMMAND_TEXT_MAX], answer[COMMAND_ANSWER_MAX];
         struct azoth_error err = {0};
         snprintf(text, sizeof text, "%s %llu", verb, (unsigned long long)d->event[i]);
-        int rc = ask(d, text, answer, &err);
+        int rc = find_shard(d, d->event[i], &err);
+        if (!rc)
+            rc = ask(d, text, answer, &err);
         if (rc) {
             give_up_lock(d);
             return cmd_fail(&err);
@@ -362,7 +387,7 @@ static int dispatch(struct dlq *d)
 
 static int run_dlq(struct cmd_line *l)
 {
-    struct dlq d = {.l = l, .timeout = {.n = 30000}};
+    struct dlq d = {.l = l, .shards = 1, .timeout = {.n = 30000}};
     struct azoth_error err = {0};
     static struct config config;
     const struct cmd_flag flags[] = {

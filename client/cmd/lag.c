@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/dbdir.h"
+#include "projector/split.h"
 #include "projector/table.h"
 
 #include <dirent.h>
@@ -63,21 +64,43 @@ static int has_row(const struct lag *g, const char *name)
     return 0;
 }
 
-/* A projection that was split anew leaves its old shards' rows: the split heard last counts. */
+/* Not heard of for long, or it has said that it stops. */
+static int gone(const struct lag *g, const struct lag_row *row)
+{
+    uint64_t lapse_ns = g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
+    return row->r.state == PROJECTION_STOPPED || row->r.heard_ns + lapse_ns < g->now_ns;
+}
+
+/* Rows of the same projection in as many shards: one that lives counts more than when the last was heard. */
+static uint64_t split_lives(const struct lag *g, const struct projection_row *r)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < g->rows; i++) {
+        const struct projection_row *a = &g->row[i].r;
+        if (strcmp(a->name, r->name) != 0 || a->shards != r->shards)
+            continue;
+        uint64_t n = gone(g, &g->row[i]) ? a->heard_ns : UINT64_MAX;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* A projection that was split anew leaves its old shards' rows: what is told is the split that lives; both,
+ * while the new files are filled. */
 static void drop_old_splits(struct lag *g)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < g->rows; i++) {
         const struct projection_row *a = &g->row[i].r;
-        int old = 0;
-        for (uint32_t k = 0; k < g->rows && !old; k++) {
+        uint64_t lives = split_lives(g, a);
+        g->row[i].seen = 1;
+        for (uint32_t k = 0; k < g->rows; k++) {
             const struct projection_row *b = &g->row[k].r;
-            old = strcmp(a->name, b->name) == 0 && a->shards != b->shards &&
-                  b->heard_ns > a->heard_ns;
+            if (strcmp(a->name, b->name) == 0 && split_lives(g, b) > lives)
+                g->row[i].seen = 0;
         }
-        /* Decided against all rows: marked first, moved below. */
-        g->row[i].seen = !old;
     }
+    /* Decided against all rows: marked first, moved here. */
     for (uint32_t i = 0; i < g->rows; i++)
         if (g->row[i].seen)
             g->row[kept++] = g->row[i];
@@ -99,10 +122,15 @@ static void add_definitions(struct lag *g)
         name[n - 4] = 0;
         if (!dbdir_name_valid(name) || !wanted(g, name) || has_row(g, name))
             continue;
-        struct lag_row *row = &g->row[g->rows++];
-        memset(row, 0, sizeof *row);
-        snprintf(row->r.name, sizeof row->r.name, "%s", name);
-        row->r.shards = 1;
+        uint32_t shards = 1;
+        split_serving(path, name, &shards, NULL);
+        for (uint32_t i = 0; i < shards && g->rows < ROWS_MAX; i++) {
+            struct lag_row *row = &g->row[g->rows++];
+            memset(row, 0, sizeof *row);
+            snprintf(row->r.name, sizeof row->r.name, "%s", name);
+            row->r.shard = i;
+            row->r.shards = shards;
+        }
     }
     if (d)
         closedir(d);
@@ -140,9 +168,9 @@ static void ask_files(struct lag *g)
         return;
     for (uint32_t i = 0; i < g->rows; i++) {
         struct lag_row *row = &g->row[i];
-        if (row->r.shards == 1 && (!row->seen || silent(g, row)))
-            query_run(path, row->r.name, "SELECT cursor FROM azoth_projection", on_cursor, row,
-                      NULL);
+        if (!row->seen || silent(g, row))
+            query_run_shard(path, row->r.name, row->r.shard, row->r.shards,
+                            "SELECT cursor FROM azoth_projection", on_cursor, row, NULL);
     }
 }
 

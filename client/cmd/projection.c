@@ -122,16 +122,21 @@ struct telling {
     struct json_text j;
 };
 
-static void tell_migration(void *arg, const struct sql_migration *m)
+static void tell_migration(void *arg, uint32_t shard, uint32_t shards,
+                           const struct sql_migration *m)
 {
     struct telling *t = arg;
     t->n++;
     if (!t->json) {
+        if (shards > 1)
+            printf("shard %u/%u: ", shard, shards);
         printf("%s migration %u %s\n", t->what, m->version, m->title);
         return;
     }
     out_open(&t->j, NULL, '{');
     out_u64(&t->j, "version", m->version);
+    if (shards > 1)
+        out_u64(&t->j, "shard", shard);
     out_str(&t->j, "title", m->title);
     out_close(&t->j, '}');
 }
@@ -191,7 +196,8 @@ static int run_migrations(struct cmd_line *l, const char *dir, const char *name,
 
 static const char history_sql[] =
     "SELECT version, title, strftime('%Y-%m-%dT%H:%M:%SZ', applied_at / 1000000000, 'unixepoch')"
-    " AS applied, printf('%016x', checksum) AS checksum FROM azoth_migrations ORDER BY version";
+    " AS applied, printf('%016x', checksum) AS checksum FROM azoth_migrations GROUP BY version "
+    "ORDER BY version";
 
 static int run_projection(struct cmd_line *l)
 {

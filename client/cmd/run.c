@@ -119,17 +119,20 @@ static int is_definition(const struct dirent *e)
     return dbdir_name_valid(name);
 }
 
-/* One for each DIR/projections/NAME.sql. */
-/* The projector, and workers when its definition is one of effects. A definition that cannot be read is
+/* The projector, or one for each shard, and workers when its definition is one of effects. A definition that cannot be read is
  * told by the projector. */
 static int add_projection(struct run *r, const char *name, struct azoth_error *err)
 {
     char path[4300], worker[AZOTH_NAME_MAX + 24];
     struct sqlfile def;
-    int rc = add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", name, NULL, err);
-    if (rc || dbdir_path(path, sizeof path, r->dir, "projections/%s.sql", name) ||
+    int rc = 0;
+    if (dbdir_path(path, sizeof path, r->dir, "projections/%s.sql", name) ||
         sqlfile_read(path, &def, NULL))
-        return rc;
+        return add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", name, NULL, err);
+    for (uint32_t i = 0; !rc && i < (def.shards ? def.shards : 1); i++) {
+        snprintf(worker, sizeof worker, def.shards ? "%s:%u-%u" : "%s", name, i, def.shards);
+        rc = add_named(r, RANK_PROJECTOR, "azoth-projector", "projector", worker, NULL, err);
+    }
     uint64_t workers = def.effects[0] ? r->config.number[CONFIG_effects_workers] : 0;
     for (uint64_t i = 1; !rc && i <= workers; i++) {
         snprintf(worker, sizeof worker, "%s:%" PRIu64, name, i);

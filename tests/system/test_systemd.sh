@@ -42,9 +42,19 @@ systemd-tmpfiles --create /usr/local/share/azoth/azoth.tmpfiles || exit 12
 systemctl start azoth@main.target || exit 13
 wait_active azoth-writer@main || { journalctl -u azoth-writer@main --no-pager | grep azoth-writer\\[ | tail -5; exit 23; }
 systemctl start azoth-worker@main:1 || { journalctl -u azoth-worker@main:1 --no-pager | tail -5; exit 13; }
+mkdir -p /var/lib/azoth/main/projections || exit 24
+printf -- '-- azoth: projection seen\n-- azoth: migration 1 t\nCREATE TABLE t (id);\n-- azoth: on e\nINSERT INTO t VALUES (@id);\n' >/var/lib/azoth/main/projections/seen.sql
+printf -- '-- azoth: projection told\n-- azoth: effects cat >/dev/null\n' >/var/lib/azoth/main/projections/told.sql
+chown -R azoth:azoth /var/lib/azoth/main/projections
+many="azoth-projector@main:seen:0-2 azoth-projector@main:seen:1-2 azoth-projector@main:told azoth-effects@main:told:1"
+systemctl start $many || exit 25
+for u in $many; do wait_active "$u" || exit 26; done
 wait_active azoth-writer@main && wait_active azoth-feed@main && wait_active azoth-worker@main:1 || exit 14
 export AZOTH_DIR=/var/lib/azoth/main
 azoth tx '{"set":{"a":1},"events":[{"type":"e","data":{}}]}' || exit 15
+azoth lag --wait --timeout 20 || exit 27
+[ "$(azoth query seen 'SELECT count(*) AS n FROM t' --json)" = '{"n":1}' ] || exit 28
+systemctl stop $many || exit 29
 systemctl kill -s KILL azoth-writer@main
 azoth tx '{"add":{"a":1}}' || exit 16
 [ "$(systemctl show -p NRestarts --value azoth-writer@main)" = 1 ] || exit 17
@@ -67,9 +77,9 @@ rc=$?
 if [ $rc = 125 ]; then
     echo "skip - systemd could not be booted here"
 elif [ $rc = 0 ]; then
-    ok "under systemd the target starts, a killed writer is restarted alone, clients see no error, and all stops"
+    ok "under systemd the target, shards and effects workers start, a killed writer is restarted alone, clients see no error, and all stops"
 else
-    no "under systemd the target starts, a killed writer is restarted alone, clients see no error, and all stops ($rc)"
+    no "under systemd the target, shards and effects workers start, a killed writer is restarted alone, clients see no error, and all stops ($rc)"
     tail -40 "$stage/out"
 fi
 exit $failed

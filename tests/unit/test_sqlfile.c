@@ -129,6 +129,12 @@ static void every_error_has_file_line_and_column(void **state)
             "f.sql:1:22: \"9lives\" is no name: a letter, then letters, digits, _ and -");
     refused(HEAD "  -- azoth: frob x\n", "f.sql:2:13: there is no mark `frob`");
     refused(HEAD "-- azoth:\n", "f.sql:2:10: a mark without a word");
+    refused(HEAD "-- azoth: shards 1\n", "f.sql:2:18: \"1\": shards wants a number of 2 to 10");
+    refused(HEAD "-- azoth: shards 11\n", "f.sql:2:18: \"11\": shards wants a number of 2 to 10");
+    refused(HEAD "-- azoth: shards 4\n-- azoth: shards 4\n",
+            "f.sql:3:18: shards 4: a file says it once");
+    refused(HEAD "-- azoth: effects true\n-- azoth: shards 4\n",
+            "f.sql:3:18: effects have no shards");
     refused(HEAD "-- azoth: shard-by account\n",
             "f.sql:2:20: \"account\": shard-by wants :field or @key");
     refused(HEAD "-- azoth: shard-by :a\n-- azoth: shard-by @key\n",

@@ -569,9 +569,17 @@ static void another_database_is_not_mixed_in(void **state)
     table_close(fx.table);
     fx.table = NULL;
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_DIVERGED);
+    /* A file that lies where another shard's belongs. */
+    char link[200], lock[200];
+    snprintf(link, sizeof link, "%s/p.1of2.db", fx.dir);
+    snprintf(lock, sizeof lock, "%s/p.1of2.lock", fx.dir);
+    assert_int_equal(symlink("p.g1.db", link), 0);
     o = (struct table_options){.dir = fx.dir, .uuid = uuid, .shard = 1, .shards = 2};
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_PROJECTION);
     assert_null(fx.table);
+    assert_non_null(strstr(fx.err.message, "it is shard 0 of 1"));
+    unlink(link);
+    unlink(lock);
 }
 
 /* The shell's reader, a process of its own; what it prints. */
