@@ -14,6 +14,7 @@
  *
  * Invariants: those of table.c, and
  *   4  an event is applied, skipped or put aside by the transaction that moves the cursor past it
+ *      and counted by it, once, in azoth_coverage
  *   5  t->faults agrees with the file whenever no transaction is open
  */
 #include "core/crash.h"
@@ -95,6 +96,8 @@ static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct 
                        t->file.path, t->cursor);
     if (!rc)
         rc = failure_passes(t, cursor, err);
+    if (!rc)
+        rc = coverage_write(t->coverage, &t->faults.sum, err);
     if (rc)
         return rc;
     CRASH_POINT(projector_applied);
@@ -193,6 +196,7 @@ static int one_event(struct table *t, struct part *p, const struct event_record 
     }
     p->at_id = ev->id;
     p->at_check = check;
+    coverage_add(&t->faults.sum, ev->id, check);
     p->ended = t->faults.breaker.at == BREAKER_OPEN;
     return 0;
 }

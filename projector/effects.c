@@ -31,6 +31,7 @@
 #include "core/log.h"
 #include "core/record.h"
 #include "projector/breaker.h"
+#include "projector/coverage.h"
 #include "projector/tablefile.h"
 
 #include <inttypes.h>
@@ -78,6 +79,8 @@ struct effects {
     uint32_t pass;
     uint64_t random;
     struct buf types;
+    struct coverage *coverage;
+    struct coverage_sum sum; /* of what was taken */
     uint64_t settled, skipped, failures;
 };
 
@@ -335,6 +338,9 @@ int effects_open(const struct sqlfile *def, const struct table_options *o, uint6
     if (!rc)
         rc = prepare_own(e, err);
     if (!rc)
+        rc = coverage_open(&e->file, buf_bytes(&e->types), "", e->cursor, &e->coverage, &e->sum,
+                           err);
+    if (!rc)
         rc = load(e, now_ns, err);
     if (rc)
         effects_close(e);
@@ -351,6 +357,7 @@ void effects_close(struct effects *e)
         run(e, ROLLBACK, NULL);
     for (int i = 0; i < OWN_COUNT; i++)
         sqlite3_finalize(e->own[i]);
+    coverage_close(e->coverage);
     if (e->file.db)
         effects_idle(e);
     tablefile_close(&e->file);
@@ -400,13 +407,14 @@ static int insert(struct effects *e, const struct event_record *ev, struct azoth
 }
 
 static int insert_all(struct effects *e, struct azoth_bytes frames, uint64_t first, uint64_t last,
-                      struct azoth_error *err)
+                      struct coverage_sum *sum, struct azoth_error *err)
 {
     struct event_record ev;
     uint64_t least = first;
+    uint32_t check;
     size_t at = 0, from = 0;
     int rc;
-    while ((rc = record_frame_next(frames, &at, &ev, NULL)) == 1) {
+    while ((rc = record_frame_next(frames, &at, &ev, &check)) == 1) {
         if (ev.id < least || ev.id > last)
             return error_set(err, AZOTH_ERR_CORRUPT, "event %" PRIu64 " is out of its batch",
                              ev.id);
@@ -414,6 +422,7 @@ static int insert_all(struct effects *e, struct azoth_bytes frames, uint64_t fir
         rc = insert(e, &ev, bytes_of((const unsigned char *)frames.ptr + from, at - from), err);
         if (rc)
             return rc;
+        coverage_add(sum, ev.id, check);
         from = at;
     }
     return rc < 0 ? error_set(err, rc, "a batch's frames fail their check") : 0;
@@ -428,9 +437,10 @@ int effects_take(struct effects *e, struct azoth_bytes frames, uint64_t first, u
                          first, last, e->cursor);
     if (last < first)
         return 0;
+    struct coverage_sum sum = e->sum;
     int rc = begin(e, err);
     if (!rc)
-        rc = insert_all(e, frames, first, last, err);
+        rc = insert_all(e, frames, first, last, &sum, err);
     if (rc)
         return rc;
     sqlite3_bind_int64(e->own[MOVE], 1, (int64_t)last);
@@ -439,9 +449,12 @@ int effects_take(struct effects *e, struct azoth_bytes frames, uint64_t first, u
     sqlite3_bind_int64(e->own[MOVE], 4, (int64_t)e->cursor);
     rc = change(e, MOVE, err);
     if (!rc)
+        rc = coverage_write(e->coverage, &sum, err);
+    if (!rc)
         rc = effects_commit(e, err);
     if (rc)
         return rc;
+    e->sum = sum;
     e->cursor = last;
     e->cursor_check = last_check;
     return 0;

@@ -294,8 +294,21 @@ static void report(struct projector *p)
                 p->standing.event ? p->standing.error : NULL);
 }
 
-static int failed(struct projector *p, int rc, const struct azoth_error *err)
+/* What is to be done, which the feed cannot know. */
+static void advise(const struct projector *p, int rc, struct azoth_error *err)
 {
+    struct azoth_error why = *err;
+    if (rc == AZOTH_ERR_DIVERGED && !p->discard)
+        error_set(
+            err, rc,
+            "%s: the rows are of another log than this (was an older copy of the database put "
+            "back?): move the projection's file away to project this one",
+            why.message);
+}
+
+static int failed(struct projector *p, int rc, struct azoth_error *err)
+{
+    advise(p, rc, err);
     look(p);
     pull_report(p->pull, p->cursor, PROJECTION_FAILED, errors_of(p) + (errors_of(p) == 0),
                 err->message);

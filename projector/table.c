@@ -194,6 +194,9 @@ int table_open(const struct sqlfile *def, const struct table_options *o, struct 
         tablefile_guard(&t->file, 0);
     }
     if (!rc)
+        rc = coverage_open(&t->file, buf_bytes(&t->types), table_shard_by(def, o), t->cursor,
+                           &t->coverage, &t->faults.sum, err);
+    if (!rc)
         rc = replay_open(t, err);
     if (rc)
         table_close(t);
@@ -223,6 +226,7 @@ void table_close(struct table *t)
     sqlite3_finalize(t->release);
     sqlite3_finalize(t->rollback_to);
     sqlite3_finalize(t->move);
+    coverage_close(t->coverage);
     replay_close(t);
     dlq_close(t);
     if (t->file.db)

@@ -8,6 +8,7 @@
 
 #include "core/record.h"
 #include "projector/breaker.h"
+#include "projector/coverage.h"
 #include "projector/tablefile.h"
 
 /*
@@ -69,6 +70,7 @@ struct faults {
     struct retry retry;
     struct dlq_counts dlq;
     struct breaker breaker;
+    struct coverage_sum sum; /* of what was handled */
 };
 
 #define NOTES_MAX 32u
@@ -100,7 +102,8 @@ struct table {
     uint32_t careful;             /* so many batches more with savepoints from the beginning */
     struct dlq *dlq;              /* statements: dlq.c */
     struct replay *replay;        /* replay.c */
-    struct note note[NOTES_MAX];  /* of the open transaction, told when it is committed */
+    struct coverage *coverage;
+    struct note note[NOTES_MAX]; /* of the open transaction, told when it is committed */
     uint32_t notes, notes_more;
     table_failure on_failure;
     void *failure_arg;

@@ -169,12 +169,16 @@ static const char own_tables[] =
     "CREATE TABLE IF NOT EXISTS azoth_migrations (version INTEGER PRIMARY KEY, title TEXT NOT NULL,"
     " checksum INTEGER NOT NULL, applied_at INTEGER NOT NULL)";
 
+const char *table_shard_by(const struct sqlfile *def, const struct table_options *o)
+{
+    return o->shards <= 1 ? "" : def->shard_by[0] ? def->shard_by : "@key";
+}
+
 /* What made the rows: the handlers, and in a shard what says which events are its. */
 static int64_t makers(const struct sqlfile *def, const struct table_options *o)
 {
-    const char *by = def->shard_by[0] ? def->shard_by : "@key";
-    return (int64_t)(o->shards <= 1 ? def->checksum
-                                    : XXH3_64bits_withSeed(by, strlen(by), def->checksum));
+    const char *by = table_shard_by(def, o);
+    return (int64_t)(*by ? XXH3_64bits_withSeed(by, strlen(by), def->checksum) : def->checksum);
 }
 
 static int insert_identity(struct tablefile *f, const struct sqlfile *def,

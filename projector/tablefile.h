@@ -22,6 +22,9 @@ int tablefile_open_any(struct tablefile *f, const struct sqlfile *def,
                        const struct table_options *o, struct azoth_error *err);
 void tablefile_close(struct tablefile *f);
 
+/* What says which shard an event is of; empty when it is not split. */
+const char *table_shard_by(const struct sqlfile *def, const struct table_options *o);
+
 /* As sqlite_error(). */
 int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err);
 

@@ -151,6 +151,7 @@ extern const struct cmd cmd_lag;                                          /* lag
 extern const struct cmd cmd_query;                                        /* query.c */
 extern const struct cmd cmd_projection;                                   /* projection.c */
 extern const struct cmd cmd_dlq;                                          /* dlq.c */
+extern const struct cmd cmd_verify;                                       /* verify.c */
 extern const struct cmd cmd_run;                                          /* run.c */
 extern const struct cmd cmd_bench;                                        /* bench.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */

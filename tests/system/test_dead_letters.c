@@ -164,6 +164,10 @@ static void poison_is_put_aside_once_and_the_rest_applied_once_whatever_dies(voi
                              "max(attempts) FROM azoth_dlq"),
                         want);
     assert_true(p->restarts >= KILLS);
+    char proof[4000];
+    if (azoth(proof, sizeof proof, "verify", "--projection", "p", NULL))
+        fail_msg("%s", proof);
+    assert_non_null(strstr(proof, "p: events 1 to 100000: its 100000 handled"));
     print_message("MEASURED %d restarts\n", p->restarts);
     azoth_close(db);
     harness_end(&h);

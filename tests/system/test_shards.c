@@ -212,6 +212,10 @@ static void four_shards_have_the_rows_of_one_whoever_is_killed(void **state)
     await_shards("whole", 0, 1);
     await_shards("split", 0, 4);
     same_rows("whole", "split");
+    static char proof[65536];
+    assert_int_equal(azoth(proof, sizeof proof, "verify", "--all-projections", NULL, NULL), 0);
+    assert_non_null(strstr(proof, "split.3of4: events 1 to 10000: its "));
+    assert_non_null(strstr(proof, "whole: events 1 to 10000: its 10000 handled"));
     /* Each has a part of its own. */
     for (unsigned i = 0; i < 4; i++) {
         char text[65536] = "";
