@@ -40,12 +40,6 @@ static void jump(int64_t by_ns)
     *ahead += by_ns;
 }
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static void put_file(const char *name, const char *text)
 {
     char path[300];

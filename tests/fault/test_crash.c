@@ -180,12 +180,6 @@ static char self[256], what[120];
 static uint64_t seed;
 static unsigned deaths;
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static void put_file(const char *name, const char *text)
 {
     char path[400];

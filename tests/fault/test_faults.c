@@ -29,12 +29,6 @@
 
 #include <cmocka.h>
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static int add_one(struct azoth *db, const char *key, uint32_t deadline_ms, struct azoth_error *err)
 {
     struct azoth_txn *t = azoth_txn_new(db);

@@ -33,12 +33,6 @@
 static struct harness h;
 static struct azoth_error err;
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static void put_file(const char *name, const char *fmt, const char *a)
 {
     char path[300];

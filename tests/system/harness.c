@@ -2,11 +2,13 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "projector/table.h"
 #include "shm/segment.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -20,7 +22,7 @@
 
 extern char **environ;
 
-static void nap_ms(long ms)
+void nap_ms(long ms)
 {
     struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
     nanosleep(&ts, NULL);
@@ -329,4 +331,54 @@ int harness_run(char *out, size_t size, char *const argv[])
     if (e || waitpid(pid, &status, 0) != pid)
         return -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+int harness_azoth(struct harness *h, char *out, size_t size, const char *a, const char *b,
+                  const char *c, const char *d)
+{
+    char program[256];
+    harness_program(h, "azoth", program);
+    const char *argv[] = {program, "--dir", h->dir, a, b, c, d, NULL};
+    return harness_run(out, size, (char *const *)argv);
+}
+
+struct text {
+    char *to;
+    size_t size, at;
+};
+
+static void add_text(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = t->at < t->size ? vsnprintf(t->to + t->at, t->size - t->at, fmt, ap) : 0;
+    va_end(ap);
+    t->at += n > 0 ? (size_t)n : 0;
+}
+
+static int join(void *arg, int n, const char *const *names, const struct query_value *v)
+{
+    (void)names;
+    for (int i = 0; v && i < n; i++) {
+        add_text(arg, "%s", i ? "," : "");
+        if (v[i].type == QUERY_INTEGER)
+            add_text(arg, "%" PRId64, v[i].integer);
+        else
+            add_text(arg, "%.*s", (int)v[i].bytes.len, (const char *)v[i].bytes.ptr);
+    }
+    add_text(arg, ";");
+    return 0;
+}
+
+const char *harness_rows(const struct harness *h, const char *name, const char *sql, char *text,
+                         size_t size)
+{
+    char dir[300];
+    struct azoth_error err = {0};
+    struct text t = {text, size, 0};
+    text[0] = 0;
+    snprintf(dir, sizeof dir, "%s/projections", h->dir);
+    if (query_run(dir, name, sql, join, &t, &err))
+        snprintf(text, size, "%s", err.message);
+    return text;
 }

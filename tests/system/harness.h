@@ -56,8 +56,17 @@ int harness_segment_clean(struct harness *h, int wait_ms);
 uint64_t harness_seed(void);
 uint64_t random_next(uint64_t *state);
 
+/* Between two looks at what other processes do, which tell nobody. */
+void nap_ms(long ms);
+
 /* Runs a program to its end with its standard output in out; its exit status, or -1. */
 int harness_run(char *out, size_t size, char *const argv[]);
+/* The same of azoth --dir DIR and up to four words; NULL ends them. */
+int harness_azoth(struct harness *h, char *out, size_t size, const char *a, const char *b,
+                  const char *c, const char *d);
+/* What query_run() finds in a projection, as text: "1,2;3,4;"; or the error's message. Returns text. */
+const char *harness_rows(const struct harness *h, const char *name, const char *sql, char *text,
+                         size_t size);
 void harness_program(struct harness *h, const char *name, char out[256]);
 
 #endif

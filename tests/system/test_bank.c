@@ -115,12 +115,6 @@ static int running(struct process **clients, int n)
     return r;
 }
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static void twenty_thousand_transfers_by_many_processes_keep_every_invariant(void **state)
 {
     (void)state;

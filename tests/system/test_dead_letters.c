@@ -29,12 +29,6 @@
 
 static struct harness h;
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 static void define(const char *sql)
 {
     char path[300];
@@ -67,33 +61,9 @@ static void commit(struct azoth *db, int from, int to, int poison)
 
 static char text[4000];
 
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
-{
-    size_t *at = arg;
-    (void)names;
-    for (int i = 0; v && i < n; i++) {
-        char *to = text + *at;
-        size_t left = sizeof text - *at;
-        if (v[i].type == QUERY_INTEGER)
-            *at += (size_t)snprintf(to, left, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else
-            *at += (size_t)snprintf(to, left, "%s%.*s", i ? "," : "", (int)v[i].bytes.len,
-                                    (const char *)v[i].bytes.ptr);
-    }
-    *at += (size_t)snprintf(text + *at, sizeof text - *at, ";");
-    return 0;
-}
-
 static const char *rows(const char *sql)
 {
-    char dir[300];
-    size_t at = 0;
-    struct azoth_error err = {0};
-    text[0] = 0;
-    snprintf(dir, sizeof dir, "%s/projections", h.dir);
-    if (query_run(dir, "p", sql, join, &at, &err))
-        snprintf(text, sizeof text, "%s", err.message);
-    return text;
+    return harness_rows(&h, "p", sql, text, sizeof text);
 }
 
 static void until_rows(const char *sql, const char *want)
@@ -115,15 +85,6 @@ static struct process *begin(const char *sql, struct azoth **ret)
     *ret = harness_attach(&h, 10000);
     assert_non_null(*ret);
     return harness_start(&h, "projector", 1, "azoth-projector", "--dir", h.dir, "p", NULL);
-}
-
-/* Standard output of azoth ARGS; its exit status. */
-static int azoth(char *out, size_t size, const char *a, const char *b, const char *c, const char *d)
-{
-    char program[256];
-    harness_program(&h, "azoth", program);
-    const char *argv[] = {program, "--dir", h.dir, a, b, c, d, NULL};
-    return harness_run(out, size, (char *const *)argv);
 }
 
 #define TABLE                                                                                      \
@@ -165,7 +126,7 @@ static void poison_is_put_aside_once_and_the_rest_applied_once_whatever_dies(voi
                         want);
     assert_true(p->restarts >= KILLS);
     char proof[4000];
-    if (azoth(proof, sizeof proof, "verify", "--projection", "p", NULL))
+    if (harness_azoth(&h, proof, sizeof proof, "verify", "--projection", "p", NULL))
         fail_msg("%s", proof);
     assert_non_null(strstr(proof, "p: events 1 to 100000: its 100000 handled"));
     print_message("MEASURED %d restarts\n", p->restarts);
@@ -184,7 +145,7 @@ static void a_projection_that_retries_says_so_and_stops_when_it_is_told(void **s
                               &db);
     commit(db, 1, 9, 5);
     do
-        assert_int_equal(azoth(out, sizeof out, "lag", "p", "--json", NULL), 0);
+        assert_int_equal(harness_azoth(&h, out, sizeof out, "lag", "p", "--json", NULL), 0);
     while (!strstr(out, "\"state\":\"retrying\"") && clock_mono_ns() < until);
     assert_non_null(strstr(out, "\"stands_at_event\":5"));
     assert_non_null(strstr(out, "CHECK constraint failed"));
@@ -199,7 +160,7 @@ static void a_projection_that_retries_says_so_and_stops_when_it_is_told(void **s
     harness_spawn(&h, p);
     until = clock_mono_ns() + PATIENCE;
     do
-        assert_int_equal(azoth(out, sizeof out, "lag", "p", "--json", NULL), 0);
+        assert_int_equal(harness_azoth(&h, out, sizeof out, "lag", "p", "--json", NULL), 0);
     while (!strstr(out, "\"state\":\"retrying\"") && clock_mono_ns() < until);
     assert_non_null(strstr(out, "\"stands_at_event\":5"));
     assert_string_equal(rows("SELECT event, attempts FROM azoth_retry"), "5,1;");
@@ -219,7 +180,7 @@ static void an_open_breaker_is_seen_and_passes(void **state)
           &db);
     commit(db, 1, 16, 5);
     do
-        assert_int_equal(azoth(out, sizeof out, "lag", "p", "--json", NULL), 0);
+        assert_int_equal(harness_azoth(&h, out, sizeof out, "lag", "p", "--json", NULL), 0);
     while (!strstr(out, "\"breaker\":\"open\"") && clock_mono_ns() < until);
     assert_non_null(strstr(out, "\"state\":\"open\""));
     assert_non_null(strstr(out, "\"waiting\":3"));
@@ -228,7 +189,7 @@ static void an_open_breaker_is_seen_and_passes(void **state)
     until_rows("SELECT cursor FROM azoth_projection", "19;");
     until = clock_mono_ns() + PATIENCE;
     do
-        assert_int_equal(azoth(out, sizeof out, "lag", "p", "--json", NULL), 0);
+        assert_int_equal(harness_azoth(&h, out, sizeof out, "lag", "p", "--json", NULL), 0);
     while (!strstr(out, "\"breaker\":\"closed\"") && clock_mono_ns() < until);
     assert_non_null(strstr(out, "\"breaker\":\"closed\""));
     azoth_close(db);
@@ -246,17 +207,17 @@ a_dead_letter_is_listed_tried_again_and_dropped_with_and_without_a_projector(voi
                               &db);
     commit(db, 1, 20, 5);
     until_rows("SELECT cursor FROM azoth_projection", "20;");
-    assert_int_equal(azoth(out, sizeof out, "dlq", "list", "p", "--json"), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "list", "p", "--json"), 0);
     assert_non_null(strstr(out, "{\"event\":5,\"state\":\"waiting\",\"type\":\"put\""));
     assert_non_null(strstr(out, "\"event\":20,"));
-    assert_int_equal(azoth(out, sizeof out, "dlq", "retry", "p", "5"), 1);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "retry", "p", "5"), 1);
     assert_non_null(strstr(out, "event 5: failed event 5 (put): "));
-    assert_int_equal(azoth(out, sizeof out, "dlq", "drop", "p", "5"), 0);
-    assert_int_equal(azoth(out, sizeof out, "dlq", "drop", "p", "5"), 1);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "drop", "p", "5"), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "drop", "p", "5"), 1);
     assert_string_equal(out, "event 5: not-found\n");
     p->restart = 0;
     assert_int_equal(harness_stop(&h, p), 0);
-    assert_int_equal(azoth(out, sizeof out, "dlq", "retry-all", "p", NULL), 1);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "retry-all", "p", NULL), 1);
     assert_string_equal(rows("SELECT event, attempts FROM azoth_dlq ORDER BY event"),
                         "10,2;15,2;20,2;");
     /* A killed one leaves its socket: it is no obstacle. */
@@ -264,12 +225,12 @@ a_dead_letter_is_listed_tried_again_and_dropped_with_and_without_a_projector(voi
     until_rows("SELECT cursor FROM azoth_projection", "20;");
     harness_kill(p, SIGKILL);
     harness_wait(&h, p, 5000);
-    assert_int_equal(azoth(out, sizeof out, "dlq", "drop", "p", "10"), 0);
-    assert_int_equal(azoth(out, sizeof out, "dlq", "export", "p", NULL), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "drop", "p", "10"), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "export", "p", NULL), 0);
     assert_non_null(strstr(out, "\"payload\":\"{\\\"v\\\":0}\""));
-    assert_int_equal(azoth(out, sizeof out, "dlq", "drop", "p", "--all"), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "drop", "p", "--all"), 0);
     assert_string_equal(rows("SELECT count(*) FROM azoth_dlq"), "0;");
-    assert_int_equal(azoth(out, sizeof out, "dlq", "show", "p", "15"), 1);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "show", "p", "15"), 1);
     azoth_close(db);
     harness_end(&h);
 }

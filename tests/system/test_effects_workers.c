@@ -25,11 +25,6 @@
 static struct harness h;
 static struct azoth *db;
 
-static void nap_ms(long ms)
-{
-    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
-
 /* command is a line of sh; $DONE is the file that it writes to. */
 static void begin(const char *marks, const char *command)
 {
@@ -201,10 +196,9 @@ static void whoever_is_killed_no_event_is_left_out_and_no_key_is_out_of_order(vo
     printf("MEASURED 30 kills of projector and workers: %u of %u commands ran again\n", more,
            30u * 32u);
     /* And none was left out of the ledger. */
-    char azoth[256], proof[4000];
-    harness_program(&h, "azoth", azoth);
-    char *const argv[] = {azoth, "--dir", h.dir, "verify", "--projection", "mails", NULL};
-    assert_int_equal(harness_run(proof, sizeof proof, argv), 0);
+    char proof[4000];
+    assert_int_equal(
+        harness_azoth(&h, proof, sizeof proof, "verify", "--projection", "mails", NULL), 0);
     assert_non_null(strstr(proof, "mails: events 1 to 1200: its 960 handled"));
     end();
 }

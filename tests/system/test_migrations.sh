@@ -1,28 +1,7 @@
 #!/bin/bash
 # azoth projection new, history, plan, migrate, rollback: what they do, what they refuse, and that what is
 # refused or tried has changed nothing.
-set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-BUILD=$(cd "${AZOTH_BUILD:-$root/build}" && pwd)
-TMP=$(mktemp -d "${TMPDIR:-/tmp}/azoth-migrations-XXXXXX")
-pids=() passed=0 failed=0
-finish() { [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$TMP"; }
-trap finish EXIT
-check() { # SENTENCE COMMAND...
-    local what=$1; shift
-    if "$@"; then echo "ok - $what"; passed=$((passed + 1)); else echo "not ok - $what"; tail -5 "$TMP/out"; failed=$((failed + 1)); fi
-}
-says() { # SENTENCE WANTED GOT
-    if [ "$2" = "$3" ]; then echo "ok - $1"; passed=$((passed + 1)); else printf 'not ok - %s\n# wanted %q\n# got    %q\n' "$1" "$2" "$3"; failed=$((failed + 1)); fi
-}
-exits() { # SENTENCE CODE TEXT COMMAND...
-    local what=$1 code=$2 text=$3 rc; shift 3
-    "$@" >"$TMP/out" 2>&1
-    rc=$?
-    if [ $rc = "$code" ] && grep -qF -- "$text" "$TMP/out"; then echo "ok - $what"; passed=$((passed + 1)); else
-        echo "not ok - $what: exit code $rc"; cat "$TMP/out"; failed=$((failed + 1)); fi
-}
-azoth() { "$BUILD/azoth" "$@"; }
+. "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
 azoth init "$AZOTH_DIR" >/dev/null
 sql=$AZOTH_DIR/projections/p.sql
@@ -88,5 +67,4 @@ exits "beside a projector that runs nothing is migrated" 2 "its projector runs: 
 exits "--to is of rollback alone" 2 "--to is of rollback" azoth projection plan p --to 1
 exits "another word is no command" 2 "there is no projection frob" azoth projection frob p
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+checks_end

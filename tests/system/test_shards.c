@@ -30,12 +30,6 @@ static struct azoth *db;
 static char projections[300];
 static int head;
 
-static void nap_ms(long ms)
-{
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    nanosleep(&ts, NULL);
-}
-
 #define HANDLERS                                                                                   \
     "-- azoth: migration 1 one\n"                                                                  \
     "CREATE TABLE account (name PRIMARY KEY, balance INTEGER NOT NULL, moves INTEGER NOT NULL);\n" \
@@ -114,41 +108,24 @@ static void move(int n, int poison)
     azoth_txn_free(t);
 }
 
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
+static int take_number(void *arg, int n, const char *const *names, const struct query_value *v)
 {
-    char *text = arg;
-    size_t at = strlen(text), room = 65536 - at;
     (void)names;
-    for (int i = 0; v && i < n; i++) {
-        if (v[i].type == QUERY_INTEGER)
-            snprintf(text + at, room, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else
-            snprintf(text + at, room, "%s%.*s", i ? "," : "", (int)v[i].bytes.len,
-                     (const char *)v[i].bytes.ptr);
-        at = strlen(text);
-        room = 65536 - at;
-    }
-    snprintf(text + at, room, ";");
+    if (v && n == 1)
+        *(uint64_t *)arg = (uint64_t)v[0].integer;
     return 0;
 }
 
-static const char *rows(const char *name, const char *sql, char text[65536])
+/* 0 while it is not there. */
+static uint64_t number_of(const char *name, unsigned shard, unsigned shards, const char *sql)
 {
-    struct azoth_error err = {0};
-    text[0] = 0;
-    if (query_run(projections, name, sql, join, text, &err))
-        snprintf(text, 65536, "%s", err.message);
-    return text;
+    uint64_t n = 0;
+    return query_run_shard(projections, name, shard, shards, sql, take_number, &n, NULL) ? 0 : n;
 }
 
 static uint64_t cursor_of(const char *name, unsigned shard, unsigned shards)
 {
-    char text[65536] = "";
-    struct azoth_error err;
-    if (query_run_shard(projections, name, shard, shards, "SELECT cursor FROM azoth_projection",
-                        join, text, &err))
-        return 0;
-    return strtoull(text, NULL, 10);
+    return number_of(name, shard, shards, "SELECT cursor FROM azoth_projection");
 }
 
 static void await_shards(const char *name, unsigned from, unsigned shards)
@@ -170,18 +147,10 @@ static void same_rows(const char *a, const char *b)
         "SELECT count(*), sum(amount), sum(event * amount), max(event) FROM history"};
     static char one[65536], other[65536];
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
-        rows(a, asked[i], one);
+        harness_rows(&h, a, asked[i], one, sizeof one);
         assert_true(strlen(one) > 5);
-        assert_string_equal(one, rows(b, asked[i], other));
+        assert_string_equal(one, harness_rows(&h, b, asked[i], other, sizeof other));
     }
-}
-
-static int azoth(char *out, size_t size, const char *a, const char *b, const char *c, const char *d)
-{
-    char program[256];
-    harness_program(&h, "azoth", program);
-    const char *argv[] = {program, "--dir", h.dir, a, b, c, d, NULL};
-    return harness_run(out, size, (char *const *)argv);
 }
 
 /* ---- tests ---- */
@@ -213,16 +182,13 @@ static void four_shards_have_the_rows_of_one_whoever_is_killed(void **state)
     await_shards("split", 0, 4);
     same_rows("whole", "split");
     static char proof[65536];
-    assert_int_equal(azoth(proof, sizeof proof, "verify", "--all-projections", NULL, NULL), 0);
+    assert_int_equal(
+        harness_azoth(&h, proof, sizeof proof, "verify", "--all-projections", NULL, NULL), 0);
     assert_non_null(strstr(proof, "split.3of4: events 1 to 10000: its "));
     assert_non_null(strstr(proof, "whole: events 1 to 10000: its 10000 handled"));
     /* Each has a part of its own. */
     for (unsigned i = 0; i < 4; i++) {
-        char text[65536] = "";
-        assert_int_equal(query_run_shard(projections, "split", i, 4, "SELECT count(*) FROM account",
-                                         join, text, NULL),
-                         0);
-        assert_in_range(atoi(text), 20, 100);
+        assert_in_range(number_of("split", i, 4, "SELECT count(*) FROM account"), 20, 100);
     }
     end();
 }
@@ -280,7 +246,9 @@ static void a_shard_that_is_killed_over_and_over_does_not_hold_up_the_others(voi
     static char text[65536];
     char want[80];
     snprintf(want, sizeof want, "%d,%d;", head, head);
-    assert_string_equal(rows("split", "SELECT count(*), max(event) FROM history", text), want);
+    assert_string_equal(
+        harness_rows(&h, "split", "SELECT count(*), max(event) FROM history", text, sizeof text),
+        want);
     end();
 }
 
@@ -307,7 +275,9 @@ static void another_number_of_shards_is_filled_beside_the_old_one(void **state)
     while (cursor_of("split", 1, 3) < 2000 && clock_mono_ns() < until)
         nap_ms(1);
     same_rows("whole", "split");
-    assert_string_equal(rows("split", "SELECT DISTINCT shards FROM azoth_projection", text), "2;");
+    assert_string_equal(harness_rows(&h, "split", "SELECT DISTINCT shards FROM azoth_projection",
+                                     text, sizeof text),
+                        "2;");
     start_shard("split", 2, 3);
     await_shards("split", 0, 3);
     for (int i = 0; i < 2; i++) {
@@ -319,12 +289,14 @@ static void another_number_of_shards_is_filled_beside_the_old_one(void **state)
     await_shards("whole", 0, 1);
     await_shards("split", 0, 3);
     same_rows("whole", "split");
-    assert_string_equal(rows("split", "SELECT DISTINCT shards FROM azoth_projection", text), "3;");
+    assert_string_equal(harness_rows(&h, "split", "SELECT DISTINCT shards FROM azoth_projection",
+                                     text, sizeof text),
+                        "3;");
     /* Those that stopped are not waited for, and not told of. */
     struct azoth_error err;
     if (azoth_wait_projected(db, "split", (uint64_t)head, 10000, &err))
         fail_msg("%s", err.message);
-    assert_int_equal(azoth(text, sizeof text, "lag", "split", NULL, NULL), 0);
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "lag", "split", NULL, NULL), 0);
     assert_null(strstr(text, "0/2"));
     for (int i = 0; i < 3; i++) {
         snprintf(want, sizeof want, "split %d/3", i);
@@ -345,22 +317,28 @@ static void dead_letters_of_all_shards_are_told_and_dealt_with(void **state)
         shard[i] = start_shard("split", i, 3);
     move(60, 10);
     await_shards("split", 0, 3);
-    assert_string_equal(rows("split", "SELECT event FROM azoth_dlq ORDER BY event", text),
-                        "10;20;30;40;50;60;");
-    assert_int_equal(azoth(text, sizeof text, "dlq", "list", "split", "--json"), 0);
+    assert_string_equal(
+        harness_rows(&h, "split", "SELECT event FROM azoth_dlq ORDER BY event", text, sizeof text),
+        "10;20;30;40;50;60;");
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "dlq", "list", "split", "--json"), 0);
     assert_non_null(strstr(text, "\"event\":60,"));
-    assert_int_equal(azoth(text, sizeof text, "dlq", "drop", "split", "20"), 0);
-    assert_int_equal(azoth(text, sizeof text, "dlq", "retry", "split", "30"), 1); /* fails again */
-    assert_int_equal(azoth(text, sizeof text, "dlq", "drop", "split", "31"), 1);  /* is none */
-    assert_string_equal(rows("split", "SELECT event, attempts FROM azoth_dlq ORDER BY event", text),
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "dlq", "drop", "split", "20"), 0);
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "dlq", "retry", "split", "30"),
+                     1); /* fails again */
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "dlq", "drop", "split", "31"),
+                     1); /* is none */
+    assert_string_equal(harness_rows(&h, "split",
+                                     "SELECT event, attempts FROM azoth_dlq ORDER BY event", text,
+                                     sizeof text),
                         "10,1;30,2;40,1;50,1;60,1;");
     /* Without projectors it is done here, in each file. */
     for (unsigned i = 0; i < 3; i++) {
         shard[i]->restart = 0;
         assert_int_equal(harness_stop(&h, shard[i]), 0);
     }
-    assert_int_equal(azoth(text, sizeof text, "dlq", "drop", "split", "--all"), 0);
-    assert_string_equal(rows("split", "SELECT count(*) FROM azoth_dlq", text), "0;");
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "dlq", "drop", "split", "--all"), 0);
+    assert_string_equal(
+        harness_rows(&h, "split", "SELECT count(*) FROM azoth_dlq", text, sizeof text), "0;");
     end();
 }
 
@@ -376,25 +354,37 @@ static void migrations_of_all_shards_are_told_and_undone(void **state)
     await_shards("split", 0, 2);
     append("split", "-- azoth: migration 2 two\nCREATE TABLE u (a);\n-- azoth: undo\nDROP TABLE "
                     "u;\n");
-    assert_int_equal(azoth(text, sizeof text, "projection", "migrate", "split", NULL), 2);
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "projection", "migrate", "split", NULL),
+                     2);
     shard[0]->restart = shard[1]->restart = 0;
     assert_int_equal(harness_stop(&h, shard[0]), 0);
     /* One runs still: neither is changed. */
-    assert_int_equal(azoth(text, sizeof text, "projection", "migrate", "split", NULL), 2);
-    assert_string_equal(rows("split", "SELECT max(version) FROM azoth_migrations", text), "1;");
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "projection", "migrate", "split", NULL),
+                     2);
+    assert_string_equal(
+        harness_rows(&h, "split", "SELECT max(version) FROM azoth_migrations", text, sizeof text),
+        "1;");
     assert_int_equal(harness_stop(&h, shard[1]), 0);
-    assert_int_equal(azoth(text, sizeof text, "projection", "plan", "split", NULL), 0);
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "projection", "plan", "split", NULL), 0);
     assert_string_equal(text, "shard 0/2: would apply migration 2 two\n"
                               "shard 1/2: would apply migration 2 two\n");
-    assert_int_equal(azoth(text, sizeof text, "projection", "migrate", "split", "--json"), 0);
+    assert_int_equal(
+        harness_azoth(&h, text, sizeof text, "projection", "migrate", "split", "--json"), 0);
     assert_non_null(strstr(text, "{\"version\":2,\"shard\":1,\"title\":\"two\"}"));
-    assert_string_equal(rows("split", "SELECT shard, count(*) FROM azoth_projection JOIN u", text),
+    assert_string_equal(harness_rows(&h, "split",
+                                     "SELECT shard, count(*) FROM azoth_projection JOIN u", text,
+                                     sizeof text),
                         ",0;");
-    assert_string_equal(
-        rows("split", "SELECT count(*) FROM azoth_migrations WHERE version = 2", text), "2;");
-    assert_int_equal(azoth(text, sizeof text, "projection", "rollback", "split", NULL), 0);
-    assert_string_equal(
-        rows("split", "SELECT count(*) FROM azoth_migrations WHERE version = 2", text), "0;");
+    assert_string_equal(harness_rows(&h, "split",
+                                     "SELECT count(*) FROM azoth_migrations WHERE version = 2",
+                                     text, sizeof text),
+                        "2;");
+    assert_int_equal(harness_azoth(&h, text, sizeof text, "projection", "rollback", "split", NULL),
+                     0);
+    assert_string_equal(harness_rows(&h, "split",
+                                     "SELECT count(*) FROM azoth_migrations WHERE version = 2",
+                                     text, sizeof text),
+                        "0;");
     /* No file of an unsplit projection was made on the way. */
     char path[400];
     snprintf(path, sizeof path, "%s/split.db", projections);
@@ -446,7 +436,8 @@ static void run_starts_a_process_for_each_shard(void **state)
     assert_non_null(db);
     move(100, 0);
     await_shards("split", 0, 4);
-    assert_string_equal(rows("split", "SELECT count(*) FROM history", text), "100;");
+    assert_string_equal(
+        harness_rows(&h, "split", "SELECT count(*) FROM history", text, sizeof text), "100;");
     assert_int_equal(harness_stop(&h, run), 0);
     end();
 }

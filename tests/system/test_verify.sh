@@ -1,23 +1,6 @@
 #!/bin/bash
 # azoth verify --projection: that it proves what was handled, and finds each way in which it was not.
-set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-BUILD=$(cd "${AZOTH_BUILD:-$root/build}" && pwd)
-TMP=$(mktemp -d "${TMPDIR:-/tmp}/azoth-verify-XXXXXX")
-pids=() passed=0 failed=0
-finish() { [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$TMP"; }
-trap finish EXIT
-says() { # SENTENCE WANTED GOT
-    if [ "$2" = "$3" ]; then echo "ok - $1"; passed=$((passed + 1)); else printf 'not ok - %s\n# wanted %q\n# got    %q\n' "$1" "$2" "$3"; failed=$((failed + 1)); fi
-}
-exits() { # SENTENCE CODE TEXT COMMAND...
-    local what=$1 code=$2 text=$3 rc; shift 3
-    "$@" >"$TMP/out" 2>&1
-    rc=$?
-    if [ $rc = "$code" ] && grep -qF -- "$text" "$TMP/out"; then echo "ok - $what"; passed=$((passed + 1)); else
-        echo "not ok - $what: exit code $rc"; cat "$TMP/out"; failed=$((failed + 1)); fi
-}
-azoth() { "$BUILD/azoth" "$@"; }
+. "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
 azoth init "$AZOTH_DIR" >/dev/null
 project() { timeout 20 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" --once "$@" p >>"$TMP/projector.log" 2>&1; }
@@ -75,5 +58,4 @@ exits "which projection must be said" 2 "which projection?" azoth verify
 exits "not both" 2 "which projection?" azoth verify --projection p --all-projections
 exits "a bad name" 2 "no name of a projection" azoth verify --projection ../p
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+checks_end
