@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 void split_stem(char out[SPLIT_STEM], const char *name, uint32_t shard, uint32_t shards)
 {
@@ -40,6 +41,7 @@ int split_parse(const char *text, uint32_t *ret_shard, uint32_t *ret_shards,
 /* ---- which one serves ---- */
 
 struct set {
+    int complete;
     uint64_t cursor; /* of its slowest shard */
     struct timespec written;
 };
@@ -49,24 +51,36 @@ static int later(const struct timespec *a, const struct timespec *b)
     return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
 }
 
-static int complete(const char *dir, const char *name, uint32_t shards, struct set *s)
+static int link_of(char path[4400], const char *dir, const char *name, uint32_t shard,
+                   uint32_t shards)
 {
-    char stem[SPLIT_STEM], path[4400], file[PATH_MAX + 8];
-    struct stat st;
-    memset(s, 0, sizeof *s);
-    for (uint32_t i = 0; i < shards; i++) {
-        split_stem(stem, name, i, shards);
-        if (dbdir_path(path, sizeof path, dir, "%s.db", stem) || !realpath(path, file) ||
-            stat(file, &st))
+    char stem[SPLIT_STEM];
+    split_stem(stem, name, shard, shards);
+    return dbdir_path(path, 4400, dir, "%s.db", stem);
+}
+
+static int complete(const char *dir, const char *name, uint32_t shards)
+{
+    char path[4400];
+    for (uint32_t i = 0; i < shards; i++)
+        if (link_of(path, dir, name, i, shards) || access(path, F_OK))
             return 0;
-        if (later(&st.st_mtim, &s->written))
-            s->written = st.st_mtim;
-        /* What is written goes to the log first. */
-        strcat(file, "-wal");
-        if (stat(file, &st) == 0 && later(&st.st_mtim, &s->written))
-            s->written = st.st_mtim;
-    }
     return 1;
+}
+
+/* What is written goes to the log first. */
+static void look_when_written(const char *dir, const char *name, uint32_t shard, uint32_t shards,
+                              struct set *s)
+{
+    char path[4400], file[PATH_MAX + 8];
+    struct stat st;
+    if (link_of(path, dir, name, shard, shards) || !realpath(path, file))
+        return;
+    if (stat(file, &st) == 0 && later(&st.st_mtim, &s->written))
+        s->written = st.st_mtim;
+    strcat(file, "-wal");
+    if (stat(file, &st) == 0 && later(&st.st_mtim, &s->written))
+        s->written = st.st_mtim;
 }
 
 static int on_cursor(void *arg, int n, const char *const *names, const struct query_value *v)
@@ -77,7 +91,7 @@ static int on_cursor(void *arg, int n, const char *const *names, const struct qu
     return 0;
 }
 
-static int slowest(const char *dir, const char *name, uint32_t shards, struct set *s,
+static int look_at(const char *dir, const char *name, uint32_t shards, struct set *s,
                    struct azoth_error *err)
 {
     for (uint32_t i = 0; i < shards; i++) {
@@ -91,32 +105,31 @@ static int slowest(const char *dir, const char *name, uint32_t shards, struct se
             return rc;
         if (i == 0 || cursor < s->cursor)
             s->cursor = cursor;
+        look_when_written(dir, name, i, shards, s);
     }
     return 0;
 }
 
+static int serves_before(const struct set *a, const struct set *b)
+{
+    return a->cursor != b->cursor ? a->cursor > b->cursor : later(&a->written, &b->written);
+}
+
 int split_serving(const char *dir, const char *name, uint32_t *ret_shards, struct azoth_error *err)
 {
-    struct set set[SPLIT_MAX + 1];
+    struct set set[SPLIT_MAX + 1] = {0};
     uint32_t found = 0, best = 0;
-    for (uint32_t k = 1; k <= SPLIT_MAX; k++)
-        if (complete(dir, name, k, &set[k])) {
-            found++;
-            best = k;
-        }
+    for (uint32_t k = 1; k <= SPLIT_MAX; k++) {
+        set[k].complete = complete(dir, name, k);
+        found += (uint32_t)set[k].complete;
+    }
     if (!found)
         return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
-    if (found > 1)
-        best = 0;
-    for (uint32_t k = 1; found > 1 && k <= SPLIT_MAX; k++) {
-        struct timespec none = {0};
-        if (!later(&set[k].written, &none))
-            continue;
-        int rc = slowest(dir, name, k, &set[k], err);
+    for (uint32_t k = 1; k <= SPLIT_MAX; k++) {
+        int rc = set[k].complete && found > 1 ? look_at(dir, name, k, &set[k], err) : 0;
         if (rc)
             return rc;
-        if (!best || set[k].cursor > set[best].cursor ||
-            (set[k].cursor == set[best].cursor && later(&set[k].written, &set[best].written)))
+        if (set[k].complete && (!best || serves_before(&set[k], &set[best])))
             best = k;
     }
     *ret_shards = best;

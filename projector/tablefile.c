@@ -421,32 +421,39 @@ static int query_rows(sqlite3_stmt *s, query_row row, void *arg)
     return stop ? SQLITE_DONE : step;
 }
 
-/* The first shard's file, and the others beside it; ret_path is for messages. */
+/* Inherits that it is read-only. */
+static int attach(sqlite3 *db, const char *path, uint32_t shard)
+{
+    char sql[40];
+    sqlite3_stmt *s = NULL;
+    snprintf(sql, sizeof sql, "ATTACH ? AS shard_%u", shard);
+    int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
+    if (rc != SQLITE_OK)
+        return rc;
+    sqlite3_bind_text(s, 1, path, -1, SQLITE_STATIC);
+    sqlite3_step(s);
+    return sqlite3_finalize(s);
+}
+
+static int open_read_only(const char *path, sqlite3 **ret)
+{
+    int rc = sqlite3_open_v2(path, ret, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc != SQLITE_OK)
+        return rc;
+    sqlite3_busy_timeout(*ret, 2000);
+    return sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+}
+
+/* The first one's file, and the others beside it; ret_path is for messages. */
 static int open_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
                        uint32_t shards, sqlite3 **ret, char *ret_path, size_t path_size)
 {
     int rc = SQLITE_OK;
-    for (uint32_t i = to; rc == SQLITE_OK && i-- > from;) {
-        char stem[SPLIT_STEM], attach[40];
-        sqlite3_stmt *s = NULL;
+    for (uint32_t i = from; rc == SQLITE_OK && i < to; i++) {
+        char stem[SPLIT_STEM];
         split_stem(stem, name, i, shards);
         snprintf(ret_path, path_size, "%s/%s.db", dir, stem);
-        if (i == to - 1) {
-            rc = sqlite3_open_v2(ret_path, ret, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
-            if (rc == SQLITE_OK) {
-                sqlite3_busy_timeout(*ret, 2000);
-                sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-            }
-            continue;
-        }
-        /* Inherits that it is read-only. */
-        snprintf(attach, sizeof attach, "ATTACH ? AS shard_%u", i);
-        rc = sqlite3_prepare_v2(*ret, attach, -1, &s, NULL);
-        if (rc == SQLITE_OK) {
-            sqlite3_bind_text(s, 1, ret_path, -1, SQLITE_STATIC);
-            sqlite3_step(s);
-            rc = sqlite3_finalize(s);
-        }
+        rc = i == from ? open_read_only(ret_path, ret) : attach(*ret, ret_path, i);
     }
     return rc;
 }
@@ -455,7 +462,7 @@ static int open_shards(const char *dir, const char *name, uint32_t from, uint32_
 static int unite_table(sqlite3 *db, const char *name, uint32_t shards)
 {
     char *sql = sqlite3_mprintf("CREATE TEMP VIEW \"%w\" AS SELECT * FROM main.\"%w\"", name, name);
-    for (uint32_t i = 0; sql && i + 1 < shards; i++) {
+    for (uint32_t i = 1; sql && i < shards; i++) {
         char *more = sqlite3_mprintf("%s UNION ALL SELECT * FROM shard_%u.\"%w\"", sql, i, name);
         sqlite3_free(sql);
         sql = more;

@@ -282,25 +282,27 @@ static void print_answer(const struct dlq *d, uint64_t event, const char *answer
 static int find_shard(struct dlq *d, uint64_t event, struct azoth_error *err)
 {
     char sql[80];
-    uint32_t was = d->shard, shards = 1;
-    int rc = split_serving(d->projections, d->name, &shards, err);
+    uint32_t was = d->shard;
+    int rc = 0;
     snprintf(sql, sizeof sql, "SELECT 1 FROM azoth_dlq WHERE event = %llu",
              (unsigned long long)event);
     d->rows = 0;
-    for (uint32_t i = 0; !rc && shards > 1 && d->rows == 0 && i < shards; i++) {
+    for (uint32_t i = 0; !rc && d->shards > 1 && d->rows == 0 && i < d->shards; i++) {
         d->shard = i;
-        rc = query_run_shard(d->projections, d->name, i, shards, sql, on_any, d, err);
+        rc = query_run_shard(d->projections, d->name, i, d->shards, sql, on_any, d, err);
     }
-    if (d->shard != was || shards != d->shards)
+    if (d->shard != was)
         give_up_lock(d);
-    d->shards = shards;
-    split_stem(d->stem, d->name, d->shard, shards);
+    split_stem(d->stem, d->name, d->shard, d->shards);
     return rc;
 }
 
 static int change(struct dlq *d, const char *verb)
 {
     int worst = 0;
+    struct azoth_error none = {0};
+    if (split_serving(d->projections, d->name, &d->shards, &none))
+        return cmd_fail(&none);
     cmd_catch_signals();
     for (size_t i = 0; i < d->events && !cmd_interrupted(); i++) {
         char text[COMMAND_TEXT_MAX], answer[COMMAND_ANSWER_MAX];
