@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/store.h"
 
+#include <dirent.h>
 #include <stdio.h>
 
 #define CMD_WORDS_MAX 64u
@@ -83,6 +84,10 @@ int cmd_usage(const struct cmd_line *l, const char *fmt, ...) __attribute__((for
 int cmd_dir(const struct cmd_line *l, const char *word, int must_exist, char *out, size_t size);
 /* The directory of the projections, and whether name is one's: 0 or an exit code, told. */
 int cmd_projections(struct cmd_line *l, const char *name, char *out, size_t size);
+/* Lists DIR/projections/NAME.sql, sorted: *ret has the names, each with its list to be freed by
+ * cmd_definitions_free(). How many; none when the directory is missing. IO, PERMISSION, USAGE (the path), NOMEM. */
+int cmd_definitions(const char *dir, struct dirent ***ret, struct azoth_error *err);
+void cmd_definitions_free(struct dirent **list, int n);
 /* Runs one statement on a projection and prints its rows, as `azoth query`; an exit code. */
 int cmd_query_print(const char *dir, const char *name, const char *sql, int json);
 /* Opens the database with enum azoth_open_flags, or connects to the workers at `to` (may be NULL;

@@ -156,3 +156,43 @@ int cmd_open_attached(const struct cmd_line *l, struct azoth **ret)
         return 0;
     return cmd_open(l, NULL, AZOTH_READ_ONLY, ret);
 }
+
+/* ---- definitions of projections ---- */
+
+static int is_definition(const struct dirent *e)
+{
+    char name[256];
+    size_t n = strlen(e->d_name);
+    if (n < 5 || strcmp(e->d_name + n - 4, ".sql") != 0)
+        return 0;
+    memcpy(name, e->d_name, n - 4);
+    name[n - 4] = 0;
+    return dbdir_name_valid(name);
+}
+
+static int compare_names(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+int cmd_definitions(const char *dir, struct dirent ***ret, struct azoth_error *err)
+{
+    char path[4200];
+    *ret = NULL;
+    int rc = dbdir_path(path, sizeof path, dir, "projections");
+    if (rc)
+        return error_set(err, rc, "%s: the path is too long", dir);
+    int n = scandir(path, ret, is_definition, compare_names);
+    if (n < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
+    for (int i = 0; i < n; i++)
+        (*ret)[i]->d_name[strlen((*ret)[i]->d_name) - 4] = 0;
+    return n;
+}
+
+void cmd_definitions_free(struct dirent **list, int n)
+{
+    for (int i = 0; i < n; i++)
+        free(list[i]);
+    free(list);
+}

@@ -14,7 +14,6 @@
 #include "projector/split.h"
 #include "projector/table.h"
 
-#include <dirent.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -64,22 +63,28 @@ static int has_row(const struct lag *g, const char *name)
     return 0;
 }
 
-/* Not heard of for long, or it has said that it stops. */
-static int gone(const struct lag *g, const struct lag_row *row)
+static int unheard(const struct lag *g, const struct lag_row *row)
 {
     uint64_t lapse_ns = g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
-    return row->r.state == PROJECTION_STOPPED || row->r.heard_ns + lapse_ns < g->now_ns;
+    return row->r.heard_ns + lapse_ns < g->now_ns;
 }
 
-/* Rows of the same projection in as many shards: one that lives counts more than when the last was heard. */
-static uint64_t split_lives(const struct lag *g, const struct projection_row *r)
+/* Of the same projection, in as many shards. */
+static int same_split(const struct lag_row *a, const struct lag_row *b)
+{
+    return strcmp(a->r.name, b->r.name) == 0 && a->r.shards == b->r.shards;
+}
+
+/* When its split was heard last: a row that lives, in it, counts more than any time. */
+static uint64_t split_lives(const struct lag *g, const struct lag_row *row)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < g->rows; i++) {
-        const struct projection_row *a = &g->row[i].r;
-        if (strcmp(a->name, r->name) != 0 || a->shards != r->shards)
+        const struct lag_row *a = &g->row[i];
+        if (!same_split(a, row))
             continue;
-        uint64_t n = gone(g, &g->row[i]) ? a->heard_ns : UINT64_MAX;
+        int gone = a->r.state == PROJECTION_STOPPED || unheard(g, a);
+        uint64_t n = gone ? a->r.heard_ns : UINT64_MAX;
         most = n > most ? n : most;
     }
     return most;
@@ -89,51 +94,47 @@ static uint64_t split_lives(const struct lag *g, const struct projection_row *r)
  * while the new files are filled. */
 static void drop_old_splits(struct lag *g)
 {
+    uint64_t lives[ROWS_MAX];
     uint32_t kept = 0;
+    for (uint32_t i = 0; i < g->rows; i++)
+        lives[i] = split_lives(g, &g->row[i]);
+    /* Decided against all rows: marked first, moved below. */
     for (uint32_t i = 0; i < g->rows; i++) {
-        const struct projection_row *a = &g->row[i].r;
-        uint64_t lives = split_lives(g, a);
         g->row[i].seen = 1;
-        for (uint32_t k = 0; k < g->rows; k++) {
-            const struct projection_row *b = &g->row[k].r;
-            if (strcmp(a->name, b->name) == 0 && split_lives(g, b) > lives)
+        for (uint32_t k = 0; k < g->rows; k++)
+            if (lives[k] > lives[i] && strcmp(g->row[k].r.name, g->row[i].r.name) == 0)
                 g->row[i].seen = 0;
-        }
     }
-    /* Decided against all rows: marked first, moved here. */
     for (uint32_t i = 0; i < g->rows; i++)
         if (g->row[i].seen)
             g->row[kept++] = g->row[i];
     g->rows = kept;
 }
 
+static void add_definition(struct lag *g, const char *projections, const char *name)
+{
+    uint32_t shards = 1;
+    split_serving(projections, name, &shards, NULL);
+    for (uint32_t i = 0; i < shards && g->rows < ROWS_MAX; i++) {
+        struct lag_row *row = &g->row[g->rows++];
+        memset(row, 0, sizeof *row);
+        snprintf(row->r.name, sizeof row->r.name, "%s", name);
+        row->r.shard = i;
+        row->r.shards = shards;
+    }
+}
+
 static void add_definitions(struct lag *g)
 {
     char path[4200];
+    struct dirent **list;
     if (dbdir_path(path, sizeof path, g->dir, "projections"))
         return;
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d)) && g->rows < ROWS_MAX;) {
-        char name[AZOTH_NAME_MAX + 1];
-        size_t n = strlen(e->d_name);
-        if (n < 5 || n - 4 > AZOTH_NAME_MAX || strcmp(e->d_name + n - 4, ".sql") != 0)
-            continue;
-        memcpy(name, e->d_name, n - 4);
-        name[n - 4] = 0;
-        if (!dbdir_name_valid(name) || !wanted(g, name) || has_row(g, name))
-            continue;
-        uint32_t shards = 1;
-        split_serving(path, name, &shards, NULL);
-        for (uint32_t i = 0; i < shards && g->rows < ROWS_MAX; i++) {
-            struct lag_row *row = &g->row[g->rows++];
-            memset(row, 0, sizeof *row);
-            snprintf(row->r.name, sizeof row->r.name, "%s", name);
-            row->r.shard = i;
-            row->r.shards = shards;
-        }
-    }
-    if (d)
-        closedir(d);
+    int n = cmd_definitions(g->dir, &list, NULL);
+    for (int i = 0; i < n; i++)
+        if (wanted(g, list[i]->d_name) && !has_row(g, list[i]->d_name))
+            add_definition(g, path, list[i]->d_name);
+    cmd_definitions_free(list, n);
 }
 
 static int by_name(const void *a, const void *b)
@@ -146,8 +147,7 @@ static int by_name(const void *a, const void *b)
 /* Not heard of: what its own file says is nearer to the truth than the last report. */
 static int silent(const struct lag *g, const struct lag_row *row)
 {
-    uint64_t lapse_ns = g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
-    return g->feed_alive == 0 || row->r.heard_ns + lapse_ns < g->now_ns;
+    return g->feed_alive == 0 || unheard(g, row);
 }
 
 static int on_cursor(void *arg, int n, const char *const *names, const struct query_value *values)

@@ -17,7 +17,6 @@
 #include "projector/sqlfile.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -103,24 +102,8 @@ static int add_named(struct run *r, enum run_rank rank, const char *program, con
     return rc;
 }
 
-static int compare_names(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-static int is_definition(const struct dirent *e)
-{
-    char name[256];
-    size_t n = strlen(e->d_name);
-    if (n < 5 || strcmp(e->d_name + n - 4, ".sql") != 0)
-        return 0;
-    memcpy(name, e->d_name, n - 4);
-    name[n - 4] = 0;
-    return dbdir_name_valid(name);
-}
-
-/* The projector, or one for each shard, and workers when its definition is one of effects. A definition that cannot be read is
- * told by the projector. */
+/* The projector, or one for each shard, and workers when its definition is one of effects. A definition that
+ * cannot be read is told by the projector. */
 static int add_projection(struct run *r, const char *name, struct azoth_error *err)
 {
     char path[4300], worker[AZOTH_NAME_MAX + 24];
@@ -144,21 +127,11 @@ static int add_projection(struct run *r, const char *name, struct azoth_error *e
 
 static int add_defined(struct run *r, struct azoth_error *err)
 {
-    char path[4200];
     struct dirent **list;
-    int rc = dbdir_path(path, sizeof path, r->dir, "projections");
-    if (rc)
-        return error_set(err, rc, "%s: the path is too long", r->dir);
-    int n = scandir(path, &list, is_definition, compare_names);
-    if (n < 0)
-        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-    for (int i = 0; i < n; i++) {
-        list[i]->d_name[strlen(list[i]->d_name) - 4] = 0;
-        if (!rc)
-            rc = add_projection(r, list[i]->d_name, err);
-        free(list[i]);
-    }
-    free(list);
+    int n = cmd_definitions(r->dir, &list, err), rc = n < 0 ? n : 0;
+    for (int i = 0; !rc && i < n; i++)
+        rc = add_projection(r, list[i]->d_name, err);
+    cmd_definitions_free(list, n);
     return rc;
 }
 

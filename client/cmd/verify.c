@@ -17,7 +17,6 @@
 #include "projector/table.h"
 #include "writer/feed_look.h"
 
-#include <dirent.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -47,7 +46,7 @@ struct verify {
     struct buf frames;
     struct json_text j;
     uint64_t said_ns;
-    int worst; /* exit code */
+    int exit_code; /* of the newest failure */
 };
 
 static void account_fini(struct account *a)
@@ -213,7 +212,7 @@ static void tell(struct verify *v, const char *stem, const char *name, const str
             printf("%s: events 1 to %llu: its %llu handled, each once, in order\n", stem,
                    (unsigned long long)a->cursor, (unsigned long long)handled);
         else
-            v->worst = cmd_fail(err);
+            v->exit_code = cmd_fail(err);
         return;
     }
     out_open(&v->j, NULL, '{');
@@ -240,45 +239,39 @@ static void tell(struct verify *v, const char *stem, const char *name, const str
     out_str(&v->j, "message", rc ? err->message : NULL);
     out_close(&v->j, '}');
     if (rc)
-        v->worst = cmd_fail(err);
+        v->exit_code = cmd_fail(err);
 }
 
 static void check_projection(struct verify *v, const char *name)
 {
     uint32_t shards = 1;
     struct azoth_error err = {0};
-    int rc = split_serving(v->projections, name, &shards, &err);
-    if (rc)
-        v->worst = cmd_fail(&err);
-    for (uint32_t i = 0; !rc && i < shards && !cmd_interrupted(); i++) {
+    if (split_serving(v->projections, name, &shards, &err)) {
+        v->exit_code = cmd_fail(&err);
+        return;
+    }
+    for (uint32_t i = 0; i < shards && !cmd_interrupted(); i++) {
         char stem[SPLIT_STEM];
         struct account a = {.shard = i, .shards = shards};
         split_stem(stem, name, i, shards);
-        rc = check_file(v, name, stem, i, shards, &a, &err);
+        int rc = check_file(v, name, stem, i, shards, &a, &err);
         if (rc <= 0)
             tell(v, stem, name, &a, rc, &err);
-        rc = 0;
         account_fini(&a);
     }
 }
 
-static int all_names(struct verify *v, struct cmd_list *names)
+static int check_all(struct verify *v)
 {
-    DIR *d = opendir(v->projections);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        size_t n = strlen(e->d_name);
-        char *name = n > 4 && strcmp(e->d_name + n - 4, ".sql") == 0 ? strdup(e->d_name) : NULL;
-        if (name)
-            name[n - 4] = 0;
-        if (name && dbdir_name_valid(name) &&
-            names->n < (int)(sizeof names->text / sizeof *names->text))
-            names->text[names->n++] = name;
-        else
-            free(name);
-    }
-    if (d)
-        closedir(d);
-    return names->n;
+    struct azoth_error err = {0};
+    struct dirent **list;
+    int n = cmd_definitions(v->dir, &list, &err);
+    for (int i = 0; i < n && !cmd_interrupted(); i++)
+        check_projection(v, list[i]->d_name);
+    cmd_definitions_free(list, n);
+    if (n < 0)
+        return cmd_fail(&err);
+    return n ? 0 : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
 }
 
 static int run_verify(struct cmd_line *l)
@@ -303,8 +296,6 @@ static int run_verify(struct cmd_line *l)
             return cmd_usage(l, "%s is no name of a projection", names.text[i]);
     if (dbdir_path(v.projections, sizeof v.projections, v.dir, "projections"))
         return cmd_usage(l, "%s: the path is too long", v.dir);
-    if (all && !all_names(&v, &names))
-        return cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v.projections);
     cmd_catch_signals();
     if (store_open(v.dir, 0, &v.store, &err))
         return cmd_fail(&err);
@@ -312,19 +303,19 @@ static int run_verify(struct cmd_line *l)
         out_open(&v.j, NULL, '{');
         out_open(&v.j, "projections", '[');
     }
+    if (all && (rc = check_all(&v)) != 0)
+        v.exit_code = rc;
     for (int i = 0; i < names.n && !cmd_interrupted(); i++)
         check_projection(&v, names.text[i]);
     if (l->json) {
         out_close(&v.j, ']');
-        out_bool(&v.j, "ok", v.worst == 0);
+        out_bool(&v.j, "ok", v.exit_code == 0);
         out_close(&v.j, '}');
         out_print(&v.j);
     }
-    for (int i = 0; all && i < names.n; i++)
-        free((char *)names.text[i]);
     buf_fini(&v.frames);
     store_close(v.store);
-    return cmd_interrupted() ? 128 + cmd_interrupted() : v.worst; /* as shells tell it */
+    return cmd_interrupted() ? 128 + cmd_interrupted() : v.exit_code; /* as shells tell it */
 }
 
 const struct cmd cmd_verify = {
