@@ -1,0 +1,313 @@
+#include "projector/generation.h"
+
+#include "core/crash.h"
+#include "core/dbdir.h"
+#include "core/error.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_BYTES 4400
+
+static int path_of(char out[PATH_BYTES], const char *dir, const char *stem, const char *what,
+                   struct azoth_error *err)
+{
+    return dbdir_path(out, PATH_BYTES, dir, "%s%s", stem, what)
+               ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir)
+               : 0;
+}
+
+static int path_of_number(char out[PATH_BYTES], const char *dir, const char *stem, uint64_t n,
+                          struct azoth_error *err)
+{
+    char what[40];
+    snprintf(what, sizeof what, ".g%llu.db", (unsigned long long)n);
+    return path_of(out, dir, stem, what, err);
+}
+
+int generation_rebuild_path(char *out, size_t size, const char *dir, const char *stem,
+                            struct azoth_error *err)
+{
+    return dbdir_path(out, size, dir, "%s.rebuild.db", stem)
+               ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir)
+               : 0;
+}
+
+int generation_lock(const char *dir, const char *stem, const char *suffix, int *ret_fd,
+                    struct azoth_error *err)
+{
+    char path[PATH_BYTES], what[20];
+    snprintf(what, sizeof what, "%s.lock", suffix);
+    int rc = path_of(path, dir, stem, what, err);
+    if (rc)
+        return rc;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", path);
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    rc = errno == EAGAIN || errno == EACCES
+             ? error_set(err, AZOTH_ERR_DUPLICATE, "%s: another process projects into it", path)
+             : error_errno(err, errno, "%s", path);
+    close(fd);
+    return rc;
+}
+
+/* ---- what is there ---- */
+
+/* N of STEM.gN.db; 0: it is none. */
+static uint64_t number_of(const char *stem, const char *name)
+{
+    size_t n = strlen(stem);
+    char *end;
+    if (strncmp(name, stem, n) != 0 || strncmp(name + n, ".g", 2) != 0 || name[n + 2] < '1' ||
+        name[n + 2] > '9')
+        return 0;
+    unsigned long long k = strtoull(name + n + 2, &end, 10);
+    return strcmp(end, ".db") == 0 ? k : 0;
+}
+
+int generation_current(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+{
+    char path[PATH_BYTES], target[300];
+    int rc = path_of(path, dir, stem, ".db", err);
+    if (rc)
+        return rc;
+    ssize_t n = readlink(path, target, sizeof target - 1);
+    *ret = 0;
+    if (n < 0 && errno == ENOENT)
+        return 0;
+    if (n < 0 && errno == EINVAL)
+        return error_set(err, AZOTH_ERR_DUPLICATE,
+                         "%s: a file lies where our symbolic link belongs", path);
+    if (n < 0)
+        return error_errno(err, errno, "%s", path);
+    target[n] = 0;
+    *ret = number_of(stem, target);
+    return *ret ? 0 : error_set(err, AZOTH_ERR_DUPLICATE, "%s: links to %s, which is no generation",
+                                path, target);
+}
+
+/* Called with each generation; returns an error, or 0 to go on. */
+typedef int (*each_generation)(void *arg, uint64_t n);
+
+static int for_each(const char *dir, const char *stem, each_generation fn, void *arg,
+                    struct azoth_error *err)
+{
+    DIR *d = opendir(dir);
+    int rc = d ? 0 : error_errno(err, errno, "%s", dir);
+    for (struct dirent *e; d && !rc && (e = readdir(d));) {
+        uint64_t n = number_of(stem, e->d_name);
+        if (n)
+            rc = fn(arg, n);
+    }
+    if (d)
+        closedir(d);
+    return rc;
+}
+
+static int sync_dir(const char *dir, struct azoth_error *err)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) ? error_errno(err, errno, "%s", dir) : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int remove_file(const char *path, struct azoth_error *err)
+{
+    return unlink(path) && errno != ENOENT ? error_errno(err, errno, "%s", path) : 0;
+}
+
+/* A database and what SQLite keeps beside it. */
+static int remove_database(const char *path, struct azoth_error *err)
+{
+    char beside[PATH_BYTES + 8];
+    int rc = remove_file(path, err);
+    snprintf(beside, sizeof beside, "%s-wal", path);
+    if (!rc)
+        rc = remove_file(beside, err);
+    snprintf(beside, sizeof beside, "%s-shm", path);
+    return rc ? rc : remove_file(beside, err);
+}
+
+/* The link of STEM.db to generation n: made beside and renamed, so there is the old one or the new one. */
+static int point_to(const char *dir, const char *stem, uint64_t n, struct azoth_error *err)
+{
+    char link[PATH_BYTES], fresh[PATH_BYTES], target[300];
+    int rc = path_of(link, dir, stem, ".db", err);
+    if (!rc)
+        rc = path_of(fresh, dir, stem, ".db.new", err);
+    if (!rc)
+        rc = remove_file(fresh, err);
+    if (rc)
+        return rc;
+    snprintf(target, sizeof target, "%s.g%llu.db", stem, (unsigned long long)n);
+    if (symlink(target, fresh) || rename(fresh, link))
+        return error_errno(err, errno, "%s", link);
+    CRASH_POINT(generation_swapped);
+    return sync_dir(dir, err);
+}
+
+/* ---- the one that is being built ---- */
+
+int generation_look(const char *dir, const char *stem, struct azoth_error *err)
+{
+    char built[PATH_BYTES], serves[PATH_BYTES];
+    struct stat a, b;
+    uint64_t n;
+    int rc = path_of(built, dir, stem, ".rebuild.db", err);
+    if (rc)
+        return rc;
+    if (stat(built, &a))
+        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", built);
+    rc = generation_current(dir, stem, &n, err);
+    if (!rc && n)
+        rc = path_of_number(serves, dir, stem, n, err);
+    if (rc)
+        return rc;
+    if (!n || stat(serves, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+        return 1;
+    rc = remove_file(built, err);
+    return rc ? rc : 0;
+}
+
+int generation_abort(const char *dir, const char *stem, int *ret_had, struct azoth_error *err)
+{
+    char built[PATH_BYTES];
+    *ret_had = 0;
+    int rc = generation_look(dir, stem, err);
+    if (rc <= 0)
+        return rc;
+    *ret_had = 1;
+    rc = path_of(built, dir, stem, ".rebuild.db", err);
+    return rc ? rc : remove_database(built, err);
+}
+
+struct search {
+    const char *dir, *stem;
+    struct stat built;
+    uint64_t same, most, below, current, removed;
+    struct azoth_error *err;
+};
+
+static int look_at(void *arg, uint64_t n)
+{
+    struct search *s = arg;
+    char path[PATH_BYTES];
+    struct stat st;
+    int rc = path_of_number(path, s->dir, s->stem, n, s->err);
+    if (!rc && stat(path, &st) == 0 && st.st_ino == s->built.st_ino &&
+        st.st_dev == s->built.st_dev)
+        s->same = n;
+    s->most = n > s->most ? n : s->most;
+    s->below = n < s->current && n > s->below ? n : s->below;
+    return rc;
+}
+
+/* An empty log, or none: what it held is in the database. */
+static int drop_log(const char *built, struct azoth_error *err)
+{
+    char path[PATH_BYTES + 8];
+    struct stat st;
+    snprintf(path, sizeof path, "%s-wal", built);
+    if (stat(path, &st) == 0 && st.st_size > 0)
+        return error_set(err, AZOTH_ERR_BUSY, "%s: not everything is in the database yet", path);
+    int rc = remove_file(path, err);
+    snprintf(path, sizeof path, "%s-shm", built);
+    return rc ? rc : remove_file(path, err);
+}
+
+static int name_it(struct search *s, const char *built, uint64_t *ret)
+{
+    char path[PATH_BYTES];
+    /* Named by one that died before the link pointed to it. */
+    *ret = s->same ? s->same : s->most + 1;
+    int rc = path_of_number(path, s->dir, s->stem, *ret, s->err);
+    if (rc || s->same)
+        return rc;
+    if (link(built, path))
+        return error_errno(s->err, errno, "%s", path);
+    CRASH_POINT(generation_named);
+    return sync_dir(s->dir, s->err);
+}
+
+static int adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+{
+    char built[PATH_BYTES];
+    struct search s = {.dir = dir, .stem = stem, .err = err};
+    int rc = path_of(built, dir, stem, ".rebuild.db", err);
+    if (rc)
+        return rc;
+    if (stat(built, &s.built))
+        return errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: nothing was built", built)
+                               : error_errno(err, errno, "%s", built);
+    rc = drop_log(built, err);
+    if (!rc)
+        rc = for_each(dir, stem, look_at, &s, err);
+    if (!rc)
+        rc = name_it(&s, built, ret);
+    if (!rc)
+        rc = point_to(dir, stem, *ret, err);
+    return rc ? rc : remove_file(built, err);
+}
+
+int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+{
+    int fd;
+    int rc = generation_lock(dir, stem, ".rebuild", &fd, err);
+    if (rc == AZOTH_ERR_DUPLICATE)
+        return error_set(err, AZOTH_ERR_BUSY, "%s: another process builds it", stem);
+    if (rc)
+        return rc;
+    rc = adopt(dir, stem, ret, err);
+    close(fd);
+    return rc;
+}
+
+int generation_back(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+{
+    struct search s = {.dir = dir, .stem = stem, .err = err};
+    int rc = generation_current(dir, stem, &s.current, err);
+    if (!rc)
+        rc = for_each(dir, stem, look_at, &s, err);
+    if (!rc && !s.below)
+        rc = error_set(err, AZOTH_ERR_NOT_FOUND, "%s: there is no generation before %llu", stem,
+                       (unsigned long long)s.current);
+    *ret = s.below;
+    return rc ? rc : point_to(dir, stem, s.below, err);
+}
+
+static int prune_one(void *arg, uint64_t n)
+{
+    struct search *s = arg;
+    char path[PATH_BYTES];
+    if (n == s->current)
+        return 0;
+    int rc = path_of_number(path, s->dir, s->stem, n, s->err);
+    if (!rc)
+        rc = remove_database(path, s->err);
+    s->removed += !rc;
+    return rc;
+}
+
+int generation_prune(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+{
+    struct search s = {.dir = dir, .stem = stem, .err = err};
+    int rc = generation_current(dir, stem, &s.current, err);
+    if (!rc && !s.current)
+        rc = error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it has no file yet", stem);
+    if (!rc)
+        rc = for_each(dir, stem, prune_one, &s, err);
+    *ret = s.removed;
+    return rc;
+}
