@@ -94,7 +94,9 @@
     X(projector_retry_written)                                                                     \
     X(projector_replayed)                                                                          \
     X(projector_command_taken)                                                                     \
-    X(projector_command_done)
+    X(projector_command_done)                                                                      \
+    X(generation_named)                                                                            \
+    X(generation_swapped)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

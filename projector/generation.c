@@ -7,7 +7,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,20 +24,12 @@ static int path_of(char out[PATH_BYTES], const char *dir, const char *stem, cons
                : 0;
 }
 
-static int path_of_number(char out[PATH_BYTES], const char *dir, const char *stem, uint64_t n,
-                          struct azoth_error *err)
+int generation_path(char *out, size_t size, const char *dir, const char *stem, uint64_t n,
+                    struct azoth_error *err)
 {
-    char what[40];
-    snprintf(what, sizeof what, ".g%llu.db", (unsigned long long)n);
-    return path_of(out, dir, stem, what, err);
-}
-
-int generation_rebuild_path(char *out, size_t size, const char *dir, const char *stem,
-                            struct azoth_error *err)
-{
-    return dbdir_path(out, size, dir, "%s.rebuild.db", stem)
-               ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir)
-               : 0;
+    int rc = n ? dbdir_path(out, size, dir, "%s.g%" PRIu64 ".db", stem, n)
+               : dbdir_path(out, size, dir, "%s.rebuild.db", stem);
+    return rc ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir) : 0;
 }
 
 int generation_lock(const char *dir, const char *stem, const char *suffix, int *ret_fd,
@@ -92,14 +86,12 @@ int generation_current(const char *dir, const char *stem, uint64_t *ret, struct 
         return error_errno(err, errno, "%s", path);
     target[n] = 0;
     *ret = number_of(stem, target);
-    return *ret ? 0 : error_set(err, AZOTH_ERR_DUPLICATE, "%s: links to %s, which is no generation",
-                                path, target);
+    return *ret ? 0
+                : error_set(err, AZOTH_ERR_DUPLICATE, "%s: links to %s, which is no generation",
+                            path, target);
 }
 
-/* Called with each generation; returns an error, or 0 to go on. */
-typedef int (*each_generation)(void *arg, uint64_t n);
-
-static int for_each(const char *dir, const char *stem, each_generation fn, void *arg,
+int generation_each(const char *dir, const char *stem, generation_fn fn, void *arg,
                     struct azoth_error *err)
 {
     DIR *d = opendir(dir);
@@ -151,11 +143,24 @@ static int point_to(const char *dir, const char *stem, uint64_t n, struct azoth_
         rc = remove_file(fresh, err);
     if (rc)
         return rc;
-    snprintf(target, sizeof target, "%s.g%llu.db", stem, (unsigned long long)n);
-    if (symlink(target, fresh) || rename(fresh, link))
+    snprintf(target, sizeof target, "%s.g%" PRIu64 ".db", stem, n);
+    if (symlink(target, fresh))
+        return error_errno(err, errno, "%s", fresh);
+    CRASH_POINT(projector_link_made);
+    if (rename(fresh, link))
         return error_errno(err, errno, "%s", link);
-    CRASH_POINT(generation_swapped);
+    CRASH_POINT(projector_linked);
     return sync_dir(dir, err);
+}
+
+int generation_current_or_first(const char *dir, const char *stem, uint64_t *ret,
+                                struct azoth_error *err)
+{
+    int rc = generation_current(dir, stem, ret, err);
+    if (rc || *ret)
+        return rc;
+    *ret = 1;
+    return point_to(dir, stem, 1, err);
 }
 
 /* ---- the one that is being built ---- */
@@ -165,14 +170,14 @@ int generation_look(const char *dir, const char *stem, struct azoth_error *err)
     char built[PATH_BYTES], serves[PATH_BYTES];
     struct stat a, b;
     uint64_t n;
-    int rc = path_of(built, dir, stem, ".rebuild.db", err);
+    int rc = generation_path(built, sizeof built, dir, stem, 0, err);
     if (rc)
         return rc;
     if (stat(built, &a))
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", built);
     rc = generation_current(dir, stem, &n, err);
     if (!rc && n)
-        rc = path_of_number(serves, dir, stem, n, err);
+        rc = generation_path(serves, sizeof serves, dir, stem, n, err);
     if (rc)
         return rc;
     if (!n || stat(serves, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
@@ -189,7 +194,7 @@ int generation_abort(const char *dir, const char *stem, int *ret_had, struct azo
     if (rc <= 0)
         return rc;
     *ret_had = 1;
-    rc = path_of(built, dir, stem, ".rebuild.db", err);
+    rc = generation_path(built, sizeof built, dir, stem, 0, err);
     return rc ? rc : remove_database(built, err);
 }
 
@@ -205,9 +210,8 @@ static int look_at(void *arg, uint64_t n)
     struct search *s = arg;
     char path[PATH_BYTES];
     struct stat st;
-    int rc = path_of_number(path, s->dir, s->stem, n, s->err);
-    if (!rc && stat(path, &st) == 0 && st.st_ino == s->built.st_ino &&
-        st.st_dev == s->built.st_dev)
+    int rc = generation_path(path, sizeof path, s->dir, s->stem, n, s->err);
+    if (!rc && stat(path, &st) == 0 && st.st_ino == s->built.st_ino && st.st_dev == s->built.st_dev)
         s->same = n;
     s->most = n > s->most ? n : s->most;
     s->below = n < s->current && n > s->below ? n : s->below;
@@ -232,7 +236,7 @@ static int name_it(struct search *s, const char *built, uint64_t *ret)
     char path[PATH_BYTES];
     /* Named by one that died before the link pointed to it. */
     *ret = s->same ? s->same : s->most + 1;
-    int rc = path_of_number(path, s->dir, s->stem, *ret, s->err);
+    int rc = generation_path(path, sizeof path, s->dir, s->stem, *ret, s->err);
     if (rc || s->same)
         return rc;
     if (link(built, path))
@@ -241,11 +245,11 @@ static int name_it(struct search *s, const char *built, uint64_t *ret)
     return sync_dir(s->dir, s->err);
 }
 
-static int adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
 {
     char built[PATH_BYTES];
     struct search s = {.dir = dir, .stem = stem, .err = err};
-    int rc = path_of(built, dir, stem, ".rebuild.db", err);
+    int rc = generation_path(built, sizeof built, dir, stem, 0, err);
     if (rc)
         return rc;
     if (stat(built, &s.built))
@@ -253,38 +257,36 @@ static int adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_
                                : error_errno(err, errno, "%s", built);
     rc = drop_log(built, err);
     if (!rc)
-        rc = for_each(dir, stem, look_at, &s, err);
+        rc = generation_each(dir, stem, look_at, &s, err);
     if (!rc)
         rc = name_it(&s, built, ret);
     if (!rc)
         rc = point_to(dir, stem, *ret, err);
+    CRASH_POINT(generation_swapped);
     return rc ? rc : remove_file(built, err);
 }
 
-int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
-{
-    int fd;
-    int rc = generation_lock(dir, stem, ".rebuild", &fd, err);
-    if (rc == AZOTH_ERR_DUPLICATE)
-        return error_set(err, AZOTH_ERR_BUSY, "%s: another process builds it", stem);
-    if (rc)
-        return rc;
-    rc = adopt(dir, stem, ret, err);
-    close(fd);
-    return rc;
-}
-
-int generation_back(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
+int generation_before(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)
 {
     struct search s = {.dir = dir, .stem = stem, .err = err};
     int rc = generation_current(dir, stem, &s.current, err);
     if (!rc)
-        rc = for_each(dir, stem, look_at, &s, err);
-    if (!rc && !s.below)
-        rc = error_set(err, AZOTH_ERR_NOT_FOUND, "%s: there is no generation before %llu", stem,
-                       (unsigned long long)s.current);
+        rc = generation_each(dir, stem, look_at, &s, err);
     *ret = s.below;
-    return rc ? rc : point_to(dir, stem, s.below, err);
+    return rc || s.below ? rc
+                         : error_set(err, AZOTH_ERR_NOT_FOUND,
+                                     "%s: there is no generation before %" PRIu64, stem, s.current);
+}
+
+int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err)
+{
+    char path[PATH_BYTES];
+    int rc = generation_path(path, sizeof path, dir, stem, n, err);
+    if (!rc && access(path, F_OK))
+        rc = errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND,
+                                         "%s: there is no generation %" PRIu64, stem, n)
+                             : error_errno(err, errno, "%s", path);
+    return rc ? rc : point_to(dir, stem, n, err);
 }
 
 static int prune_one(void *arg, uint64_t n)
@@ -293,7 +295,7 @@ static int prune_one(void *arg, uint64_t n)
     char path[PATH_BYTES];
     if (n == s->current)
         return 0;
-    int rc = path_of_number(path, s->dir, s->stem, n, s->err);
+    int rc = generation_path(path, sizeof path, s->dir, s->stem, n, s->err);
     if (!rc)
         rc = remove_database(path, s->err);
     s->removed += !rc;
@@ -307,7 +309,7 @@ int generation_prune(const char *dir, const char *stem, uint64_t *ret, struct az
     if (!rc && !s.current)
         rc = error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it has no file yet", stem);
     if (!rc)
-        rc = for_each(dir, stem, prune_one, &s, err);
+        rc = generation_each(dir, stem, prune_one, &s, err);
     *ret = s.removed;
     return rc;
 }

@@ -7,8 +7,8 @@
  *   STEM.lock        is held by who projects into the one that serves
  *
  * Adopting gives STEM.rebuild.db the name of the next generation (a hard link), lets the link point to it
- * (a rename), and removes its old name, each made durable before the next. It is done by who holds
- * STEM.lock: the projector, asked by the command, or the command itself when none runs. A reader that has the old
+ * (a rename), and removes its old name, each made durable before the next. It is done by who holds both locks:
+ * the projector, asked by the command, or the command itself when none runs. A reader that has the old
  * file open goes on reading it as it was left.
  *
  *   who dies, and when                       what is left, and who goes on
@@ -34,9 +34,18 @@ int generation_lock(const char *dir, const char *stem, const char *suffix, int *
 /* The number of the generation that serves, and its file; 0: there is none yet. DUPLICATE: no link lies there. */
 int generation_current(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
 
-/* The path of the file that is being built. */
-int generation_rebuild_path(char *out, size_t size, const char *dir, const char *stem,
-                            struct azoth_error *err);
+/* The same; lets the link point to generation 1, which need not be there, when there is none. */
+int generation_current_or_first(const char *dir, const char *stem, uint64_t *ret,
+                                struct azoth_error *err);
+
+/* The path of generation n, or with 0 of the file that is being built. USAGE: it is too long. */
+int generation_path(char *out, size_t size, const char *dir, const char *stem, uint64_t n,
+                    struct azoth_error *err);
+
+/* Calls fn with each generation that lies there, in no order, until it returns an error. */
+typedef int (*generation_fn)(void *arg, uint64_t n);
+int generation_each(const char *dir, const char *stem, generation_fn fn, void *arg,
+                    struct azoth_error *err);
 
 /* ---- for the holder of STEM.rebuild.lock ---- */
 
@@ -51,12 +60,14 @@ int generation_abort(const char *dir, const char *stem, int *ret_had, struct azo
 /* ---- for the holder of STEM.lock ---- */
 
 /*
- * STEM.rebuild.db becomes the next generation, *ret. Nobody may have it open, and its log must be empty:
- * BUSY (another process builds it, or there is a log). NOT_FOUND: there is none. IO, NOSPACE, PERMISSION.
+ * STEM.rebuild.db becomes the next generation, *ret; the caller holds STEM.rebuild.lock too. Nobody may
+ * have it open, and its log must be empty: BUSY. NOT_FOUND: there is none. IO, NOSPACE, PERMISSION.
  */
 int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
-/* The newest generation before the one that serves takes its place: *ret. NOT_FOUND: there is none. */
-int generation_back(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
+/* The newest generation before the one that serves: NOT_FOUND: there is none. */
+int generation_before(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
+/* Generation n serves from now on. NOT_FOUND: there is none. IO, PERMISSION. */
+int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err);
 /* Removes all but the one that serves; *ret: so many. */
 int generation_prune(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
 

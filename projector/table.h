@@ -23,6 +23,7 @@ struct table;
 
 struct table_options {
     const char *dir;        /* of the projections */
+    const char *file;       /* this one, under a lock of the caller's; NULL: the one that serves */
     const uint8_t *uuid;    /* 16 bytes of the database that is followed */
     int accept_changed;     /* go on although the handlers differ from those that made the rows */
     uint32_t shard, shards; /* 0 of 1 when it is not split */
@@ -169,5 +170,8 @@ int query_run(const char *dir, const char *name, const char *sql, query_row row,
 /* The same on the file of one shard; 0 of 1: unsplit. */
 int query_run_shard(const char *dir, const char *name, uint32_t shard, uint32_t shards,
                     const char *sql, query_row row, void *arg, struct azoth_error *err);
+/* The same on a file that serves, did, or shall. */
+int query_run_file(const char *path, const char *sql, query_row row, void *arg,
+                   struct azoth_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 #include "projector/tablefile.h"
 
+#include "projector/generation.h"
 #include "projector/migrate.h"
 #include "projector/split.h"
 
@@ -9,7 +10,6 @@
 #include "core/error.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -211,20 +211,22 @@ static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sql
                          f->path, name ? name : "?", def->name);
     if (o->uuid &&
         (sqlite3_column_bytes(s, 1) != 16 || memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
-        return error_set(err, AZOTH_ERR_DIVERGED,
-                         "%s: it follows another database: move the file away to project this one",
-                         f->path);
+        return error_set(
+            err, AZOTH_ERR_DIVERGED,
+            "%s: it follows another database: azoth projection rebuild %s projects this one",
+            f->path, def->name);
     if ((uint32_t)sqlite3_column_int64(s, 5) != o->shard ||
         (uint32_t)sqlite3_column_int64(s, 6) != o->shards)
-        return error_set(
-            err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld: changing that is a rebuild",
-            f->path, (long long)sqlite3_column_int64(s, 5), (long long)sqlite3_column_int64(s, 6));
+        return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld", f->path,
+                         (long long)sqlite3_column_int64(s, 5),
+                         (long long)sqlite3_column_int64(s, 6));
     if (sqlite3_column_int64(s, 4) != f->makers && !o->accept_changed && !any_handlers &&
         sqlite3_column_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: the handlers differ from those that made the rows up to event %lld: "
-                         "rebuild it (move the file away), or give --accept-changed",
-                         def->path, (long long)sqlite3_column_int64(s, 2));
+                         "azoth projection rebuild %s makes them anew beside these, "
+                         "--accept-changed goes on with these",
+                         def->path, (long long)sqlite3_column_int64(s, 2), def->name);
     return 0;
 }
 
@@ -268,51 +270,6 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
 
 /* ---- the file ---- */
 
-static int take_lock(struct tablefile *f, const char *dir, const char *name,
-                     struct azoth_error *err)
-{
-    char path[4400];
-    snprintf(path, sizeof path, "%s/%s.lock", dir, name);
-    f->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
-    if (f->lock_fd < 0)
-        return error_errno(err, errno, "%s", path);
-    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-    if (fcntl(f->lock_fd, F_OFD_SETLK, &l) == 0)
-        return 0;
-    return errno == EAGAIN || errno == EACCES
-               ? error_set(err, AZOTH_ERR_DUPLICATE, "%s: another process projects into it", path)
-               : error_errno(err, errno, "%s", path);
-}
-
-/* The file that NAME.db links to; the first generation, and the link, when there is none. */
-static int find_file(struct tablefile *f, const char *dir, const char *name,
-                     struct azoth_error *err)
-{
-    char link[4400], target[300], fresh[4500];
-    snprintf(link, sizeof link, "%s/%s.db", dir, name);
-    ssize_t n = readlink(link, target, sizeof target - 1);
-    if (n < 0 && errno == EINVAL)
-        return error_set(err, AZOTH_ERR_DUPLICATE,
-                         "%s: a file lies where our symbolic link belongs", link);
-    if (n < 0 && errno != ENOENT)
-        return error_errno(err, errno, "%s", link);
-    if (n < 0) {
-        n = snprintf(target, sizeof target, "%s.g1.db", name);
-        snprintf(fresh, sizeof fresh, "%s.new", link);
-        unlink(fresh);
-        /* Made beside and renamed: there is a whole link or none. */
-        if (symlink(target, fresh))
-            return error_errno(err, errno, "%s", link);
-        CRASH_POINT(projector_link_made);
-        if (rename(fresh, link))
-            return error_errno(err, errno, "%s", link);
-        CRASH_POINT(projector_linked);
-    }
-    target[n] = 0;
-    snprintf(f->path, sizeof f->path, "%s/%s", dir, target);
-    return 0;
-}
-
 static int open_file(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
                      struct azoth_error *err)
 {
@@ -320,12 +277,17 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
     f->shard = o->shard;
     f->shards = o->shards;
     f->makers = makers(def, o);
-    if (o->dir) {
+    if (o->file) {
+        snprintf(f->path, sizeof f->path, "%s", o->file);
+    } else if (o->dir) {
         char stem[SPLIT_STEM];
+        uint64_t n;
         split_stem(stem, def->name, o->shard, o->shards);
-        rc = take_lock(f, o->dir, stem, err);
+        rc = generation_lock(o->dir, stem, "", &f->lock_fd, err);
         if (!rc)
-            rc = find_file(f, o->dir, stem, err);
+            rc = generation_current_or_first(o->dir, stem, &n, err);
+        if (!rc)
+            rc = generation_path(f->path, sizeof f->path, o->dir, stem, n, err);
     } else {
         snprintf(f->path, sizeof f->path, ":memory:");
     }
@@ -514,6 +476,15 @@ static int run_one(sqlite3 *db, const char *sql, query_row row, void *arg)
     return rc;
 }
 
+static int query_result(sqlite3 *db, const char *path, int rc, struct azoth_error *err)
+{
+    if (rc == SQLITE_MISUSE)
+        return error_set(err, AZOTH_ERR_USAGE, "one SQL statement is wanted");
+    if ((rc & 0xff) == SQLITE_ERROR || (rc & 0xff) == SQLITE_READONLY)
+        return error_foreign(err, AZOTH_ERR_USAGE, rc, "%s", sqlite3_errmsg(db));
+    return rc == SQLITE_OK ? 0 : sqlite_error(db, err, path);
+}
+
 static int query_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
                         uint32_t shards, const char *sql, query_row row, void *arg,
                         struct azoth_error *err)
@@ -525,12 +496,7 @@ static int query_shards(const char *dir, const char *name, uint32_t from, uint32
         rc = unite(db, shards);
     if (rc == SQLITE_OK)
         rc = run_one(db, sql, row, arg);
-    if (rc == SQLITE_MISUSE)
-        rc = error_set(err, AZOTH_ERR_USAGE, "one SQL statement is wanted");
-    else if (rc != SQLITE_OK)
-        rc = (rc & 0xff) == SQLITE_ERROR || (rc & 0xff) == SQLITE_READONLY
-                 ? error_foreign(err, AZOTH_ERR_USAGE, rc, "%s", sqlite3_errmsg(db))
-                 : sqlite_error(db, err, path);
+    rc = query_result(db, path, rc, err);
     sqlite3_close(db);
     return rc;
 }
@@ -544,6 +510,18 @@ int query_run_shard(const char *dir, const char *name, uint32_t shard, uint32_t 
     if (!dbdir_name_valid(name) || access(path, F_OK))
         return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", stem);
     return query_shards(dir, name, shard, shard + 1, shards, sql, row, arg, err);
+}
+
+int query_run_file(const char *path, const char *sql, query_row row, void *arg,
+                   struct azoth_error *err)
+{
+    sqlite3 *db = NULL;
+    int rc = open_read_only(path, &db);
+    if (rc == SQLITE_OK)
+        rc = run_one(db, sql, row, arg);
+    rc = query_result(db, path, rc, err);
+    sqlite3_close(db);
+    return rc;
 }
 
 int query_run(const char *dir, const char *name, const char *sql, query_row row, void *arg,

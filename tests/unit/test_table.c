@@ -570,15 +570,24 @@ static void another_database_is_not_mixed_in(void **state)
     fx.table = NULL;
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_DIVERGED);
     /* A file that lies where another shard's belongs. */
-    char link[200], lock[200];
-    snprintf(link, sizeof link, "%s/p.1of2.db", fx.dir);
+    char file[200], its[200], name[200], lock[200];
+    snprintf(file, sizeof file, "%s/p.g1.db", fx.dir);
+    snprintf(its, sizeof its, "%s/p.1of2.g1.db", fx.dir);
+    snprintf(name, sizeof name, "%s/p.1of2.db", fx.dir);
     snprintf(lock, sizeof lock, "%s/p.1of2.lock", fx.dir);
-    assert_int_equal(symlink("p.g1.db", link), 0);
+    assert_int_equal(link(file, its), 0);
+    assert_int_equal(symlink("p.1of2.g1.db", name), 0);
     o = (struct table_options){.dir = fx.dir, .uuid = uuid, .shard = 1, .shards = 2};
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_PROJECTION);
     assert_null(fx.table);
     assert_non_null(strstr(fx.err.message, "it is shard 0 of 1"));
-    unlink(link);
+    /* A link to what is no generation of it. */
+    unlink(name);
+    assert_int_equal(symlink("p.g1.db", name), 0);
+    assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_DUPLICATE);
+    assert_non_null(strstr(fx.err.message, "links to p.g1.db, which is no generation"));
+    unlink(name);
+    unlink(its);
     unlink(lock);
 }
 
