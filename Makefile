@@ -49,7 +49,8 @@ CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) $(WORKERS) $(CLIENT)
 EFFECTS := effects/command.c
-OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(CMD)
+FILL := client/fill.c
+OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(FILL) $(EFFECTS) $(CMD)
 
 PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects
 MAIN_azoth := client/cmd/main.c

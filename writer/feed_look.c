@@ -85,7 +85,7 @@ int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cu
         return rc;
     rc = snapshot_head(sn, &head, err);
     if (!rc)
-        rc = event_scan_open(sn, cursor + 1, 0, &es, err);
+        rc = event_scan_open(sn, cursor + 1, filter->to ? filter->to + 1 : 0, &es, err);
     if (!rc) {
         *ret = (struct feed_look){.head = head.event, .last = cursor};
         rc = look_on(es, filter, most, frames, ret, err);

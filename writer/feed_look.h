@@ -15,6 +15,7 @@ struct feed_filter {
     char shard_by[256];     /* ":FIELD" of the payload; else the stream key */
     unsigned char *types;   /* u8 length and bytes each; none: every type */
     size_t types_len;
+    uint64_t to; /* the log is looked at up to this event; 0: to its end */
 };
 
 struct feed_look {
