@@ -96,7 +96,10 @@
     X(projector_command_taken)                                                                     \
     X(projector_command_done)                                                                      \
     X(generation_named)                                                                            \
-    X(generation_swapped)
+    X(generation_swapped)                                                                          \
+    X(rebuild_filled)                                                                              \
+    X(rebuild_held)                                                                                \
+    X(rebuild_closed)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

@@ -7,6 +7,7 @@
 #include "core/error.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +21,8 @@ struct control {
     int fd;
     int client[CONTROL_CLIENTS];
     unsigned clients;
+    int holder; /* its descriptor; -1: nobody holds */
+    uint64_t hold_until_ns;
 };
 
 static int address(const char *run_dir, const char *name, struct sockaddr_un *ret,
@@ -39,7 +42,7 @@ int control_open(const char *run_dir, const char *name, struct control **ret,
     struct control *c = calloc(1, sizeof *c);
     if (!c)
         return error_set(err, AZOTH_ERR_NOMEM, "a socket");
-    c->fd = -1;
+    c->fd = c->holder = -1;
     int rc = address(run_dir, name, &c->at, err);
     if (!rc && (c->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) < 0)
         rc = error_errno(err, errno, "a socket");
@@ -85,8 +88,36 @@ unsigned control_fds(const struct control *c, struct pollfd *fds)
     return n;
 }
 
+static void hold(struct control *c, int fd, const struct table *t, uint64_t now_ns,
+                 char answer[COMMAND_ANSWER_MAX])
+{
+    uint64_t cursor;
+    uint32_t check;
+    if (control_held_ns(c, now_ns) && c->holder != fd) {
+        snprintf(answer, COMMAND_ANSWER_MAX, "refused %d another process holds it", AZOTH_ERR_BUSY);
+        return;
+    }
+    c->holder = fd;
+    c->hold_until_ns = now_ns + CONTROL_HOLD_NS;
+    table_cursor(t, &cursor, &check);
+    snprintf(answer, COMMAND_ANSWER_MAX, "held %" PRIu64, cursor);
+}
+
+uint64_t control_held_ns(const struct control *c, uint64_t now_ns)
+{
+    return c && c->holder >= 0 && now_ns < c->hold_until_ns ? c->hold_until_ns : 0;
+}
+
+struct asked {
+    struct table *table;
+    uint64_t now_ns;
+    control_file fn;
+    void *arg;
+};
+
 /* 1 done, 0 nothing has come, -1 the client is gone (*ret_rc tells of the machine). */
-static int serve(int fd, struct table *t, int *ret_rc, struct azoth_error *err)
+static int serve(struct control *c, int fd, const struct asked *a, int *ret_rc,
+                 struct azoth_error *err)
 {
     unsigned char packet[COMMAND_ID_BYTES + COMMAND_TEXT_MAX + 1];
     char answer[COMMAND_ANSWER_MAX];
@@ -96,8 +127,12 @@ static int serve(int fd, struct table *t, int *ret_rc, struct azoth_error *err)
     if (n <= (ssize_t)COMMAND_ID_BYTES || n == sizeof packet)
         return -1;
     packet[n] = 0;
+    const char *text = (char *)packet + COMMAND_ID_BYTES;
     CRASH_POINT(projector_command_taken);
-    *ret_rc = table_command(t, packet, (char *)packet + COMMAND_ID_BYTES, answer, err);
+    if (strcmp(text, "hold") == 0)
+        hold(c, fd, a->table, a->now_ns, answer);
+    else if (!a->fn(a->arg, text, answer))
+        *ret_rc = table_command(a->table, packet, text, answer, err);
     if (*ret_rc)
         return -1;
     CRASH_POINT(projector_command_done);
@@ -105,17 +140,26 @@ static int serve(int fd, struct table *t, int *ret_rc, struct azoth_error *err)
     return send(fd, answer, strlen(answer), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
 }
 
-int control_step(struct control *c, struct table *t, struct azoth_error *err)
+static void drop(struct control *c, unsigned i)
 {
+    if (c->client[i] == c->holder)
+        c->holder = -1;
+    close(c->client[i]);
+    c->client[i] = c->client[--c->clients];
+}
+
+int control_step(struct control *c, struct table *t, uint64_t now_ns, control_file fn, void *arg,
+                 struct azoth_error *err)
+{
+    const struct asked a = {t, now_ns, fn, arg};
     int done = 0, rc = 0, fd;
     while (c->clients < CONTROL_CLIENTS &&
            (fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)
         c->client[c->clients++] = fd;
     for (unsigned i = 0; i < c->clients && done < TAKE_MAX;) {
-        int got = serve(c->client[i], t, &rc, err);
+        int got = serve(c, c->client[i], &a, &rc, err);
         if (got < 0) {
-            close(c->client[i]);
-            c->client[i] = c->client[--c->clients];
+            drop(c, i);
             if (rc)
                 return rc;
             continue;
@@ -128,22 +172,37 @@ int control_step(struct control *c, struct table *t, struct azoth_error *err)
 
 /* ---- the other side ---- */
 
-static int talk(int fd, const struct sockaddr_un *at, const uint8_t id[COMMAND_ID_BYTES],
-                const char *text, int timeout_ms, char answer[COMMAND_ANSWER_MAX],
-                struct azoth_error *err)
+int control_dial(const char *run_dir, const char *name, int timeout_ms, int *ret_fd,
+                 struct azoth_error *err)
+{
+    struct sockaddr_un at;
+    struct timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000 + 1};
+    int rc = address(run_dir, name, &at, err);
+    if (rc)
+        return rc;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "a socket");
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+    if (connect(fd, (const struct sockaddr *)&at, sizeof at) == 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    rc = errno == EACCES || errno == EPERM
+             ? error_errno(err, errno, "%s", at.sun_path)
+             : error_set(err, AZOTH_ERR_UNREACHABLE, "no projector listens at %s", at.sun_path);
+    close(fd);
+    return rc;
+}
+
+int control_say(int fd, const uint8_t id[COMMAND_ID_BYTES], const char *text,
+                char answer[COMMAND_ANSWER_MAX], struct azoth_error *err)
 {
     unsigned char packet[COMMAND_ID_BYTES + COMMAND_TEXT_MAX];
     size_t len = strlen(text);
-    struct timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000 + 1};
     if (len >= COMMAND_TEXT_MAX)
         return error_set(err, AZOTH_ERR_USAGE, "%.80s: too long for a command", text);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-    if (connect(fd, (const struct sockaddr *)at, sizeof *at)) {
-        if (errno == EACCES || errno == EPERM)
-            return error_errno(err, errno, "%s", at->sun_path);
-        return error_set(err, AZOTH_ERR_UNREACHABLE, "no projector listens at %s", at->sun_path);
-    }
     memcpy(packet, id, COMMAND_ID_BYTES);
     memcpy(packet + COMMAND_ID_BYTES, text, len);
     ssize_t n = send(fd, packet, COMMAND_ID_BYTES + len, MSG_NOSIGNAL);
@@ -163,14 +222,11 @@ int control_ask(const char *run_dir, const char *name, const uint8_t id[COMMAND_
                 const char *text, int timeout_ms, char answer[COMMAND_ANSWER_MAX],
                 struct azoth_error *err)
 {
-    struct sockaddr_un at;
-    int rc = address(run_dir, name, &at, err);
+    int fd;
+    int rc = control_dial(run_dir, name, timeout_ms, &fd, err);
     if (rc)
         return rc;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return error_errno(err, errno, "a socket");
-    rc = talk(fd, &at, id, text, timeout_ms, answer, err);
+    rc = control_say(fd, id, text, answer, err);
     close(fd);
     return rc;
 }

@@ -16,6 +16,7 @@
 #include "core/program.h"
 #include "core/record.h"
 #include "core/service.h"
+#include "projector/adopt.h"
 #include "projector/control.h"
 #include "projector/effects_serve.h"
 #include "projector/pull.h"
@@ -52,6 +53,8 @@ struct projector {
     int accept_changed, once, discard;
     uint32_t shard, shards;
     uint8_t uuid[16];
+    char dir[4300], path[4300]; /* of the projections, and of the definition */
+    struct table_options options;
     struct sqlfile def;
     struct table *table; /* or, of effects: */
     struct effects *effects;
@@ -62,8 +65,8 @@ struct projector {
     uint64_t cursor, head, events, failures;
     uint32_t cursor_check;
     uint64_t idle_ns;
-    int idle, heard;
-    struct wire_batch held; /* was left in the middle */
+    int idle, heard, another; /* another: the file or the definition may be another one now */
+    struct wire_batch held;   /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
 };
@@ -164,14 +167,17 @@ static int split_fits(const struct projector *p, struct azoth_error *err)
 
 static int open_table(struct projector *p, struct azoth_error *err)
 {
-    char path[4300], dir[4300], stem[SPLIT_STEM];
+    char stem[SPLIT_STEM];
     if (p->discard) {
         snprintf(p->def.name, sizeof p->def.name, "%s", p->program.instance_name);
         return 0;
     }
-    snprintf(dir, sizeof dir, "%s/projections", p->program.dir);
-    snprintf(path, sizeof path, "%s/%s.sql", dir, p->program.instance_name);
-    int rc = sqlfile_read(p->definition ? p->definition : path, &p->def, err);
+    snprintf(p->dir, sizeof p->dir, "%s/projections", p->program.dir);
+    if (p->definition)
+        snprintf(p->path, sizeof p->path, "%s", p->definition);
+    else
+        snprintf(p->path, sizeof p->path, "%s/%s.sql", p->dir, p->program.instance_name);
+    int rc = sqlfile_read(p->path, &p->def, err);
     if (rc)
         return rc;
     if (strcmp(p->def.name, p->program.instance_name) != 0)
@@ -179,19 +185,19 @@ static int open_table(struct projector *p, struct azoth_error *err)
                          p->def.name, p->program.instance_name);
     rc = split_fits(p, err);
     if (!rc)
-        rc = dbdir_make(dir, 0770, err);
+        rc = dbdir_make(p->dir, 0770, err);
     split_stem(stem, p->def.name, p->shard, p->shards);
-    struct table_options o = {
-        .dir = dir,
+    p->options = (struct table_options){
+        .dir = p->dir,
         .uuid = p->uuid,
         .accept_changed = p->accept_changed,
         .shard = p->shard,
         .shards = p->shards,
     };
     if (!rc && p->def.effects[0])
-        return open_effects(p, &o, err);
+        return open_effects(p, &p->options, err);
     if (!rc)
-        rc = table_open(&p->def, &o, &p->table, err);
+        rc = table_open(&p->def, &p->options, &p->table, err);
     if (!rc)
         rc = control_open(p->program.run_dir, stem, &p->control, err);
     if (!rc) {
@@ -302,8 +308,8 @@ static void advise(const struct projector *p, int rc, struct azoth_error *err)
         error_set(
             err, rc,
             "%s: the rows are of another log than this (was an older copy of the database put "
-            "back?): move the projection's file away to project this one",
-            why.message);
+            "back?): azoth projection rebuild %s makes them anew from this one",
+            why.message, p->def.name);
 }
 
 static int failed(struct projector *p, int rc, struct azoth_error *err)
@@ -352,9 +358,28 @@ static int replay(struct projector *p, uint64_t now, struct azoth_error *err)
     return tried > 0;
 }
 
-static int command(struct projector *p, struct azoth_error *err)
+static int file_command(void *arg, const char *text, char answer[COMMAND_ANSWER_MAX])
 {
-    int rc = p->control ? control_step(p->control, p->table, err) : 0;
+    struct projector *p = arg;
+    int other = 0;
+    /* What is asked for behind an adoption waits for who opens the file that serves then. */
+    if (p->another) {
+        snprintf(answer, COMMAND_ANSWER_MAX, "refused %d another file serves: ask again",
+                 AZOTH_ERR_BUSY);
+        return 1;
+    }
+    int rc = adopt_command(p->path, &p->options, p->cursor, text, answer, &other);
+    p->another |= other;
+    if (rc)
+        log_line(LOG_LEVEL_NOTICE,
+                 "asked projection=%s cursor=%" PRIu64 " what=\"%s\" answer=\"%s\"", p->def.name,
+                 p->cursor, text, answer);
+    return rc;
+}
+
+static int command(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    int rc = p->control ? control_step(p->control, p->table, now, file_command, p, err) : 0;
     if (rc < 0)
         return rc;
     if (rc)
@@ -366,15 +391,16 @@ static int command(struct projector *p, struct azoth_error *err)
 static int turn(struct projector *p, uint64_t now, struct azoth_error *err)
 {
     struct wire_batch b;
-    int rc = command(p, err), tried = rc > 0;
-    if (rc < 0)
+    int rc = command(p, now, err), tried = rc > 0;
+    if (rc < 0 || p->another)
         return rc;
     look(p);
-    rc = replay(p, now, err);
+    int held = control_held_ns(p->control, now) != 0;
+    rc = held ? 0 : replay(p, now, err);
     if (rc < 0 || (rc && table_has_released(p->table)))
         return rc;
     tried |= rc;
-    if (p->standing.wait_ns) {
+    if (held || p->standing.wait_ns) {
         /* Also without a batch: the breaker opened at the last event, or this is a new process. */
         pull_hold(p->pull, now, p->cursor, state_of(p), errors_of(p),
                   p->standing.event ? p->standing.error : NULL);
@@ -453,8 +479,9 @@ static void rest(struct projector *p, uint64_t now)
         p->idle = 2;
     }
     look(p);
+    uint64_t held = control_held_ns(p->control, now);
     int stands = p->standing.wait_ns > 0;
-    int room = p->effects ? effects_room(p->effects) : !stands;
+    int room = p->effects ? effects_room(p->effects) : !stands && !held;
     /* What waits in the transport while no more is taken is no reason to wake up. */
     struct pollfd fds[3 + CONTROL_CLIENTS] = {
         {.fd = p->service.signal_fd, .events = POLLIN},
@@ -465,9 +492,11 @@ static void rest(struct projector *p, uint64_t now)
         until = now;
     if (stands)
         until = sooner(now, until, p->standing.wait_ns);
-    if (stands)
+    if (stands || held)
         until = sooner(now, until, pull_hold_ns(p->pull));
-    if (p->table)
+    if (held)
+        until = sooner(now, until, held - now);
+    else if (p->table)
         until = sooner(now, until, table_replay_wait_ns(p->table));
     if (p->effects) {
         uint64_t due = effects_server_due_ns(p->server, now);
@@ -486,6 +515,8 @@ static int loop(struct projector *p, struct azoth_error *err)
         int worked = p->effects ? turn_effects(p, now, err) : turn(p, now, err);
         if (worked < 0)
             return failed(p, worked, err);
+        if (p->another)
+            return 0;
         service_heartbeat(&p->service, now);
         if (now - said > 5 * NS_PER_S) {
             said = now;
@@ -512,6 +543,48 @@ static int take_shard(struct projector *p, struct azoth_error *err)
     return colon ? split_parse(colon + 1, &p->shard, &p->shards, err) : 0;
 }
 
+static void close_all(struct projector *p)
+{
+    pull_close(p->pull);
+    control_close(p->control);
+    table_close(p->table);
+    effects_server_close(p->server);
+    effects_close(p->effects);
+    sqlfile_fini(&p->def);
+    p->pull = NULL;
+    p->control = NULL;
+    p->table = NULL;
+    p->server = NULL;
+    p->effects = NULL;
+}
+
+/* From opening the file to closing it: until it is told to stop, or another file serves. */
+static int project(struct projector *p, struct azoth_error *err)
+{
+    p->another = p->heard = p->holds = p->idle = 0;
+    p->standing = (struct table_standing){0};
+    int rc = open_table(p, err);
+    if (!rc)
+        rc = open_pull(p, err);
+    if (!rc) {
+        log_line(LOG_LEVEL_NOTICE, "ready projection=%s shard=%u/%u cursor=%" PRIu64, p->def.name,
+                 p->shard, p->shards, p->cursor);
+        service_ready(&p->service, "event %" PRIu64, p->cursor);
+        rc = loop(p, err);
+        if (!rc && !p->another)
+            pull_report(p->pull, p->cursor, PROJECTION_STOPPED, errors_of(p), NULL);
+        if (!p->another)
+            service_stopping(&p->service);
+        pull_flush(p->pull, LAST_WORD_MS);
+    }
+    if (!rc)
+        log_line(LOG_LEVEL_NOTICE, "%s projection=%s cursor=%" PRIu64 " events=%" PRIu64,
+                 p->another ? "reopening" : "stopped", p->def.name, p->cursor,
+                 p->discard ? p->events : 0);
+    close_all(p);
+    return rc;
+}
+
 static int serve(struct projector *p, struct azoth_error *err)
 {
     int rc = take_shard(p, err);
@@ -520,29 +593,11 @@ static int serve(struct projector *p, struct azoth_error *err)
     rc = service_init(&p->service, err);
     if (!rc)
         rc = read_uuid(p, err);
-    if (!rc)
-        rc = open_table(p, err);
-    if (!rc)
-        rc = open_pull(p, err);
-    if (!rc) {
-        log_line(LOG_LEVEL_NOTICE, "ready projection=%s shard=%u/%u cursor=%" PRIu64, p->def.name,
-                 p->shard, p->shards, p->cursor);
-        service_ready(&p->service, "event %" PRIu64, p->cursor);
-        rc = loop(p, err);
-        service_stopping(&p->service);
-        if (!rc)
-            pull_report(p->pull, p->cursor, PROJECTION_STOPPED, errors_of(p), NULL);
-        pull_flush(p->pull, LAST_WORD_MS);
+    while (!rc) {
+        rc = project(p, err);
+        if (!p->another)
+            break;
     }
-    pull_close(p->pull);
-    control_close(p->control);
-    table_close(p->table);
-    effects_server_close(p->server);
-    effects_close(p->effects);
-    if (!rc)
-        log_line(LOG_LEVEL_NOTICE, "stopped projection=%s cursor=%" PRIu64 " events=%" PRIu64,
-                 p->def.name, p->cursor, p->discard ? p->events : 0);
-    sqlfile_fini(&p->def);
     service_fini(&p->service);
     return rc;
 }

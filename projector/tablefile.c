@@ -174,8 +174,7 @@ const char *table_shard_by(const struct sqlfile *def, const struct table_options
     return o->shards <= 1 ? "" : def->shard_by[0] ? def->shard_by : "@key";
 }
 
-/* What made the rows: the handlers, and in a shard what says which events are its. */
-static int64_t makers(const struct sqlfile *def, const struct table_options *o)
+int64_t table_makers(const struct sqlfile *def, const struct table_options *o)
 {
     const char *by = table_shard_by(def, o);
     return (int64_t)(*by ? XXH3_64bits_withSeed(by, strlen(by), def->checksum) : def->checksum);
@@ -276,7 +275,7 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
     int rc = 0;
     f->shard = o->shard;
     f->shards = o->shards;
-    f->makers = makers(def, o);
+    f->makers = table_makers(def, o);
     if (o->file) {
         snprintf(f->path, sizeof f->path, "%s", o->file);
     } else if (o->dir) {

@@ -24,6 +24,8 @@ void tablefile_close(struct tablefile *f);
 
 /* What says which shard an event is of; empty when it is not split. */
 const char *table_shard_by(const struct sqlfile *def, const struct table_options *o);
+/* What makes the rows: a checksum of the handlers, and in a shard of what says which events are its. */
+int64_t table_makers(const struct sqlfile *def, const struct table_options *o);
 
 /* As sqlite_error(). */
 int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err);

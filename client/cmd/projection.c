@@ -1,5 +1,6 @@
 /* projection.c - azoth projection: definitions written and checked, migrations shown, tried, applied, undone. */
 #include "client/cmd/cmd.h"
+#include "client/cmd/rebuild.h"
 #include "core/dbdir.h"
 #include "projector/migrate.h"
 
@@ -187,8 +188,10 @@ static int run_migrations(struct cmd_line *l, const char *dir, const char *name,
     code = back ? projection_rollback(&def, dir, to, tell_migration, &t, &err)
                 : projection_migrate(&def, dir, dry, tell_migration, &t, &err);
     if (!code && back && !t.json)
-        puts("the rows are not those of the handlers any more: the projector goes on with\n"
-             "--accept-changed, or from the first event when the file is moved away");
+        printf("the rows are not those of the handlers any more: azoth projection rebuild %s makes "
+               "them\n"
+               "anew, or the projector goes on with --accept-changed\n",
+               name);
     int rc = finish_telling(&t, code, &err, "nothing is pending");
     sqlfile_fini(&def);
     return rc;
@@ -199,40 +202,85 @@ static const char history_sql[] =
     " AS applied, printf('%016x', checksum) AS checksum FROM azoth_migrations GROUP BY version "
     "ORDER BY version";
 
+struct flags {
+    struct cmd_number to, generation;
+    struct rebuild_flags rebuild;
+};
+
+/* The flags of one verb are not for another. */
+static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb)
+{
+    int rebuilds = strcmp(verb, "rebuild") == 0, back = strcmp(verb, "rollback") == 0,
+        prunes = strcmp(verb, "prune") == 0;
+    if ((f->to.given || f->generation.given) && !back)
+        return cmd_usage(l, "--to and --generation are of rollback");
+    if (f->to.given && f->generation.given)
+        return cmd_usage(l, "--to is a migration's version: --generation goes back to other files");
+    if ((f->rebuild.abort || f->rebuild.quiet || f->rebuild.shards.given) && !rebuilds)
+        return cmd_usage(l, "--abort, --quiet and --shards are of rebuild");
+    if (f->rebuild.timeout.given && !rebuilds && !prunes && !f->generation.given)
+        return cmd_usage(l, "--timeout is of what asks the projector");
+    if (f->rebuild.timeout.n > 3600000)
+        return cmd_usage(l, "--timeout is at most an hour");
+    return 0;
+}
+
+/* Of one projection, in the directory of the projections. */
+static int run_named(struct cmd_line *l, const struct flags *f, const char *dir)
+{
+    const char *verb = l->word[0], *name = l->word[1];
+    if (strcmp(verb, "new") == 0)
+        return run_new(l, dir, name);
+    if (strcmp(verb, "history") == 0)
+        return cmd_query_print(dir, name, history_sql, l->json);
+    if (strcmp(verb, "rebuild") == 0)
+        return rebuild_run(l, dir, name, &f->rebuild);
+    if (strcmp(verb, "generations") == 0)
+        return generations_list(l, dir, name);
+    if (strcmp(verb, "prune") == 0)
+        return generations_prune(l, dir, name, f->rebuild.timeout.n);
+    if (f->generation.given)
+        return generations_back(l, dir, name, &f->generation, f->rebuild.timeout.n);
+    return run_migrations(l, dir, name, verb, f->to.given ? f->to.n : MIGRATE_ONE_BACK);
+}
+
 static int run_projection(struct cmd_line *l)
 {
+    static const char *const verbs[] = {"new",      "history", "plan",        "migrate",
+                                        "rollback", "rebuild", "generations", "prune"};
     char dir[4200];
-    struct cmd_number to = {0};
-    const struct cmd_flag flags[] = {{"--to", FLAG_NUMBER, &to}, {NULL, 0, NULL}};
-    int rc = cmd_flags(l, flags, 1, CMD_WORDS_MAX);
+    struct flags f = {.rebuild = {.timeout = {.n = 30000}}};
+    const struct cmd_flag flags[] = {{"--to", FLAG_NUMBER, &f.to},
+                                     {"--generation", FLAG_MAYBE, &f.generation},
+                                     {"--abort", FLAG_SWITCH, &f.rebuild.abort},
+                                     {"--quiet", FLAG_SWITCH, &f.rebuild.quiet},
+                                     {"--shards", FLAG_NUMBER, &f.rebuild.shards},
+                                     {"--timeout", FLAG_SECONDS, &f.rebuild.timeout},
+                                     {NULL, 0, NULL}};
+    int rc = cmd_flags(l, flags, 1, CMD_WORDS_MAX), known = 0;
+    if (!rc)
+        rc = misplaced(l, &f, l->word[0]);
     if (rc)
         return rc;
-    const char *verb = l->word[0];
-    int back = strcmp(verb, "rollback") == 0, history = strcmp(verb, "history") == 0,
-        fresh = strcmp(verb, "new") == 0;
-    if (to.given && !back)
-        return cmd_usage(l, "--to is of rollback");
-    if (strcmp(verb, "check") == 0)
+    if (strcmp(l->word[0], "check") == 0)
         return run_check(l);
-    if (!back && !history && !fresh && strcmp(verb, "plan") != 0 && strcmp(verb, "migrate") != 0)
-        return cmd_usage(l, "there is no projection %s", verb);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        known |= strcmp(l->word[0], verbs[i]) == 0;
+    if (!known)
+        return cmd_usage(l, "there is no projection %s", l->word[0]);
     if (l->words != 2)
-        return cmd_usage(l, "%s takes the name of one projection", verb);
+        return cmd_usage(l, "%s takes the name of one projection", l->word[0]);
     rc = cmd_projections(l, l->word[1], dir, sizeof dir);
-    if (rc)
-        return rc;
-    if (fresh)
-        return run_new(l, dir, l->word[1]);
-    if (history)
-        return cmd_query_print(dir, l->word[1], history_sql, l->json);
-    return run_migrations(l, dir, l->word[1], verb, to.given ? to.n : MIGRATE_ONE_BACK);
+    return rc ? rc : run_named(l, &f, dir);
 }
 
 const struct cmd cmd_projection = {
     .name = "projection",
     .synopsis = "check FILE ... | new NAME | history NAME | plan NAME | migrate NAME | "
-                "rollback NAME [--to VERSION]  [--json]",
-    .summary = "Definitions of projections: write, check, migrate",
+                "rollback NAME [--to VERSION | --generation [N]] | "
+                "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
+                "[--timeout TIME] [--json]",
+    .summary = "Projections: write and check definitions, migrate, rebuild",
     .help =
         "  check FILE ...  apply the migrations to an empty database in memory and prepare every\n"
         "                  handler; what is wrong is told with file and line, exit code 1\n"
@@ -245,6 +293,23 @@ const struct cmd cmd_projection = {
         "plan, migrate and rollback want the projector to be stopped. Each migration is one\n"
         "transaction with its row of history. After a rollback the rows are not those of the\n"
         "handlers any more: the projector refuses to go on until it is told to.\n\n"
+        "  rebuild NAME    make the rows anew from event 1 in a file beside the one that serves, "
+        "which\n"
+        "                  then takes its place; one that was interrupted goes on where it was\n"
+        "  --shards K      of rebuild: in so many files (without: as the definition says, or as "
+        "now)\n"
+        "  --quiet         of rebuild: no progress\n"
+        "  --abort         of rebuild: remove what an interrupted one has built\n"
+        "  generations NAME  the files that serve and served, their cursors, whose handlers made "
+        "them\n"
+        "  rollback NAME --generation [N]\n"
+        "                  generation N, or the one before, serves again and is followed from its "
+        "cursor\n"
+        "  prune NAME      remove the generations that do not serve\n"
+        "  --timeout TIME  for the projector to answer; default 30 s\n\n"
+        "These four work while the projector runs, and when none does. A reader that has the old "
+        "file\n"
+        "open goes on reading it; a query behind the rebuild finds the new one.\n\n"
         "  azoth projection check projections/*.sql\n"
         "  azoth projection plan accounts && azoth projection migrate accounts\n",
     .run = run_projection,

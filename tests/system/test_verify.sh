@@ -52,7 +52,7 @@ restore
 
 sql 'UPDATE azoth_projection SET cursor = 999'
 project
-says "with a sentence about it" "1" "$(grep -c "cursor 999 is beyond the log's head 10: the rows are of another log than this.*move the projection's file away" "$TMP/projector.log")"
+says "with a sentence about it" "1" "$(grep -c "cursor 999 is beyond the log's head 10: the rows are of another log than this.*azoth projection rebuild" "$TMP/projector.log")"
 restore
 exits "which projection must be said" 2 "which projection?" azoth verify
 exits "not both" 2 "which projection?" azoth verify --projection p --all-projections

@@ -1,0 +1,116 @@
+#!/bin/bash
+# azoth projection rebuild, generations, rollback --generation, prune: with a projector and without.
+. "$(dirname "$0")/checks.sh"
+export AZOTH_DIR=$TMP/db
+azoth init "$AZOTH_DIR" >/dev/null
+projections=$AZOTH_DIR/projections
+commit() { azoth tx --embedded "{\"events\":[$1]}" >/dev/null; }
+event() { printf '{"type":"%s","key":"k%s","data":{"v":%s}}' "$1" "$2" "$2"; }
+define() { # FACTOR MARKS
+    printf -- '-- azoth: projection p\n%b-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER NOT NULL CHECK (v > 0));\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v * %s);\n' "${2:-}" "$1" >"$projections/p.sql"
+}
+once() { timeout 20 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" --once p "$@" >>"$TMP/projector.log" 2>&1; }
+rows() { azoth query p 'SELECT count(*), sum(v) FROM t' --json | jq -r 'map(.) | join(" ")' 2>/dev/null ||
+    azoth query p 'SELECT count(*), sum(v) FROM t' | sed 1d | tr '\t' ' '; }
+generation() { readlink "$projections/p.db"; }
+rebuild() { azoth projection rebuild p "$@"; }
+files() { (cd "$projections" && echo *) ; }
+until_true() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1)); shift
+    until "$@" 2>/dev/null; do [ $SECONDS -lt $end ] || return 1; read -rt 0.02 <> <(:) || :; done
+}
+
+# ---- without a projector ----
+define 1
+commit "$(event a 1),$(event b 2),$(event a 3)"
+exits "what has no file yet is built as well" 0 "p: generation 1 serves: events 1 to 3" rebuild
+says "with the rows of the log" "2 4" "$(rows)"
+exits "and is what a projector goes on with" 0 "events 1 to 3: its 2 handled" azoth verify --projection p
+"$BUILD/azoth-feed" --dir "$AZOTH_DIR" 2>"$TMP/feed.log" & pids+=($!)
+commit "$(event a 5)"
+check "a projector follows it" once
+says "at the next event" "3 9" "$(rows)"
+
+define 10
+once
+says "changed handlers are refused, with what to do" "100 1" \
+    "$? $(grep -c 'azoth projection rebuild p makes them anew beside these' "$TMP/projector.log")"
+exits "a rebuild makes the rows anew" 0 "p: generation 2 serves: events 1 to 4" rebuild
+says "as the new handlers do" "3 90 p.g2.db" "$(rows) $(generation)"
+says "the account is the new file's" '[true,4,3]' "$(azoth verify --projection p --json | jq -c '.projections[0] | [.ok, .cursor, .handled]')"
+says "the old one is kept" "p.db p.g1.db p.g2.db p.lock p.rebuild.lock p.sql" "$(files | tr ' ' '\n' | grep -v -e '-wal$' -e '-shm$' | xargs)"
+check "a projector goes on with the new file" once
+says "generations lists both" '[[1,false,false,4],[2,true,true,4]]' \
+    "$(azoth projection generations p --json | jq -c '[.generations[] | [.generation, .serves, .current_handlers, .cursor]]')"
+exits "generations for people" 0 "p                             2 serves            4 current" azoth projection generations p
+
+exits "going back to other handlers' rows is refused" 1 "put the definition of that time back first" azoth projection rollback p --generation
+says "and changes nothing" "p.g2.db" "$(generation)"
+define 1
+exits "with their definition it is done" 0 "p: generation 1 serves" azoth projection rollback p --generation
+says "the rows of that time are back" "3 9 p.g1.db" "$(rows) $(generation)"
+exits "to one that is not there" 1 "(AZOTH_ERR_NOT_FOUND)" azoth projection rollback p --generation 7
+exits "before the first there is none" 1 "there is no generation before 1" azoth projection rollback p --generation
+exits "prune removes what does not serve" 0 "1 removed" azoth projection prune p
+says "and nothing else" "p.db p.g1.db" "$(files | tr ' ' '\n' | grep '\.db$' | xargs)"
+exits "numbers go on where they were" 0 "generation 2 serves" rebuild
+
+# ---- a mistake, an interruption ----
+define 1 '-- azoth: on-error fail-fast\n'
+commit "$(event a 0),$(event a 6)"
+exits "a handler that fails ends it, the old file serves" 1 "event 5 (a): " rebuild
+says "and what is built stays" "p.g2.db 1" "$(generation) $(ls "$projections/p.rebuild.db" | wc -l)"
+define nonsense
+exits "a mistake in the definition is told before anything is done" 1 "p.sql:5:" rebuild
+says "what was built is still there" 1 "$(ls "$projections/p.rebuild.db" | wc -l)"
+exits "abort wants no valid definition, and removes it" 0 "what was being built is removed" rebuild --abort
+exits "once" 0 "nothing was being built" rebuild --abort
+define 1 '-- azoth: on-error dead-letter\n'
+exits "another strategy gets past it" 0 "p: generation 3 serves: events 1 to 6" rebuild
+says "with its dead letter" "1" "$(azoth dlq list p --json | wc -l)"
+exits "effects are not done again" 2 "effects are not rebuilt" sh -c "printf -- '-- azoth: projection e\n-- azoth: effects true\n-- azoth: on a\n' >'$projections/e.sql'; '$BUILD/azoth' projection rebuild e"
+rm -f "$projections/e.sql"
+exits "of nothing" 1 "(AZOTH_ERR_PROJECTION)" azoth projection rebuild nobody
+exits "flags of others are refused" 2 "are of rebuild" azoth projection history p --abort
+
+# ---- beside a projector that runs ----
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>>"$TMP/live.log" & live=$!; pids+=($live)
+check "the projector runs" until_true 20 grep -q 'ready projection=p' "$TMP/live.log"
+sqlite3 -readonly "$projections/p.db" >"$TMP/reader.out" 2>&1 <<END & reader=$!
+BEGIN;
+SELECT count(*) FROM t;
+.shell touch $TMP/reading; while [ ! -e $TMP/swapped ]; do sleep 0.02; done
+SELECT count(*) FROM t;
+COMMIT;
+END
+pids+=($reader)
+check "a reader has the old file open" until_true 20 test -e "$TMP/reading"
+define 100 '-- azoth: on-error dead-letter\n'
+exits "the projector adopts the new file" 0 "p: generation 4 serves: events 1 to 6" rebuild --timeout 20
+commit "$(event a 7)"
+check "and follows it with the new definition" until_true 20 sh -c "[ \"\$('$BUILD/azoth' query p 'SELECT max(v) FROM t' | sed 1d)\" = 700 ]"
+touch "$TMP/swapped"; wait $reader
+says "the reader went on with the old one" "4 4" "$(xargs <"$TMP/reader.out")"
+says "it is the same process" "1 2" "$(kill -0 $live && echo 1) $(grep -c 'ready projection=p' "$TMP/live.log")"
+exits "its rows are proved" 0 "p: events 1 to 7: its 6 handled" azoth verify --projection p
+exits "rollback asks it too" 1 "put the definition of that time back first" azoth projection rollback p --generation 3
+exits "and prune" 0 "3 removed" azoth projection prune p
+says "json tells of the generation" '[5,1,7]' "$(rebuild --json | jq -c '.shards[0] | [.generation, .from, .cursor]')"
+exits "one at a time" 1 "another process rebuilds it" sh -c "exec 9<>'$projections/p.rebuild.lock'; python3 - '$BUILD/azoth' <<'P'
+import fcntl, struct, subprocess, sys
+fcntl.fcntl(9, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
+sys.exit(subprocess.call([sys.argv[1], 'projection', 'rebuild', 'p'], close_fds=True))
+P"
+kill $live; wait $live 2>/dev/null
+
+# ---- shards ----
+exits "into three files" 0 "these are other files than the 1" rebuild --shards 3
+says "each with its own" "p.0of3.g1.db p.1of3.g1.db p.2of3.g1.db" "$(cd "$projections" && readlink p.?of3.db | xargs)"
+says "which are read as one" "5 2200" "$(rows)"
+exits "and proved one by one" 0 "p.2of3: events 1 to 7" azoth verify --projection p
+exits "rebuilt in as many" 0 "p.0of3: generation 2 serves" rebuild
+exits "too many" 2 "--shards is 1 to 10" rebuild --shards 11
+define 1 '-- azoth: shards 2\n'
+exits "another number than the definition's" 1 "says 2 shards" rebuild --shards 3
+
+checks_end
