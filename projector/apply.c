@@ -26,12 +26,9 @@
 
 #define CAREFUL_BATCHES 16u
 
-int table_run(struct table *t, sqlite3_stmt *s, struct azoth_error *err)
+int table_run(struct table *t, struct sql_stmt *s, struct azoth_error *err)
 {
-    int step = sqlite3_step(s);
-    int rc = step == SQLITE_DONE ? 0 : sqlite_error(t->file.db, err, t->file.path);
-    sqlite3_reset(s);
-    return rc;
+    return sql_run(t->file.sql, s, err, t->file.path);
 }
 
 /* ---- transactions ---- */
@@ -56,15 +53,6 @@ void table_tell(struct table *t)
     t->notes = t->notes_more = 0;
 }
 
-static void checkpoint_sometimes(struct table *t)
-{
-    if (++t->batches_since_checkpoint < CHECKPOINT_BATCHES || t->wal_pages < WAL_PAGES_MAX)
-        return;
-    t->batches_since_checkpoint = 0;
-    /* What a reader keeps from being copied is left to the next time. */
-    sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-}
-
 int table_commit(struct table *t, struct azoth_error *err)
 {
     int rc = table_run(t, t->commit, err);
@@ -78,7 +66,7 @@ int table_commit(struct table *t, struct azoth_error *err)
 void table_rollback(struct table *t)
 {
     /* A statement may have rolled back by itself (INSERT OR ROLLBACK, a full disk). */
-    if (!sqlite3_get_autocommit(t->file.db))
+    if (sql_in_transaction(t->file.sql))
         table_run(t, t->rollback, NULL);
     t->faults = t->before;
     t->notes = t->notes_more = 0;
@@ -86,12 +74,12 @@ void table_rollback(struct table *t)
 
 static int move_cursor(struct table *t, uint64_t cursor, uint32_t check, struct azoth_error *err)
 {
-    sqlite3_bind_int64(t->move, 1, (int64_t)cursor);
-    sqlite3_bind_int64(t->move, 2, check);
-    sqlite3_bind_int64(t->move, 3, t->file.makers);
-    sqlite3_bind_int64(t->move, 4, (int64_t)t->cursor);
+    sql_bind_int64(t->move, 0, (int64_t)cursor);
+    sql_bind_int64(t->move, 1, check);
+    sql_bind_int64(t->move, 2, t->file.makers);
+    sql_bind_int64(t->move, 3, (int64_t)t->cursor);
     int rc = table_run(t, t->move, err);
-    if (!rc && sqlite3_changes(t->file.db) != 1)
+    if (!rc && sql_changes(t->file.sql) != 1)
         rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: its cursor is not at %" PRIu64 " any more",
                        t->file.path, t->cursor);
     if (!rc)
@@ -163,7 +151,7 @@ static int run_event(struct table *t, struct part *p, const struct event_record 
     if (rc) {
         if (err)
             *err = why;
-        if (rc == AZOTH_ERR_HANDLER && (!p->careful || sqlite3_get_autocommit(t->file.db)))
+        if (rc == AZOTH_ERR_HANDLER && (!p->careful || !sql_in_transaction(t->file.sql)))
             p->failed_id = ev->id;
         if (rc != AZOTH_ERR_HANDLER || p->failed_id)
             return rc;
@@ -258,7 +246,7 @@ static int run_part(struct table *t, struct part *p, struct azoth_error *err)
     if (p->stops == TABLE_STANDS)
         CRASH_POINT(projector_retry_written);
     table_tell(t);
-    checkpoint_sometimes(t);
+    sql_committed(t->file.sql);
     return 0;
 }
 

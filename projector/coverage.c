@@ -10,11 +10,11 @@
 
 const char coverage_query[] =
     "SELECT shard, shards, uuid, cursor, cursor_check, from_event, events, hash, types, shard_by "
-    "FROM azoth_projection LEFT JOIN azoth_coverage ORDER BY from_event";
+    "FROM azoth_projection LEFT JOIN azoth_coverage ON 1 = 1 ORDER BY from_event";
 
 struct coverage {
     struct tablefile *f;
-    sqlite3_stmt *write;
+    struct sql_stmt *write;
     int64_t from;
 };
 
@@ -31,40 +31,46 @@ void coverage_add(struct coverage_sum *s, uint64_t id, uint32_t check)
 static int find_span(struct coverage *c, struct azoth_bytes types, const char *shard_by,
                      struct coverage_sum *ret, struct azoth_error *err)
 {
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(c->f->db,
-                           "SELECT from_event, events, hash, types = ?1 AND shard_by = ?2 "
-                           "FROM azoth_coverage ORDER BY from_event DESC LIMIT 1",
-                           -1, &s, NULL))
-        return sqlite_error(c->f->db, err, c->f->path);
-    sqlite3_bind_blob(s, 1, types.len ? types.ptr : "", (int)types.len, SQLITE_STATIC);
-    sqlite3_bind_text(s, 2, shard_by, -1, SQLITE_STATIC);
-    int step = sqlite3_step(s), same = 0;
-    if (step == SQLITE_ROW && sqlite3_column_int(s, 3)) {
-        same = 1;
-        c->from = sqlite3_column_int64(s, 0);
-        ret->events = (uint64_t)sqlite3_column_int64(s, 1);
-        ret->hash = (uint64_t)sqlite3_column_int64(s, 2);
+    struct sql_stmt *s;
+    int rc = tablefile_prepare(c->f,
+                               "SELECT from_event, events, hash, types = ?1 AND shard_by = ?2 "
+                               "FROM azoth_coverage ORDER BY from_event DESC LIMIT 1",
+                               &s, err);
+    if (rc)
+        return rc;
+    sql_bind_blob(s, 0, types);
+    sql_bind_text(s, 1, bytes_str(shard_by));
+    int step = sql_step(s);
+    if (step == SQL_ROW && sql_int64(s, 3)) {
+        rc = 1;
+        c->from = sql_int64(s, 0);
+        ret->events = (uint64_t)sql_int64(s, 1);
+        ret->hash = (uint64_t)sql_int64(s, 2);
     }
-    if (step != SQLITE_ROW && step != SQLITE_DONE)
-        same = sqlite_error(c->f->db, err, c->f->path);
-    sqlite3_finalize(s);
-    return same;
+    if (step == SQL_FAILED)
+        rc = sql_error(c->f->sql, err, c->f->path);
+    sql_finalize(s);
+    return rc;
 }
 
 /* One that has handled nothing yet is replaced. */
 static int begin_span(struct coverage *c, struct azoth_bytes types, const char *shard_by,
                       struct azoth_error *err)
 {
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(c->f->db, "INSERT OR REPLACE INTO azoth_coverage VALUES (?, 0, 0, ?, ?)",
-                           -1, &s, NULL))
-        return sqlite_error(c->f->db, err, c->f->path);
-    sqlite3_bind_int64(s, 1, c->from);
-    sqlite3_bind_blob(s, 2, types.len ? types.ptr : "", (int)types.len, SQLITE_STATIC);
-    sqlite3_bind_text(s, 3, shard_by, -1, SQLITE_STATIC);
-    sqlite3_step(s);
-    return sqlite3_finalize(s) == SQLITE_OK ? 0 : sqlite_error(c->f->db, err, c->f->path);
+    struct sql_stmt *s;
+    int rc = tablefile_prepare(c->f,
+                               "INSERT INTO azoth_coverage VALUES (?1, 0, 0, ?2, ?3) ON CONFLICT "
+                               "(from_event) DO UPDATE SET events = 0, hash = 0, types = "
+                               "excluded.types, shard_by = excluded.shard_by",
+                               &s, err);
+    if (rc)
+        return rc;
+    sql_bind_int64(s, 0, c->from);
+    sql_bind_blob(s, 1, types);
+    sql_bind_text(s, 2, bytes_str(shard_by));
+    rc = sql_run(c->f->sql, s, err, c->f->path);
+    sql_finalize(s);
+    return rc;
 }
 
 int coverage_open(struct tablefile *f, struct azoth_bytes types, const char *shard_by,
@@ -92,21 +98,19 @@ int coverage_open(struct tablefile *f, struct azoth_bytes types, const char *sha
         if (rc)
             return rc;
     }
-    if (sqlite3_prepare_v3(f->db,
-                           "UPDATE azoth_coverage SET events = ?1, hash = ?2 WHERE from_event = ?3",
-                           -1, SQLITE_PREPARE_PERSISTENT, &c->write, NULL))
-        return sqlite_error(f->db, err, f->path);
-    return 0;
+    return tablefile_prepare(
+        f, "UPDATE azoth_coverage SET events = ?1, hash = ?2 WHERE from_event = ?3", &c->write,
+        err);
 }
 
 int coverage_write(struct coverage *c, const struct coverage_sum *s, struct azoth_error *err)
 {
-    sqlite3_bind_int64(c->write, 1, (int64_t)s->events);
-    sqlite3_bind_int64(c->write, 2, (int64_t)s->hash);
-    sqlite3_bind_int64(c->write, 3, c->from);
-    sqlite3_step(c->write);
-    int rc = sqlite3_reset(c->write) == SQLITE_OK ? 0 : sqlite_error(c->f->db, err, c->f->path);
-    if (!rc && sqlite3_changes(c->f->db) != 1)
+    struct sql_db *db = c->f->sql;
+    sql_bind_int64(c->write, 0, (int64_t)s->events);
+    sql_bind_int64(c->write, 1, (int64_t)s->hash);
+    sql_bind_int64(c->write, 2, c->from);
+    int rc = sql_run(db, c->write, err, c->f->path);
+    if (!rc && sql_changes(db) != 1)
         rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: its account of what was handled is gone",
                        c->f->path);
     return rc;
@@ -115,6 +119,6 @@ int coverage_write(struct coverage *c, const struct coverage_sum *s, struct azot
 void coverage_close(struct coverage *c)
 {
     if (c)
-        sqlite3_finalize(c->write);
+        sql_finalize(c->write);
     free(c);
 }

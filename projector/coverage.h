@@ -28,12 +28,12 @@ void coverage_add(struct coverage_sum *s, uint64_t id, uint32_t check);
 /*
  * Makes the table, and a new span behind the cursor unless the last one has this filter. types are those of
  * wire_pull; shard_by is of one that is split, else empty. *ret_sum: of the span so far. Errors of
- * sqlite_error(). Before the projection's first transaction; blocks on the disk.
+ * sql_error(). Before the projection's first transaction; blocks on the disk.
  */
 int coverage_open(struct tablefile *f, struct azoth_bytes types, const char *shard_by,
                   uint64_t cursor, struct coverage **ret, struct coverage_sum *ret_sum,
                   struct azoth_error *err);
-/* Within the cursor's transaction. Errors of sqlite_error(); CORRUPT: the span's row is gone. */
+/* Within the cursor's transaction. Errors of sql_error(); CORRUPT: the span's row is gone. */
 int coverage_write(struct coverage *c, const struct coverage_sum *s, struct azoth_error *err);
 void coverage_close(struct coverage *c); /* NULL is accepted */
 

@@ -25,11 +25,11 @@
 static const char tables[] =
     "BEGIN IMMEDIATE;"
     "CREATE TABLE IF NOT EXISTS azoth_dlq (event INTEGER PRIMARY KEY, type TEXT NOT NULL,"
-    " key NOT NULL, time INTEGER NOT NULL, txn INTEGER NOT NULL, payload NOT NULL,"
+    " key BLOB NOT NULL, time INTEGER NOT NULL, txn INTEGER NOT NULL, payload BLOB NOT NULL,"
     " state TEXT NOT NULL CHECK (state IN ('waiting', 'retired', 'parked')),"
     " code INTEGER NOT NULL, error TEXT NOT NULL, attempts INTEGER NOT NULL,"
     " first_failure INTEGER NOT NULL, last_failure INTEGER NOT NULL,"
-    " next_attempt INTEGER NOT NULL, value);"
+    " next_attempt INTEGER NOT NULL, value BLOB);"
     "CREATE INDEX IF NOT EXISTS azoth_dlq_state ON azoth_dlq (state, attempts);"
     "CREATE INDEX IF NOT EXISTS azoth_dlq_value ON azoth_dlq (value, event)"
     " WHERE value IS NOT NULL;"
@@ -94,10 +94,17 @@ static const char *const sql[QUERIES] = {
                 " FROM azoth_dlq",
     [Q_RETRY_GET] = "SELECT event, attempts, first_failure, last_failure, next_attempt, code, error"
                     " FROM azoth_retry",
-    [Q_RETRY_PUT] = "INSERT OR REPLACE INTO azoth_retry VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [Q_RETRY_PUT] =
+        "INSERT INTO azoth_retry VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id)"
+        " DO UPDATE SET event = excluded.event, attempts = excluded.attempts,"
+        " first_failure = excluded.first_failure, last_failure = excluded.last_failure,"
+        " next_attempt = excluded.next_attempt, code = excluded.code,"
+        " error = excluded.error",
     [Q_RETRY_CLEAR] = "DELETE FROM azoth_retry",
     [Q_BREAKER_GET] = "SELECT state, probes, until, failures FROM azoth_breaker",
-    [Q_BREAKER_PUT] = "INSERT OR REPLACE INTO azoth_breaker VALUES (1, ?1, ?2, ?3, ?4)",
+    [Q_BREAKER_PUT] = "INSERT INTO azoth_breaker VALUES (1, ?1, ?2, ?3, ?4) ON CONFLICT (id)"
+                      " DO UPDATE SET state = excluded.state, probes = excluded.probes,"
+                      " until = excluded.until, failures = excluded.failures",
     [Q_COMMAND_GET] = "SELECT answer FROM azoth_command WHERE id = ?1",
     [Q_COMMAND_PUT] = "INSERT INTO azoth_command VALUES (?1, ?2, ?3)",
     [Q_COMMAND_OLD] = "DELETE FROM azoth_command WHERE at NOT BETWEEN ?1 AND ?2",
@@ -107,7 +114,7 @@ static const char *const state_names[] = {
     [DLQ_WAITING] = "waiting", [DLQ_RETIRED] = "retired", [DLQ_PARKED] = "parked"};
 
 struct dlq {
-    sqlite3_stmt *s[QUERIES];
+    struct sql_stmt *s[QUERIES];
     struct buf value; /* of dlq_value */
     struct buf row;   /* of dlq_get */
 };
@@ -116,41 +123,41 @@ struct dlq {
 
 static int failed(struct table *t, struct azoth_error *err)
 {
-    return sqlite_error(t->file.db, err, t->file.path);
+    return sql_error(t->file.sql, err, t->file.path);
 }
 
 /* As text when it is, so that people can read it. */
-static void bind_bytes(sqlite3_stmt *s, int i, struct azoth_bytes b)
+static void bind_bytes(struct sql_stmt *s, int i, struct azoth_bytes b)
 {
     if (utf8_valid(b))
-        sqlite3_bind_text64(s, i, b.len ? b.ptr : "", b.len, SQLITE_STATIC, SQLITE_UTF8);
+        sql_bind_text(s, i, b);
     else
-        sqlite3_bind_blob64(s, i, b.ptr, b.len, SQLITE_STATIC);
+        sql_bind_blob(s, i, b);
 }
 
-static void bind_string(sqlite3_stmt *s, int i, const char *text)
+static void bind_string(struct sql_stmt *s, int i, const char *text)
 {
-    sqlite3_bind_text(s, i, text, -1, SQLITE_STATIC);
+    sql_bind_text(s, i, bytes_str(text));
 }
 
 /* Steps to the first row: 1, 0 without one (and then it is reset). */
-static int first_row(struct table *t, sqlite3_stmt *s, struct azoth_error *err)
+static int first_row(struct table *t, struct sql_stmt *s, struct azoth_error *err)
 {
-    int step = sqlite3_step(s);
-    if (step == SQLITE_ROW)
+    int step = sql_step(s);
+    if (step == SQL_ROW)
         return 1;
-    int rc = step == SQLITE_DONE ? 0 : failed(t, err);
-    sqlite3_reset(s);
+    int rc = step == SQL_DONE ? 0 : failed(t, err);
+    sql_reset(s);
     return rc;
 }
 
-static int one_id(struct table *t, sqlite3_stmt *s, uint64_t *ret, struct azoth_error *err)
+static int one_id(struct table *t, struct sql_stmt *s, uint64_t *ret, struct azoth_error *err)
 {
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    *ret = (uint64_t)sqlite3_column_int64(s, 0);
-    sqlite3_reset(s);
+    *ret = (uint64_t)sql_int64(s, 0);
+    sql_reset(s);
     return 1;
 }
 
@@ -198,24 +205,24 @@ static uint64_t *count_of(struct table *t, enum dlq_state state)
 
 static int insert(struct table *t, const struct dlq_letter *l, struct azoth_error *err)
 {
-    sqlite3_stmt *s = t->dlq->s[Q_INSERT];
-    sqlite3_bind_int64(s, 1, (int64_t)l->ev.id);
-    bind_bytes(s, 2, l->ev.type);
-    bind_bytes(s, 3, l->ev.key);
-    sqlite3_bind_int64(s, 4, l->ev.time_ns);
-    sqlite3_bind_int64(s, 5, (int64_t)l->ev.txn);
-    bind_bytes(s, 6, l->ev.payload);
-    bind_string(s, 7, state_names[l->state]);
-    sqlite3_bind_int64(s, 8, l->code);
-    bind_string(s, 9, l->error);
-    sqlite3_bind_int64(s, 10, (int64_t)l->failures);
-    sqlite3_bind_int64(s, 11, l->first_ns);
-    sqlite3_bind_int64(s, 12, l->last_ns);
-    sqlite3_bind_int64(s, 13, l->next_ns);
+    struct sql_stmt *s = t->dlq->s[Q_INSERT];
+    sql_bind_int64(s, 0, (int64_t)l->ev.id);
+    bind_bytes(s, 1, l->ev.type);
+    bind_bytes(s, 2, l->ev.key);
+    sql_bind_int64(s, 3, l->ev.time_ns);
+    sql_bind_int64(s, 4, (int64_t)l->ev.txn);
+    bind_bytes(s, 5, l->ev.payload);
+    bind_string(s, 6, state_names[l->state]);
+    sql_bind_int64(s, 7, l->code);
+    bind_string(s, 8, l->error);
+    sql_bind_int64(s, 9, (int64_t)l->failures);
+    sql_bind_int64(s, 10, l->first_ns);
+    sql_bind_int64(s, 11, l->last_ns);
+    sql_bind_int64(s, 12, l->next_ns);
     if (l->value.len)
-        bind_bytes(s, 14, l->value);
+        bind_bytes(s, 13, l->value);
     else
-        sqlite3_bind_null(s, 14);
+        sql_bind_null(s, 13);
     int rc = table_run(t, s, err);
     if (rc)
         return rc;
@@ -239,8 +246,8 @@ int dlq_park(struct table *t, const struct event_record *ev, struct azoth_error 
     int rc = dlq_value(t, ev, &l.value, err);
     if (rc != 1)
         return rc;
-    sqlite3_stmt *s = t->dlq->s[Q_HEAD];
-    bind_bytes(s, 1, l.value);
+    struct sql_stmt *s = t->dlq->s[Q_HEAD];
+    bind_bytes(s, 0, l.value);
     rc = one_id(t, s, &head, err);
     if (rc != 1)
         return rc;
@@ -251,16 +258,15 @@ int dlq_park(struct table *t, const struct event_record *ev, struct azoth_error 
 }
 
 /* Copies of the row's bytes, one behind the other. */
-static int copy_columns(struct dlq *d, sqlite3_stmt *s, const int *column, struct azoth_bytes *ret,
-                        int n)
+static int copy_columns(struct dlq *d, struct sql_stmt *s, const int *column,
+                        struct azoth_bytes *ret, int n)
 {
     size_t at[8];
     buf_clear(&d->row);
     for (int i = 0; i < n; i++) {
-        const void *p = sqlite3_column_blob(s, column[i]);
-        ret[i].len = (size_t)sqlite3_column_bytes(s, column[i]);
+        ret[i] = sql_bytes(s, column[i]);
         at[i] = d->row.len;
-        if ((ret[i].len && !p) || buf_add(&d->row, p ? p : "", ret[i].len))
+        if (buf_add(&d->row, ret[i].len ? ret[i].ptr : "", ret[i].len))
             return AZOTH_ERR_NOMEM;
     }
     for (int i = 0; i < n; i++)
@@ -272,39 +278,38 @@ int dlq_get(struct table *t, uint64_t event, struct dlq_letter *ret, struct azot
 {
     static const int column[] = {0, 1, 4, 11};
     struct azoth_bytes bytes[4];
-    sqlite3_stmt *s = t->dlq->s[Q_GET];
-    sqlite3_bind_int64(s, 1, (int64_t)event);
+    struct sql_stmt *s = t->dlq->s[Q_GET];
+    sql_bind_int64(s, 0, (int64_t)event);
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    const char *state = (const char *)sqlite3_column_text(s, 5);
-    *ret = (struct dlq_letter){.ev = {.id = event,
-                                      .time_ns = sqlite3_column_int64(s, 2),
-                                      .txn = (uint64_t)sqlite3_column_int64(s, 3)},
-                               .state = !state                          ? DLQ_RETIRED
-                                        : strcmp(state, "waiting") == 0 ? DLQ_WAITING
-                                        : strcmp(state, "parked") == 0  ? DLQ_PARKED
-                                                                        : DLQ_RETIRED,
-                               .failures = (uint64_t)sqlite3_column_int64(s, 6),
-                               .first_ns = sqlite3_column_int64(s, 7),
-                               .last_ns = sqlite3_column_int64(s, 8),
-                               .next_ns = sqlite3_column_int64(s, 9),
-                               .code = sqlite3_column_int(s, 10),
-                               .error = ""};
+    const char *state = sql_text(s, 5);
+    *ret = (struct dlq_letter){
+        .ev = {.id = event, .time_ns = sql_int64(s, 2), .txn = (uint64_t)sql_int64(s, 3)},
+        .state = !state                          ? DLQ_RETIRED
+                 : strcmp(state, "waiting") == 0 ? DLQ_WAITING
+                 : strcmp(state, "parked") == 0  ? DLQ_PARKED
+                                                 : DLQ_RETIRED,
+        .failures = (uint64_t)sql_int64(s, 6),
+        .first_ns = sql_int64(s, 7),
+        .last_ns = sql_int64(s, 8),
+        .next_ns = sql_int64(s, 9),
+        .code = (int32_t)sql_int64(s, 10),
+        .error = ""};
     rc = copy_columns(t->dlq, s, column, bytes, 4);
     ret->ev.type = bytes[0];
     ret->ev.key = bytes[1];
     ret->ev.payload = bytes[2];
     ret->value = bytes[3];
-    sqlite3_reset(s);
+    sql_reset(s);
     return rc ? error_set(err, rc, "event %" PRIu64, event) : 1;
 }
 
 int dlq_remove(struct table *t, const struct dlq_letter *l, struct azoth_error *err)
 {
     struct dlq_counts *c = &t->faults.dlq;
-    sqlite3_stmt *s = t->dlq->s[Q_DELETE], *release = t->dlq->s[Q_RELEASE];
-    sqlite3_bind_int64(s, 1, (int64_t)l->ev.id);
+    struct sql_stmt *s = t->dlq->s[Q_DELETE], *release = t->dlq->s[Q_RELEASE];
+    sql_bind_int64(s, 0, (int64_t)l->ev.id);
     int rc = table_run(t, s, err);
     if (rc)
         return rc;
@@ -313,9 +318,9 @@ int dlq_remove(struct table *t, const struct dlq_letter *l, struct azoth_error *
     if (!l->value.len)
         return 0;
     c->valued--;
-    bind_bytes(release, 1, l->value);
+    bind_bytes(release, 0, l->value);
     rc = table_run(t, release, err);
-    if (!rc && sqlite3_changes(t->file.db) == 1) {
+    if (!rc && sql_changes(t->file.sql) == 1) {
         c->parked--;
         c->waiting++;
         c->released++;
@@ -326,15 +331,15 @@ int dlq_remove(struct table *t, const struct dlq_letter *l, struct azoth_error *
 int dlq_update(struct table *t, const struct dlq_letter *was, const struct dlq_letter *l,
                struct azoth_error *err)
 {
-    sqlite3_stmt *s = t->dlq->s[Q_UPDATE];
-    sqlite3_bind_int64(s, 1, (int64_t)l->ev.id);
-    bind_string(s, 2, state_names[l->state]);
-    sqlite3_bind_int64(s, 3, (int64_t)l->failures);
-    sqlite3_bind_int64(s, 4, l->first_ns);
-    sqlite3_bind_int64(s, 5, l->last_ns);
-    sqlite3_bind_int64(s, 6, l->next_ns);
-    sqlite3_bind_int64(s, 7, l->code);
-    bind_string(s, 8, l->error);
+    struct sql_stmt *s = t->dlq->s[Q_UPDATE];
+    sql_bind_int64(s, 0, (int64_t)l->ev.id);
+    bind_string(s, 1, state_names[l->state]);
+    sql_bind_int64(s, 2, (int64_t)l->failures);
+    sql_bind_int64(s, 3, l->first_ns);
+    sql_bind_int64(s, 4, l->last_ns);
+    sql_bind_int64(s, 5, l->next_ns);
+    sql_bind_int64(s, 6, l->code);
+    bind_string(s, 7, l->error);
     int rc = table_run(t, s, err);
     if (rc)
         return rc;
@@ -353,15 +358,15 @@ int dlq_due(struct table *t, uint64_t max, uint64_t *ret, struct azoth_error *er
 {
     const struct sql_replay *r = &t->def->replay;
     int64_t now = table_wall(t);
-    sqlite3_stmt *s = t->dlq->s[r->by_attempts ? Q_DUE_BY_ATTEMPTS : Q_DUE_BY_AGE];
+    struct sql_stmt *s = t->dlq->s[r->by_attempts ? Q_DUE_BY_ATTEMPTS : Q_DUE_BY_AGE];
     int n = 0, step;
-    sqlite3_bind_int64(s, 1, now);
-    sqlite3_bind_int64(s, 2, now - (int64_t)(r->age_ms * NS_PER_MS));
-    sqlite3_bind_int64(s, 3, (int64_t)max);
-    while ((step = sqlite3_step(s)) == SQLITE_ROW)
-        ret[n++] = (uint64_t)sqlite3_column_int64(s, 0);
-    int rc = step == SQLITE_DONE ? n : failed(t, err);
-    sqlite3_reset(s);
+    sql_bind_int64(s, 0, now);
+    sql_bind_int64(s, 1, now - (int64_t)(r->age_ms * NS_PER_MS));
+    sql_bind_int64(s, 2, (int64_t)max);
+    while ((step = sql_step(s)) == SQL_ROW)
+        ret[n++] = (uint64_t)sql_int64(s, 0);
+    int rc = step == SQL_DONE ? n : failed(t, err);
+    sql_reset(s);
     return rc;
 }
 
@@ -370,14 +375,14 @@ int dlq_due(struct table *t, uint64_t max, uint64_t *ret, struct azoth_error *er
 int retry_store(struct table *t, struct azoth_error *err)
 {
     const struct retry *r = &t->faults.retry;
-    sqlite3_stmt *s = t->dlq->s[Q_RETRY_PUT];
-    sqlite3_bind_int64(s, 1, (int64_t)r->event);
-    sqlite3_bind_int64(s, 2, r->failures);
-    sqlite3_bind_int64(s, 3, r->first_ns);
-    sqlite3_bind_int64(s, 4, r->last_ns);
-    sqlite3_bind_int64(s, 5, r->next_ns);
-    sqlite3_bind_int64(s, 6, r->code);
-    bind_string(s, 7, r->error);
+    struct sql_stmt *s = t->dlq->s[Q_RETRY_PUT];
+    sql_bind_int64(s, 0, (int64_t)r->event);
+    sql_bind_int64(s, 1, r->failures);
+    sql_bind_int64(s, 2, r->first_ns);
+    sql_bind_int64(s, 3, r->last_ns);
+    sql_bind_int64(s, 4, r->next_ns);
+    sql_bind_int64(s, 5, r->code);
+    bind_string(s, 6, r->error);
     return table_run(t, s, err);
 }
 
@@ -390,41 +395,41 @@ int retry_clear(struct table *t, struct azoth_error *err)
 int breaker_store(struct table *t, struct azoth_error *err)
 {
     const struct breaker *b = &t->faults.breaker;
-    sqlite3_stmt *s = t->dlq->s[Q_BREAKER_PUT];
-    sqlite3_bind_int64(s, 1, b->at);
-    sqlite3_bind_int64(s, 2, (int64_t)b->probes);
-    sqlite3_bind_int64(s, 3, b->until_ns);
-    sqlite3_bind_blob64(s, 4, b->time, b->failures * sizeof *b->time, SQLITE_STATIC);
+    struct sql_stmt *s = t->dlq->s[Q_BREAKER_PUT];
+    sql_bind_int64(s, 0, b->at);
+    sql_bind_int64(s, 1, (int64_t)b->probes);
+    sql_bind_int64(s, 2, b->until_ns);
+    sql_bind_blob(s, 3, bytes_of(b->time, b->failures * sizeof *b->time));
     return table_run(t, s, err);
 }
 
 int command_get(struct table *t, const uint8_t id[COMMAND_ID_BYTES], char ret[COMMAND_ANSWER_MAX],
                 struct azoth_error *err)
 {
-    sqlite3_stmt *s = t->dlq->s[Q_COMMAND_GET];
-    sqlite3_bind_blob(s, 1, id, COMMAND_ID_BYTES, SQLITE_STATIC);
+    struct sql_stmt *s = t->dlq->s[Q_COMMAND_GET];
+    sql_bind_blob(s, 0, bytes_of(id, COMMAND_ID_BYTES));
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    const char *answer = (const char *)sqlite3_column_text(s, 0);
+    const char *answer = sql_text(s, 0);
     snprintf(ret, COMMAND_ANSWER_MAX, "%s", answer ? answer : "");
-    sqlite3_reset(s);
+    sql_reset(s);
     return 1;
 }
 
 int command_put(struct table *t, const uint8_t id[COMMAND_ID_BYTES], const char *answer,
                 struct azoth_error *err)
 {
-    sqlite3_stmt *s = t->dlq->s[Q_COMMAND_PUT], *old = t->dlq->s[Q_COMMAND_OLD];
+    struct sql_stmt *s = t->dlq->s[Q_COMMAND_PUT], *old = t->dlq->s[Q_COMMAND_OLD];
     int64_t now = table_wall(t);
-    sqlite3_bind_int64(old, 1, now - COMMAND_KEPT_NS);
-    sqlite3_bind_int64(old, 2, now + COMMAND_KEPT_NS);
+    sql_bind_int64(old, 0, now - COMMAND_KEPT_NS);
+    sql_bind_int64(old, 1, now + COMMAND_KEPT_NS);
     int rc = table_run(t, old, err);
     if (rc)
         return rc;
-    sqlite3_bind_blob(s, 1, id, COMMAND_ID_BYTES, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 2, now);
-    bind_string(s, 3, answer);
+    sql_bind_blob(s, 0, bytes_of(id, COMMAND_ID_BYTES));
+    sql_bind_int64(s, 1, now);
+    bind_string(s, 2, answer);
     return table_run(t, s, err);
 }
 
@@ -442,19 +447,19 @@ static uint64_t due_ns(const struct table *t, int64_t then_ns, int64_t most_ns)
 static int load_retry(struct table *t, struct azoth_error *err)
 {
     struct retry *r = &t->faults.retry;
-    sqlite3_stmt *s = t->dlq->s[Q_RETRY_GET];
+    struct sql_stmt *s = t->dlq->s[Q_RETRY_GET];
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    const char *error = (const char *)sqlite3_column_text(s, 6);
-    r->event = (uint64_t)sqlite3_column_int64(s, 0);
-    r->failures = (uint32_t)sqlite3_column_int64(s, 1);
-    r->first_ns = sqlite3_column_int64(s, 2);
-    r->last_ns = sqlite3_column_int64(s, 3);
-    r->next_ns = sqlite3_column_int64(s, 4);
-    r->code = sqlite3_column_int(s, 5);
+    const char *error = sql_text(s, 6);
+    r->event = (uint64_t)sql_int64(s, 0);
+    r->failures = (uint32_t)sql_int64(s, 1);
+    r->first_ns = sql_int64(s, 2);
+    r->last_ns = sql_int64(s, 3);
+    r->next_ns = sql_int64(s, 4);
+    r->code = (int32_t)sql_int64(s, 5);
     snprintf(r->error, sizeof r->error, "%s", error ? error : "");
-    sqlite3_reset(s);
+    sql_reset(s);
     t->retry_due_ns = due_ns(t, r->next_ns, r->next_ns - r->last_ns);
     return 0;
 }
@@ -466,38 +471,39 @@ static int load_breaker(struct table *t, struct azoth_error *err)
     if (!def->failures)
         return 0;
     b->at = BREAKER_CLOSED;
-    sqlite3_stmt *s = t->dlq->s[Q_BREAKER_GET];
+    struct sql_stmt *s = t->dlq->s[Q_BREAKER_GET];
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    int64_t at = sqlite3_column_int64(s, 0);
+    int64_t at = sql_int64(s, 0);
     b->at = at == BREAKER_OPEN || at == BREAKER_HALF_OPEN ? (enum breaker_at)at : BREAKER_CLOSED;
-    b->probes = (uint64_t)sqlite3_column_int64(s, 1);
-    b->until_ns = sqlite3_column_int64(s, 2);
+    b->probes = (uint64_t)sql_int64(s, 1);
+    b->until_ns = sql_int64(s, 2);
     b->due_ns = due_ns(t, b->until_ns, (int64_t)(def->open_ms * NS_PER_MS));
-    size_t n = (size_t)sqlite3_column_bytes(s, 3) / sizeof *b->time;
+    struct azoth_bytes times = sql_bytes(s, 3);
+    size_t n = times.len / sizeof *b->time;
     /* Under a definition with fewer, the newest count. */
     size_t most = def->failures - 1, skip = n > most ? n - most : 0;
-    const int64_t *time = sqlite3_column_blob(s, 3);
     if (n > skip)
-        memcpy(b->time, time + skip, (n - skip) * sizeof *b->time);
+        memcpy(b->time, (const char *)times.ptr + skip * sizeof *b->time,
+               (n - skip) * sizeof *b->time);
     b->failures = (uint32_t)(n - skip);
-    sqlite3_reset(s);
+    sql_reset(s);
     return 0;
 }
 
 static int load_counts(struct table *t, struct azoth_error *err)
 {
-    sqlite3_stmt *s = t->dlq->s[Q_COUNT];
+    struct sql_stmt *s = t->dlq->s[Q_COUNT];
     int rc = first_row(t, s, err);
     if (rc != 1)
         return rc;
-    t->faults.dlq = (struct dlq_counts){.waiting = (uint64_t)sqlite3_column_int64(s, 0),
-                                        .retired = (uint64_t)sqlite3_column_int64(s, 1),
-                                        .parked = (uint64_t)sqlite3_column_int64(s, 2),
-                                        .released = (uint64_t)sqlite3_column_int64(s, 3),
-                                        .valued = (uint64_t)sqlite3_column_int64(s, 4)};
-    sqlite3_reset(s);
+    t->faults.dlq = (struct dlq_counts){.waiting = (uint64_t)sql_int64(s, 0),
+                                        .retired = (uint64_t)sql_int64(s, 1),
+                                        .parked = (uint64_t)sql_int64(s, 2),
+                                        .released = (uint64_t)sql_int64(s, 3),
+                                        .valued = (uint64_t)sql_int64(s, 4)};
+    sql_reset(s);
     return 0;
 }
 
@@ -506,16 +512,13 @@ int dlq_open(struct table *t, struct azoth_error *err)
     t->dlq = calloc(1, sizeof *t->dlq);
     if (!t->dlq)
         return error_set(err, AZOTH_ERR_NOMEM, "a projection");
-    if (sqlite3_exec(t->file.db, tables, NULL, NULL, NULL)) {
-        int rc = failed(t, err);
-        sqlite3_exec(t->file.db, "ROLLBACK", NULL, NULL, NULL);
-        return rc;
-    }
-    for (int i = 0; i < QUERIES; i++)
-        if (sqlite3_prepare_v3(t->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &t->dlq->s[i],
-                               NULL))
-            return failed(t, err);
-    int rc = load_counts(t, err);
+    int rc = tablefile_run(&t->file, tables, err);
+    if (rc)
+        sql_exec(t->file.sql, "ROLLBACK");
+    for (int i = 0; i < QUERIES && !rc; i++)
+        rc = tablefile_prepare(&t->file, sql[i], &t->dlq->s[i], err);
+    if (!rc)
+        rc = load_counts(t, err);
     if (!rc)
         rc = load_retry(t, err);
     if (!rc)
@@ -528,7 +531,7 @@ void dlq_close(struct table *t)
     if (!t->dlq)
         return;
     for (int i = 0; i < QUERIES; i++)
-        sqlite3_finalize(t->dlq->s[i]);
+        sql_finalize(t->dlq->s[i]);
     buf_fini(&t->dlq->value);
     buf_fini(&t->dlq->row);
     free(t->dlq);

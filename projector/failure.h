@@ -48,7 +48,7 @@ struct dlq_letter {
     enum dlq_state state;
     uint64_t failures;
     int64_t first_ns, last_ns, next_ns; /* wall clock; next_ns 0: when somebody says so */
-    int32_t code;                       /* SQLite's, or 0 */
+    int32_t code;                       /* the database's, or 0 */
     const char *error;
     struct azoth_bytes value; /* of order-by; len 0: none */
 };

@@ -26,25 +26,26 @@ struct done {
 
 static int history(struct tablefile *f, struct done **ret, uint32_t *ret_n, struct azoth_error *err)
 {
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "SELECT version, checksum FROM azoth_migrations ORDER BY version",
-                           -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
+    struct sql_stmt *s;
+    int rc = tablefile_prepare(f, "SELECT version, checksum FROM azoth_migrations ORDER BY version",
+                               &s, err);
+    if (rc)
+        return rc;
     struct done *d = NULL;
     uint32_t n = 0;
     int step;
-    while ((step = sqlite3_step(s)) == SQLITE_ROW) {
-        struct done *more = realloc(d, (n + 1) * sizeof *d);
-        if (!more) {
-            step = SQLITE_NOMEM;
-            break;
+    while (!rc && (step = sql_step(s)) != SQL_DONE) {
+        struct done *more = step == SQL_ROW ? realloc(d, (n + 1) * sizeof *d) : NULL;
+        if (step != SQL_ROW) {
+            rc = sql_error(f->sql, err, f->path);
+        } else if (!more) {
+            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", f->path);
+        } else {
+            d = more;
+            d[n++] = (struct done){(uint32_t)sql_int64(s, 0), (uint64_t)sql_int64(s, 1)};
         }
-        d = more;
-        d[n++] = (struct done){(uint32_t)sqlite3_column_int64(s, 0),
-                               (uint64_t)sqlite3_column_int64(s, 1)};
     }
-    int rc = step == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
-    sqlite3_finalize(s);
+    sql_finalize(s);
     if (rc) {
         free(d);
         return rc;
@@ -87,15 +88,16 @@ static int compare_history(const struct sqlfile *def, const struct done *d, uint
 static int record_migration(struct tablefile *f, const struct sql_migration *m,
                             struct azoth_error *err)
 {
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_migrations VALUES (?, ?, ?, ?)", -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
-    sqlite3_bind_int64(s, 1, m->version);
-    sqlite3_bind_text(s, 2, m->title, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 3, (int64_t)m->checksum);
-    sqlite3_bind_int64(s, 4, clock_wall_ns());
-    int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
-    sqlite3_finalize(s);
+    struct sql_stmt *s;
+    int rc = tablefile_prepare(f, "INSERT INTO azoth_migrations VALUES (?1, ?2, ?3, ?4)", &s, err);
+    if (rc)
+        return rc;
+    sql_bind_int64(s, 0, m->version);
+    sql_bind_text(s, 1, bytes_str(m->title));
+    sql_bind_int64(s, 2, (int64_t)m->checksum);
+    sql_bind_int64(s, 3, clock_wall_ns());
+    rc = sql_run(f->sql, s, err, f->path);
+    sql_finalize(s);
     return rc;
 }
 
@@ -104,27 +106,28 @@ static int run_block(struct tablefile *f, const struct sqlfile *def, const struc
                      const struct sql_block *block, struct azoth_error *err)
 {
     struct sql_cursor c = {.path = def->path, .block = block};
-    sqlite3_stmt *s;
+    struct sql_stmt *s;
     int rc = 0, got = 0;
-    tablefile_guard(f, 1);
+    sql_guard(f->sql, 1);
     while (!rc && (got = tablefile_next(f, &c, &s, err)) == 1) {
         int step;
-        if (sqlite3_bind_parameter_count(s) > 0) {
+        if (sql_parameters(s) > 0) {
             rc =
                 error_set(err, AZOTH_ERR_PROJECTION,
                           "%s:%u:1: migration %u has a parameter: there is no event in a migration",
                           def->path, c.line, m->version);
-            sqlite3_finalize(s);
+            sql_finalize(s);
             break;
         }
-        while ((step = sqlite3_step(s)) == SQLITE_ROW)
+        while ((step = sql_step(s)) == SQL_ROW)
             ;
-        if (step != SQLITE_DONE)
-            rc = error_foreign(err, AZOTH_ERR_PROJECTION, step, "%s:%u:1: migration %u: %s",
-                               def->path, c.line, m->version, sqlite3_errmsg(f->db));
-        sqlite3_finalize(s);
+        if (step != SQL_DONE)
+            rc = error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql),
+                               "%s:%u:1: migration %u: %s", def->path, c.line, m->version,
+                               sql_message(f->sql));
+        sql_finalize(s);
     }
-    tablefile_guard(f, 0);
+    sql_guard(f->sql, 0);
     return !rc && got < 0 ? got : rc;
 }
 
@@ -144,7 +147,7 @@ static int apply_one(struct tablefile *f, const struct sqlfile *def, const struc
     if (!rc)
         CRASH_POINT(projector_migrated);
     if (rc)
-        sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
+        sql_exec(f->sql, "ROLLBACK");
     return rc;
 }
 
@@ -160,7 +163,7 @@ static int try_pending(struct tablefile *f, const struct sqlfile *def, uint32_t 
         if (!rc)
             told(arg, f->shard, f->shards, &def->migration[i]);
     }
-    sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
+    sql_exec(f->sql, "ROLLBACK");
     return rc;
 }
 
@@ -237,7 +240,7 @@ static int undo_one(struct tablefile *f, const struct sqlfile *def, const struct
     if (!rc)
         rc = tablefile_run(f, "COMMIT", err);
     if (rc)
-        sqlite3_exec(f->db, "ROLLBACK", NULL, NULL, NULL);
+        sql_exec(f->sql, "ROLLBACK");
     return rc;
 }
 

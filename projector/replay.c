@@ -103,7 +103,7 @@ static int attempt(struct table *t, uint64_t event, enum outcome *ret, struct az
         return rc;
     }
     int applied = rc == 0;
-    if (!applied && sqlite3_get_autocommit(t->file.db)) {
+    if (!applied && !sql_in_transaction(t->file.sql)) {
         rc = table_run(t, t->begin, err);
     } else {
         rc = applied ? 0 : table_run(t, t->rollback_to, err);

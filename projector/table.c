@@ -29,7 +29,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- preparing ---- */
 
@@ -65,20 +64,21 @@ int table_parameter_valid(const char *name)
 static int bind_names(struct table *t, struct handler *h, struct statement *s,
                       const struct sql_cursor *c, struct azoth_error *err)
 {
-    s->parameters = sqlite3_bind_parameter_count(s->stmt);
+    s->parameters = sql_parameters(s->stmt);
     s->parameter = calloc((size_t)s->parameters + 1, sizeof *s->parameter);
     if (!s->parameter)
         return error_set(err, AZOTH_ERR_NOMEM, "%s", t->def->path);
     for (int i = 0; i < s->parameters; i++) {
-        const char *name = sqlite3_bind_parameter_name(s->stmt, i + 1);
+        const char *name = sql_parameter(s->stmt, i);
         if (!parameter_of(name, &s->parameter[i])) {
             uint32_t line, column;
-            sqlfile_position(c->block, c->at - strlen(sqlite3_sql(s->stmt)), &line, &column);
+            sqlfile_position(c->block, c->from, &line, &column);
             return error_set(err, AZOTH_ERR_PROJECTION,
                              "%s:%u:%u: parameter %s is neither :field (up to 63 bytes) nor one of "
                              "@id @type @time @txn @key @payload",
                              t->def->path, line, column, name ? name : "?");
         }
+        s->parameter[i].json = s->parameter[i].kind == P_FIELD && sql_wants_json(s->stmt, i);
         if (s->parameter[i].kind == P_FIELD && !h->fields_line)
             h->fields_line = s->line;
     }
@@ -88,12 +88,12 @@ static int bind_names(struct table *t, struct handler *h, struct statement *s,
 static int prepare_handler(struct table *t, struct handler *h, struct azoth_error *err)
 {
     struct sql_cursor c = {.path = t->def->path, .block = &h->def->sql};
-    sqlite3_stmt *stmt;
+    struct sql_stmt *stmt;
     int rc;
     while ((rc = tablefile_next(&t->file, &c, &stmt, err)) == 1) {
         struct statement *all = realloc(h->statement, (h->statements + 1) * sizeof *all);
         if (!all) {
-            sqlite3_finalize(stmt);
+            sql_finalize(stmt);
             return error_set(err, AZOTH_ERR_NOMEM, "%s", t->def->path);
         }
         h->statement = all;
@@ -147,17 +147,6 @@ static int prepare_all(struct table *t, struct azoth_error *err)
     return 0;
 }
 
-/* In place of SQLite's own checkpoints: only takes note. Called after each commit. */
-static int wal_grew(void *arg, sqlite3 *db, const char *name, int pages)
-{
-    struct table *t = arg;
-    (void)db;
-    (void)name;
-    t->wal_pages = pages;
-    t->wal_used = 1;
-    return SQLITE_OK;
-}
-
 static int prepare_own(struct table *t, struct azoth_error *err)
 {
     static const char *const sql[] = {
@@ -166,13 +155,14 @@ static int prepare_own(struct table *t, struct azoth_error *err)
         /* The handlers are those that made the rows up to the cursor: stored as it moves. */
         ("UPDATE azoth_projection SET cursor = ?1, cursor_check = ?2, handlers = ?3"
          " WHERE id = 1 AND cursor = ?4")};
-    sqlite3_stmt **to[] = {&t->begin,   &t->commit,      &t->rollback, &t->savepoint,
-                           &t->release, &t->rollback_to, &t->move};
-    for (size_t i = 0; i < sizeof sql / sizeof *sql; i++)
-        if (sqlite3_prepare_v3(t->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, to[i], NULL))
-            return sqlite_error(t->file.db, err, t->file.path);
-    sqlite3_wal_hook(t->file.db, wal_grew, t);
-    return 0;
+    struct sql_stmt **to[] = {&t->begin,   &t->commit,      &t->rollback, &t->savepoint,
+                              &t->release, &t->rollback_to, &t->move};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof sql / sizeof *sql && !rc; i++)
+        rc = tablefile_prepare(&t->file, sql[i], to[i], err);
+    if (!rc)
+        sql_keep_log(t->file.sql);
+    return rc;
 }
 
 int table_open(const struct sqlfile *def, const struct table_options *o, struct table **ret,
@@ -189,9 +179,9 @@ int table_open(const struct sqlfile *def, const struct table_options *o, struct 
     if (!rc)
         rc = dlq_open(t, err);
     if (!rc) {
-        tablefile_guard(&t->file, 1);
+        sql_guard(t->file.sql, 1);
         rc = prepare_all(t, err);
-        tablefile_guard(&t->file, 0);
+        sql_guard(t->file.sql, 0);
     }
     if (!rc)
         rc = coverage_open(&t->file, buf_bytes(&t->types), table_shard_by(def, o), t->cursor,
@@ -212,24 +202,24 @@ void table_close(struct table *t)
     for (uint32_t i = 0; t->handler && i < t->def->handlers; i++) {
         struct handler *h = &t->handler[i];
         for (uint32_t k = 0; k < h->statements; k++) {
-            sqlite3_finalize(h->statement[k].stmt);
+            sql_finalize(h->statement[k].stmt);
             free(h->statement[k].parameter);
         }
         free(h->statement);
     }
     free(t->handler);
     free(t->route);
-    sqlite3_finalize(t->begin);
-    sqlite3_finalize(t->commit);
-    sqlite3_finalize(t->rollback);
-    sqlite3_finalize(t->savepoint);
-    sqlite3_finalize(t->release);
-    sqlite3_finalize(t->rollback_to);
-    sqlite3_finalize(t->move);
+    sql_finalize(t->begin);
+    sql_finalize(t->commit);
+    sql_finalize(t->rollback);
+    sql_finalize(t->savepoint);
+    sql_finalize(t->release);
+    sql_finalize(t->rollback_to);
+    sql_finalize(t->move);
     coverage_close(t->coverage);
     replay_close(t);
     dlq_close(t);
-    if (t->file.db)
+    if (t->file.sql)
         table_idle(t);
     tablefile_close(&t->file);
     buf_fini(&t->types);
@@ -249,13 +239,10 @@ struct azoth_bytes table_types(const struct table *t)
 
 void table_stats(const struct table *t, struct table_stats *ret)
 {
-    char path[sizeof t->file.path + 8];
-    struct stat st;
-    snprintf(path, sizeof path, "%s-wal", t->file.path);
     *ret = (struct table_stats){.events = t->events,
                                 .batches = t->batches,
                                 .failures = t->failures,
-                                .wal_bytes = stat(path, &st) ? 0 : (uint64_t)st.st_size};
+                                .wal_bytes = sql_log_bytes(t->file.sql)};
 }
 
 uint64_t table_applied_events(const struct table *t)
@@ -306,30 +293,7 @@ static const struct handler *handler_of(const struct table *t, struct azoth_byte
     return r ? r->handler : NULL;
 }
 
-/* A failure that is the machine's and not the event's. */
-int table_is_system(int rc)
-{
-    switch (rc & 0xff) {
-    case SQLITE_FULL:
-    case SQLITE_IOERR:
-    case SQLITE_NOMEM:
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-    case SQLITE_PROTOCOL:
-    case SQLITE_NOLFS:
-    case SQLITE_INTERRUPT:
-    case SQLITE_CANTOPEN:
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-        return 1;
-    default:
-        return 0;
-    }
-}
-
-/* code: SQLite's, or 0. */
+/* code: the database's, or 0. */
 static int handler_error(const struct table *t, const struct event_record *ev, uint32_t line,
                          int code, struct azoth_error *err, const char *why)
 {
@@ -338,38 +302,46 @@ static int handler_error(const struct table *t, const struct event_record *ev, u
                          bytes_print(ev->type, type, sizeof type), t->def->path, line, why);
 }
 
-static int bind_json(sqlite3_stmt *s, int i, const json_t *v)
+/* Of what SQL_FAILED says. */
+static int failed(const struct table *t, const struct statement *s, const struct event_record *ev,
+                  struct azoth_error *err)
+{
+    struct sql_db *db = t->file.sql;
+    return sql_is_machine(db) ? sql_error(db, err, t->file.path)
+                              : handler_error(t, ev, s->line, sql_code(db), err, sql_message(db));
+}
+
+/* NOMEM, or SQL_FAILED. */
+static int bind_text_of(struct sql_stmt *s, int i, const json_t *v)
+{
+    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    return text ? sql_bind_owned(s, i, text) : AZOTH_ERR_NOMEM;
+}
+
+static int bind_json(struct sql_stmt *s, int i, const json_t *v)
 {
     switch (json_typeof(v)) {
     case JSON_INTEGER:
-        return sqlite3_bind_int64(s, i, json_integer_value(v));
+        return sql_bind_int64(s, i, json_integer_value(v));
     case JSON_REAL:
-        return sqlite3_bind_double(s, i, json_real_value(v));
+        return sql_bind_double(s, i, json_real_value(v));
     case JSON_STRING:
-        return sqlite3_bind_text64(s, i, json_string_value(v), json_string_length(v), SQLITE_STATIC,
-                                   SQLITE_UTF8);
+        return sql_bind_text(s, i, bytes_of(json_string_value(v), json_string_length(v)));
     case JSON_TRUE:
     case JSON_FALSE:
-        return sqlite3_bind_int(s, i, json_is_true(v));
+        return sql_bind_int64(s, i, json_is_true(v));
     case JSON_NULL:
-        return sqlite3_bind_null(s, i);
-    default: {
-        char *text = json_dumps(v, JSON_COMPACT);
-        return text ? sqlite3_bind_text(s, i, text, -1, free) : SQLITE_NOMEM;
+        return sql_bind_null(s, i);
+    default:
+        return bind_text_of(s, i, v);
     }
-    }
-}
-
-static int bind_text(sqlite3_stmt *s, int i, struct azoth_bytes b)
-{
-    return sqlite3_bind_text64(s, i, b.len ? b.ptr : "", b.len, SQLITE_STATIC, SQLITE_UTF8);
 }
 
 static int bind_one(const struct table *t, const struct statement *s, int i,
                     const struct event_record *ev, const json_t *payload, struct azoth_error *err)
 {
     const struct parameter *p = &s->parameter[i];
-    int rc = SQLITE_OK;
+    int rc = 0;
     switch (p->kind) {
     case P_FIELD: {
         const json_t *v = json_object_get(payload, p->name);
@@ -378,34 +350,32 @@ static int bind_one(const struct table *t, const struct statement *s, int i,
             snprintf(why, sizeof why, "the payload has no field \"%s\"", p->name);
             return handler_error(t, ev, s->line, 0, err, why);
         }
-        rc = bind_json(s->stmt, i + 1, v);
+        rc = p->json ? bind_text_of(s->stmt, i, v) : bind_json(s->stmt, i, v);
         break;
     }
     case P_ID:
-        rc = sqlite3_bind_int64(s->stmt, i + 1, (int64_t)ev->id);
+        rc = sql_bind_int64(s->stmt, i, (int64_t)ev->id);
         break;
     case P_TXN:
-        rc = sqlite3_bind_int64(s->stmt, i + 1, (int64_t)ev->txn);
+        rc = sql_bind_int64(s->stmt, i, (int64_t)ev->txn);
         break;
     case P_TIME:
-        rc = sqlite3_bind_int64(s->stmt, i + 1, ev->time_ns);
+        rc = sql_bind_int64(s->stmt, i, ev->time_ns);
         break;
     case P_TYPE:
-        rc = bind_text(s->stmt, i + 1, ev->type);
+        rc = sql_bind_text(s->stmt, i, ev->type);
         break;
     case P_KEY:
-        rc = bind_text(s->stmt, i + 1, ev->key);
+        rc = sql_bind_text(s->stmt, i, ev->key);
         break;
     case P_PAYLOAD:
-        rc = utf8_valid(ev->payload) ? bind_text(s->stmt, i + 1, ev->payload)
-                                     : sqlite3_bind_blob64(s->stmt, i + 1, ev->payload.ptr,
-                                                           ev->payload.len, SQLITE_STATIC);
+        rc = utf8_valid(ev->payload) ? sql_bind_text(s->stmt, i, ev->payload)
+                                     : sql_bind_blob(s->stmt, i, ev->payload);
         break;
     }
-    if (rc == SQLITE_OK)
-        return 0;
-    return table_is_system(rc) ? sqlite_error(t->file.db, err, t->file.path)
-                               : handler_error(t, ev, s->line, rc, err, sqlite3_errstr(rc));
+    if (rc == AZOTH_ERR_NOMEM)
+        return error_set(err, rc, "event %" PRIu64, ev->id);
+    return rc ? failed(t, s, ev, err) : 0;
 }
 
 static int run_statement(struct table *t, const struct statement *s, const struct event_record *ev,
@@ -414,16 +384,14 @@ static int run_statement(struct table *t, const struct statement *s, const struc
     int rc = 0, step;
     for (int i = 0; i < s->parameters && !rc; i++)
         rc = bind_one(t, s, i, ev, payload, err);
-    if (rc)
-        return rc;
-    do {
-        step = sqlite3_step(s->stmt);
-    } while (step == SQLITE_ROW);
-    if (step != SQLITE_DONE)
-        rc = table_is_system(step)
-                 ? sqlite_error(t->file.db, err, t->file.path)
-                 : handler_error(t, ev, s->line, step, err, sqlite3_errmsg(t->file.db));
-    sqlite3_reset(s->stmt);
+    if (!rc) {
+        do {
+            step = sql_step(s->stmt);
+        } while (step == SQL_ROW);
+        if (step != SQL_DONE)
+            rc = failed(t, s, ev, err);
+    }
+    sql_reset(s->stmt);
     return rc;
 }
 
@@ -468,12 +436,5 @@ int table_apply_event(struct table *t, const struct event_record *ev, struct azo
 
 void table_idle(struct table *t)
 {
-    if (!t->wal_used)
-        return;
-    /* Truncating waits for readers as long as the busy timeout says: not here. */
-    sqlite3_busy_timeout(t->file.db, 0);
-    if (sqlite3_wal_checkpoint_v2(t->file.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) ==
-        SQLITE_OK)
-        t->wal_used = 0;
-    sqlite3_busy_timeout(t->file.db, TABLE_BUSY_MS);
+    sql_idle(t->file.sql);
 }

@@ -11,26 +11,19 @@
 #include "projector/coverage.h"
 #include "projector/tablefile.h"
 
-/*
- * Passive checkpoints: every so many batches once the WAL has so many pages (16 MB; in between it may
- * grow to the size that it is cut back to). Not at every batch, as SQLite would: under a long reader
- * each try syncs and gains nothing.
- */
-#define WAL_PAGES_MAX       4000
-#define CHECKPOINT_BATCHES  16u
-#define PARAMETER_FIELD_MAX 63u  /* bytes of a field's name */
-#define TABLE_BUSY_MS       2000 /* as the file was opened with */
+#define PARAMETER_FIELD_MAX 63u /* bytes of a field's name */
 
 enum parameter_kind { P_FIELD, P_ID, P_TYPE, P_TIME, P_TXN, P_KEY, P_PAYLOAD };
 
 struct parameter {
     enum parameter_kind kind;
+    int json; /* wants the JSON text of a field's value */
     char name[PARAMETER_FIELD_MAX +
               1]; /* of a field. A copy: SQLite's moves when it prepares anew */
 };
 
 struct statement {
-    sqlite3_stmt *stmt;
+    struct sql_stmt *stmt;
     struct parameter *parameter;
     int parameters;
     uint32_t line;
@@ -55,7 +48,7 @@ struct retry {
     uint32_t failures;                  /* so far */
     int64_t first_ns, last_ns, next_ns; /* wall clock */
     uint64_t delay_ms;                  /* between last_ns and next_ns */
-    int32_t code;                       /* SQLite's, or 0 */
+    int32_t code;                       /* the database's, or 0 */
     char error[sizeof((struct azoth_error *)0)->message];
 };
 
@@ -86,15 +79,12 @@ struct table {
     struct handler *handler;
     struct route *route; /* sorted by type */
     size_t routes;
-    sqlite3_stmt *begin, *commit, *rollback, *move, *savepoint, *release, *rollback_to;
+    struct sql_stmt *begin, *commit, *rollback, *move, *savepoint, *release, *rollback_to;
     uint64_t cursor;
     uint32_t cursor_check;
     uint64_t events, batches, failures;  /* see struct table_stats */
     uint64_t events_open, failures_open; /* of the open transaction, or the last one */
     struct buf types;
-    int wal_used;  /* since it was truncated */
-    int wal_pages; /* after the last commit */
-    uint32_t batches_since_checkpoint;
 
     struct faults faults, before; /* before: as the open transaction found them */
     uint64_t retry_due_ns;        /* running time: when the event may be tried again */
@@ -116,8 +106,6 @@ struct table {
 /* Runs the handler of the event's type. HANDLER: the event's fault, the transaction may be gone with
  * it; others: the machine's. */
 int table_apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err);
-/* A failure that is the machine's and not the event's. */
-int table_is_system(int rc);
 const struct sql_policy *table_policy(const struct table *t, struct azoth_bytes type);
 /* The clocks, or what a test has set them to. */
 int64_t table_wall(const struct table *t);
@@ -126,7 +114,7 @@ uint64_t table_mono(const struct table *t);
 /* ---- apply.c ---- */
 
 /* Steps one of our own statements, whose values are bound, and resets it. */
-int table_run(struct table *t, sqlite3_stmt *s, struct azoth_error *err);
+int table_run(struct table *t, struct sql_stmt *s, struct azoth_error *err);
 int table_begin(struct table *t, struct azoth_error *err);
 int table_commit(struct table *t, struct azoth_error *err);
 /* Whatever is left of the transaction; what memory says of the file goes back with it. */

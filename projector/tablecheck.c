@@ -59,21 +59,21 @@ static void skip_statement(struct check *c, struct sql_cursor *at)
     at->at = t.len;
 }
 
-/* at stands behind the statement; its place is that of its first word. */
-static void told_at(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s, const char *what)
+/* Of the statement that was prepared last, at its first word. */
+static void told_at(struct check *c, const struct sql_cursor *at, const char *what)
 {
     struct azoth_error err = {0};
     uint32_t line, column;
-    sqlfile_position(at->block, at->at - strlen(sqlite3_sql(s)), &line, &column);
+    sqlfile_position(at->block, at->from, &line, &column);
     error_set(&err, AZOTH_ERR_PROJECTION, "%s:%u:%u: %s", c->def.path, line, column, what);
     told(c, &err);
 }
 
-static void check_parameters(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s,
+static void check_parameters(struct check *c, const struct sql_cursor *at, struct sql_stmt *s,
                              int handler)
 {
-    for (int i = 1; i <= sqlite3_bind_parameter_count(s); i++) {
-        const char *name = sqlite3_bind_parameter_name(s, i);
+    for (int i = 0; i < sql_parameters(s); i++) {
+        const char *name = sql_parameter(s, i);
         char what[200];
         if (handler && table_parameter_valid(name))
             continue;
@@ -83,27 +83,27 @@ static void check_parameters(struct check *c, const struct sql_cursor *at, sqlit
                        "@time @txn @key @payload"
                      : "parameter %.60s: there is no event in a migration",
                  name ? name : "?");
-        told_at(c, at, s, what);
+        told_at(c, at, what);
     }
 }
 
-static void run_statement(struct check *c, const struct sql_cursor *at, sqlite3_stmt *s)
+static void run_statement(struct check *c, const struct sql_cursor *at, struct sql_stmt *s)
 {
     int step;
     do {
-        step = sqlite3_step(s);
-    } while (step == SQLITE_ROW);
-    if (step != SQLITE_DONE)
-        told_at(c, at, s, sqlite3_errmsg(c->file.db));
+        step = sql_step(s);
+    } while (step == SQL_ROW);
+    if (step != SQL_DONE)
+        told_at(c, at, sql_message(c->file.sql));
 }
 
 static void check_block(struct check *c, const struct sql_block *block, int handler)
 {
     struct sql_cursor at = {.path = c->def.path, .block = block};
-    sqlite3_stmt *s;
+    struct sql_stmt *s;
     struct azoth_error err = {0};
     int got;
-    tablefile_guard(&c->file, 1);
+    sql_guard(c->file.sql, 1);
     while (c->errors < PROJECTION_CHECK_MAX &&
            (got = tablefile_next(&c->file, &at, &s, &err)) != 0) {
         if (got < 0) {
@@ -114,18 +114,18 @@ static void check_block(struct check *c, const struct sql_block *block, int hand
         check_parameters(c, &at, s, handler);
         if (!handler)
             run_statement(c, &at, s);
-        sqlite3_finalize(s);
+        sql_finalize(s);
     }
-    tablefile_guard(&c->file, 0);
+    sql_guard(c->file.sql, 0);
 }
 
 static void check_undo(struct check *c, const struct sql_block *undo)
 {
     if (!undo->text.len)
         return;
-    sqlite3_exec(c->file.db, "SAVEPOINT undo", NULL, NULL, NULL);
+    sql_exec(c->file.sql, "SAVEPOINT undo");
     check_block(c, undo, 0);
-    sqlite3_exec(c->file.db, "ROLLBACK TO undo; RELEASE undo", NULL, NULL, NULL);
+    sql_exec(c->file.sql, "ROLLBACK TO undo; RELEASE undo");
 }
 
 static void check_sql(struct check *c)

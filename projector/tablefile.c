@@ -15,88 +15,15 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#define WAL_LIMIT_BYTES 67108864
-
-int sqlite_error(sqlite3 *db, struct azoth_error *err, const char *what)
-{
-    int code = AZOTH_ERR_IO, rc = sqlite3_errcode(db);
-    switch (rc & 0xff) {
-    case SQLITE_FULL:
-        code = AZOTH_ERR_NOSPACE;
-        break;
-    case SQLITE_NOMEM:
-        code = AZOTH_ERR_NOMEM;
-        break;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-        code = AZOTH_ERR_CORRUPT;
-        break;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        code = AZOTH_ERR_BUSY;
-        break;
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_AUTH:
-        code = AZOTH_ERR_PERMISSION;
-        break;
-    default:
-        break;
-    }
-    if ((rc & 0xff) == SQLITE_IOERR && sqlite3_system_errno(db) == ENOSPC)
-        code = AZOTH_ERR_NOSPACE;
-    return error_foreign(err, code, sqlite3_extended_errcode(db), "%s: %s", what,
-                         sqlite3_errmsg(db));
-}
-
 int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err)
 {
-    if (sqlite3_exec(f->db, sql, NULL, NULL, NULL) == SQLITE_OK)
-        return 0;
-    return sqlite_error(f->db, err, f->path);
+    return sql_exec(f->sql, sql) ? sql_error(f->sql, err, f->path) : 0;
 }
 
-/* ---- what a definition may not do ---- */
-
-static int own_name(const char *name)
+int tablefile_prepare(struct tablefile *f, const char *sql, struct sql_stmt **ret,
+                      struct azoth_error *err)
 {
-    return name && sqlite3_strnicmp(name, "azoth_", 6) == 0;
-}
-
-static int authorize(void *arg, int action, const char *a, const char *b, const char *c,
-                     const char *d)
-{
-    (void)arg;
-    (void)c;
-    (void)d;
-    switch (action) {
-    case SQLITE_TRANSACTION: /* the cursor must stay in the rows' transaction */
-    case SQLITE_SAVEPOINT:
-    case SQLITE_ATTACH:
-    case SQLITE_DETACH:
-    case SQLITE_PRAGMA:
-        return SQLITE_DENY;
-    case SQLITE_INSERT:
-    case SQLITE_UPDATE:
-    case SQLITE_DELETE:
-    case SQLITE_DROP_TABLE:
-    case SQLITE_CREATE_TABLE:
-    case SQLITE_CREATE_VIEW:
-    case SQLITE_CREATE_VTABLE:
-        return own_name(a) ? SQLITE_DENY : SQLITE_OK;
-    case SQLITE_CREATE_TRIGGER: /* b is the table: a trigger on the cursor would run with it */
-    case SQLITE_CREATE_TEMP_TRIGGER:
-    case SQLITE_CREATE_INDEX:
-    case SQLITE_ALTER_TABLE:
-        return own_name(b) ? SQLITE_DENY : SQLITE_OK;
-    default:
-        return SQLITE_OK;
-    }
-}
-
-void tablefile_guard(struct tablefile *f, int on)
-{
-    sqlite3_set_authorizer(f->db, on ? authorize : NULL, NULL);
+    return sql_prepare(f->sql, sql, ret) ? sql_error(f->sql, err, f->path) : 0;
 }
 
 /* ---- statements of a block ---- */
@@ -132,27 +59,24 @@ static size_t skip_blank(struct azoth_bytes t, size_t at)
     }
 }
 
-int tablefile_next(struct tablefile *f, struct sql_cursor *c, sqlite3_stmt **ret,
+int tablefile_next(struct tablefile *f, struct sql_cursor *c, struct sql_stmt **ret,
                    struct azoth_error *err)
 {
     const struct azoth_bytes t = c->block->text;
-    const char *start = t.ptr, *tail;
-    uint32_t column;
+    const char *start = t.ptr;
+    uint32_t line, column;
+    size_t used, wrong;
     for (;;) {
-        c->at = skip_blank(t, c->at);
+        c->at = c->from = skip_blank(t, c->at);
         if (c->at >= t.len)
             return 0;
         position(c->block, c->at, &c->line, &column);
-        int rc = sqlite3_prepare_v3(f->db, start + c->at, (int)(t.len - c->at),
-                                    SQLITE_PREPARE_PERSISTENT, ret, &tail);
-        if (rc != SQLITE_OK) {
-            int offset = sqlite3_error_offset(f->db);
-            uint32_t line;
-            position(c->block, c->at + (offset > 0 ? (size_t)offset : 0), &line, &column);
-            return error_foreign(err, AZOTH_ERR_PROJECTION, rc, "%s:%u:%u: %s", c->path, line,
-                                 column, sqlite3_errmsg(f->db));
+        if (sql_prepare_first(f->sql, bytes_of(start + c->at, t.len - c->at), ret, &used, &wrong)) {
+            position(c->block, c->at + wrong, &line, &column);
+            return error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql), "%s:%u:%u: %s",
+                                 c->path, line, column, sql_message(f->sql));
         }
-        c->at = (size_t)(tail - start);
+        c->at += used;
         if (*ret)
             return 1;
     }
@@ -184,48 +108,45 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
                            const struct table_options *o, struct azoth_error *err)
 {
     static const uint8_t none[16];
-    sqlite3_stmt *s;
-    if (sqlite3_prepare_v2(f->db, "INSERT INTO azoth_projection VALUES (1, ?, ?, 0, 0, ?, ?, ?, 1)",
-                           -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
-    sqlite3_bind_text(s, 1, def->name, -1, SQLITE_STATIC);
-    sqlite3_bind_blob(s, 2, o->uuid ? o->uuid : none, 16, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 3, f->makers);
-    sqlite3_bind_int64(s, 4, o->shard);
-    sqlite3_bind_int64(s, 5, o->shards);
-    int rc = sqlite3_step(s) == SQLITE_DONE ? 0 : sqlite_error(f->db, err, f->path);
-    sqlite3_finalize(s);
+    struct sql_stmt *s;
+    int rc = tablefile_prepare(
+        f, "INSERT INTO azoth_projection VALUES (1, ?1, ?2, 0, 0, ?3, ?4, ?5, 1)", &s, err);
+    if (rc)
+        return rc;
+    sql_bind_text(s, 0, bytes_str(def->name));
+    sql_bind_blob(s, 1, bytes_of(o->uuid ? o->uuid : none, 16));
+    sql_bind_int64(s, 2, f->makers);
+    sql_bind_int64(s, 3, o->shard);
+    sql_bind_int64(s, 4, o->shards);
+    rc = sql_run(f->sql, s, err, f->path);
+    sql_finalize(s);
     return rc;
 }
 
-static int check_identity(struct tablefile *f, sqlite3_stmt *s, const struct sqlfile *def,
+static int check_identity(struct tablefile *f, struct sql_stmt *s, const struct sqlfile *def,
                           const struct table_options *o, int any_handlers, struct azoth_error *err)
 {
-    const char *name = (const char *)sqlite3_column_text(s, 0);
-    if (sqlite3_column_int64(s, 7) != 1)
+    const char *name = sql_text(s, 0);
+    if (sql_int64(s, 7) != 1)
         return error_set(err, AZOTH_ERR_FORMAT, "%s: format %lld", f->path,
-                         (long long)sqlite3_column_int64(s, 7));
+                         (long long)sql_int64(s, 7));
     if (!name || strcmp(name, def->name) != 0)
         return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is of projection %.63s, not %s",
                          f->path, name ? name : "?", def->name);
-    if (o->uuid &&
-        (sqlite3_column_bytes(s, 1) != 16 || memcmp(sqlite3_column_blob(s, 1), o->uuid, 16) != 0))
+    if (o->uuid && !bytes_eq(sql_bytes(s, 1), bytes_of(o->uuid, 16)))
         return error_set(
             err, AZOTH_ERR_DIVERGED,
             "%s: it follows another database: azoth projection rebuild %s projects this one",
             f->path, def->name);
-    if ((uint32_t)sqlite3_column_int64(s, 5) != o->shard ||
-        (uint32_t)sqlite3_column_int64(s, 6) != o->shards)
+    if ((uint32_t)sql_int64(s, 5) != o->shard || (uint32_t)sql_int64(s, 6) != o->shards)
         return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld", f->path,
-                         (long long)sqlite3_column_int64(s, 5),
-                         (long long)sqlite3_column_int64(s, 6));
-    if (sqlite3_column_int64(s, 4) != f->makers && !o->accept_changed && !any_handlers &&
-        sqlite3_column_int64(s, 2) > 0)
+                         (long long)sql_int64(s, 5), (long long)sql_int64(s, 6));
+    if (sql_int64(s, 4) != f->makers && !o->accept_changed && !any_handlers && sql_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: the handlers differ from those that made the rows up to event %lld: "
                          "azoth projection rebuild %s makes them anew beside these, "
                          "--accept-changed goes on with these",
-                         def->path, (long long)sqlite3_column_int64(s, 2), def->name);
+                         def->path, (long long)sql_int64(s, 2), def->name);
     return 0;
 }
 
@@ -233,32 +154,31 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
                     int any_handlers, uint64_t *ret_cursor, uint32_t *ret_check,
                     struct azoth_error *err)
 {
-    sqlite3_stmt *s;
+    struct sql_stmt *s;
     int rc = tablefile_run(f, own_tables, err);
+    if (!rc)
+        rc = tablefile_prepare(f,
+                               "SELECT name, uuid, cursor, cursor_check, handlers, shard, shards, "
+                               "format FROM azoth_projection",
+                               &s, err);
     if (rc)
         return rc;
-    if (sqlite3_prepare_v2(
-            f->db,
-            "SELECT name, uuid, cursor, cursor_check, handlers, shard, shards, format "
-            "FROM azoth_projection",
-            -1, &s, NULL))
-        return sqlite_error(f->db, err, f->path);
-    int step = sqlite3_step(s);
+    int step = sql_step(s);
     *ret_cursor = 0;
     *ret_check = 0;
-    if (step == SQLITE_ROW) {
+    if (step == SQL_ROW) {
         rc = check_identity(f, s, def, o, any_handlers, err);
-        *ret_cursor = (uint64_t)sqlite3_column_int64(s, 2);
-        *ret_check = (uint32_t)sqlite3_column_int64(s, 3);
-    } else if (step == SQLITE_DONE && any_handlers) {
+        *ret_cursor = (uint64_t)sql_int64(s, 2);
+        *ret_check = (uint32_t)sql_int64(s, 3);
+    } else if (step == SQL_DONE && any_handlers) {
         rc =
             error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it is empty: the projector fills it", f->path);
-    } else if (step == SQLITE_DONE) {
+    } else if (step == SQL_DONE) {
         rc = insert_identity(f, def, o, err);
     } else {
-        rc = sqlite_error(f->db, err, f->path);
+        rc = sql_error(f->sql, err, f->path);
     }
-    sqlite3_finalize(s);
+    sql_finalize(s);
     if (!rc && o->accept_changed) {
         char sql[120];
         snprintf(sql, sizeof sql, "UPDATE azoth_projection SET handlers = %" PRId64, f->makers);
@@ -292,21 +212,10 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
     }
     if (rc)
         return rc;
-    if (sqlite3_open_v2(f->path, &f->db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
-        return f->db ? sqlite_error(f->db, err, f->path)
-                     : error_set(err, AZOTH_ERR_NOMEM, "SQLite");
-    sqlite3_busy_timeout(f->db, 2000);
-    sqlite3_extended_result_codes(f->db, 1);
-    int keep = 1; /* the WAL file stays: readers of another user could not make it again */
-    sqlite3_file_control(f->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep);
-    char pragmas[300];
-    snprintf(pragmas, sizeof pragmas,
-             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA mmap_size = 0;"
-             "PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = 4000;"
-             "PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY",
-             WAL_LIMIT_BYTES);
-    return tablefile_run(f, pragmas, err);
+    rc = sql_sqlite_open(f->path, &f->sql, err);
+    if (!rc)
+        f->db = sql_sqlite_handle(f->sql);
+    return rc;
 }
 
 int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
@@ -333,7 +242,8 @@ int tablefile_open_any(struct tablefile *f, const struct sqlfile *def,
 
 void tablefile_close(struct tablefile *f)
 {
-    sqlite3_close(f->db);
+    sql_close(f->sql);
+    f->sql = NULL;
     f->db = NULL;
     if (f->lock_fd >= 0)
         close(f->lock_fd);

@@ -1,13 +1,14 @@
-/* tablefile.h - the SQLite file below table.c: opening, generations, migrations, the lock. */
+/* tablefile.h - where the rows of a projection lie, below table.c: opening, identity, migrations, the lock. */
 #ifndef PROJECTOR_TABLEFILE_H
 #define PROJECTOR_TABLEFILE_H
 
 #include "projector/table.h"
 
-#include <sqlite3.h>
+#include "projector/sql_sqlite.h"
 
 struct tablefile {
-    sqlite3 *db;
+    struct sql_db *sql;
+    sqlite3 *db; /* the same, for what is about SQLite alone */
     int lock_fd; /* one projecting process a file; -1: in memory */
     uint32_t shard, shards;
     int64_t makers; /* what makes its rows: checksum of the handlers, and of a shard's rule */
@@ -27,11 +28,11 @@ const char *table_shard_by(const struct sqlfile *def, const struct table_options
 /* What makes the rows: a checksum of the handlers, and in a shard of what says which events are its. */
 int64_t table_makers(const struct sqlfile *def, const struct table_options *o);
 
-/* As sqlite_error(). */
+/* Runs statements of ours. Errors of sql_error(). */
 int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err);
-
-/* While on, statements that are prepared may not touch transactions, other files or our tables. */
-void tablefile_guard(struct tablefile *f, int on);
+/* Prepares one of ours; likewise. */
+int tablefile_prepare(struct tablefile *f, const char *sql, struct sql_stmt **ret,
+                      struct azoth_error *err);
 
 /* Steps through a block's statements: 1 and *ret, 0 at the end, PROJECTION with FILE:LINE:COLUMN.
  */
@@ -39,12 +40,10 @@ struct sql_cursor {
     const char *path;
     const struct sql_block *block;
     size_t at;
-    uint32_t line; /* of the statement returned */
+    size_t from;   /* of the statement returned; `at` is behind it */
+    uint32_t line; /* likewise */
 };
-int tablefile_next(struct tablefile *f, struct sql_cursor *c, sqlite3_stmt **ret,
+int tablefile_next(struct tablefile *f, struct sql_cursor *c, struct sql_stmt **ret,
                    struct azoth_error *err);
-
-/* NOSPACE, IO, CORRUPT, NOMEM, PERMISSION, BUSY or PROJECTION for SQLite's last error. */
-int sqlite_error(sqlite3 *db, struct azoth_error *err, const char *what);
 
 #endif
