@@ -52,7 +52,7 @@ static const char *const point_name[] = {
 
 /* ---- who dies where ---- */
 
-enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR };
+enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR, REBUILDER };
 
 enum how {
     LOAD,      /* passed again and again by who works */
@@ -69,7 +69,8 @@ enum how {
     FULL,      /* while the disk runs full and is freed, again and again */
     FAILING,   /* while one event in twenty fails at first, and is put aside and replayed */
     RETRYING,  /* the same, tried again at its place */
-    COMMANDED  /* the same, put aside and replayed because somebody asks for it */
+    COMMANDED, /* the same, put aside and replayed because somebody asks for it */
+    REBUILT    /* while the projection is rebuilt over and over */
 };
 
 static const struct row {
@@ -170,6 +171,13 @@ static const struct row {
     {CRASH_projector_command_taken, PROJECTOR, COMMANDED, 12},
     {CRASH_projector_command_done, PROJECTOR, COMMANDED, 12},
     {CRASH_projector_retry_written, PROJECTOR, RETRYING, 12},
+    {CRASH_projector_link_made, PROJECTOR, REBUILT, 3},
+    {CRASH_projector_linked, PROJECTOR, REBUILT, 3},
+    {CRASH_generation_named, PROJECTOR, REBUILT, 3},
+    {CRASH_generation_swapped, PROJECTOR, REBUILT, 3},
+    {CRASH_rebuild_filled, REBUILDER, REBUILT, 1},
+    {CRASH_rebuild_held, REBUILDER, REBUILT, 1},
+    {CRASH_rebuild_closed, REBUILDER, REBUILT, 1},
 };
 
 /* ---- the system ---- */
@@ -245,6 +253,7 @@ static void begin(const struct row *r)
     assert_int_equal(azoth_commit(t, NULL, &err), 0);
     azoth_txn_free(t);
     azoth_close(db);
+    setenv("AZOTH_DIR", h.dir, 1); /* of a rebuild */
     writer = prepare("writer", "azoth-writer", "--dir", h.dir, NULL);
     feed = prepare("feed", "azoth-feed", "--dir", h.dir, NULL);
     projector = prepare("projector", "azoth-projector", "--dir", h.dir, "counts");
@@ -252,6 +261,7 @@ static void begin(const struct row *r)
     client[1] = prepare("client1", self, "--load", h.dir, "client1");
     other = r->how == PAUSING     ? prepare("pauser", self, "--pause", h.dir, NULL)
             : r->how == COMMANDED ? prepare("commander", self, "--command", h.dir, NULL)
+            : r->how == REBUILT   ? prepare("rebuild", "azoth", "projection", "rebuild", "counts")
             : r->how == CROWDED   ? prepare("crowd", self, "--crowd", h.dir, NULL)
                                   : prepare("prey", self, "--load", h.dir, "prey");
 }
@@ -265,6 +275,8 @@ static struct process *victim_of(const struct row *r)
         return feed;
     case PROJECTOR:
         return projector;
+    case REBUILDER:
+        return other;
     default:
         return writer;
     }
@@ -337,6 +349,7 @@ static void provoke(const struct row *r, struct process *victim, long answered_b
     case PAUSING:
     case CROWDED:
     case COMMANDED:
+    case REBUILT:
         if (!other->pid)
             harness_spawn(&h, other);
         break;
@@ -447,11 +460,21 @@ static void check_all(void)
         fail_msg("%s: the segment is left over", what);
 }
 
+/* One that nobody disturbs comes to its end, whatever was left. */
+static void rebuild_once(void)
+{
+    harness_spawn(&h, other);
+    if (harness_wait(&h, other, 40000) != 0)
+        fail_msg("%s: a rebuild ended with status %d", what, other->status);
+}
+
 /* Everybody goes on: answers come, and nobody but the victim has ended. */
-static void go_on(struct process *victim)
+static void go_on(const struct row *r, struct process *victim)
 {
     struct process *const all[] = {writer, feed, projector, client[0], client[1]};
     start_all_but(NULL, 1);
+    if (r->how == REBUILT)
+        rebuild_once();
     uint64_t until = clock_mono_ns() + PATIENCE;
     long before = answers();
     while (answers() < before + 60 && clock_mono_ns() < until) {
@@ -521,7 +544,7 @@ static void survive(const struct row *r)
         unsetenv("AZOTH_DELAY");
         must_die(r, victim);
     }
-    go_on(victim);
+    go_on(r, victim);
     check_all();
     harness_end(&h);
 }
