@@ -24,9 +24,9 @@
 const char bench_value[BENCH_VALUE] = {[0 ... BENCH_VALUE - 1] = 'x'};
 
 /* What --rows may name, in the order of the table. Rows of growth are not chosen. */
-static const char *const known[] = {"1",  "2",  "3a",  "3b", "4",   "5",  "6",  "7",
-                                    "8a", "8b", "9",   "10", "10b", "11", "12", "13",
-                                    "14", "15", "15b", "16", "17",  "18", "19", "plot"};
+static const char *const known[] = {"1",   "2",  "3a", "3b",  "4",  "5",  "6",   "7",  "8a",
+                                    "8b",  "9",  "10", "10b", "11", "12", "13",  "14", "15",
+                                    "15b", "16", "17", "18",  "19", "20", "plot"};
 #define KNOWN ((int)(sizeof known / sizeof *known))
 
 static int pairs = 15, growth;

@@ -63,7 +63,7 @@ void bench_feed_rows(void);       /* 10: feed.c */
 /* The receiving end of the floors of rows 10 and 10b, a process of its own:
  * bench --feed-sink ENDPOINT MESSAGES count, or EVENTS check. */
 int bench_feed_sink(const char *endpoint, uint64_t left, int check);
-void bench_projection_rows(void);        /* 11, 15: projection.c */
+void bench_projection_rows(void);        /* 11, 15, 20: projection.c */
 void bench_growth_rows(uint64_t events); /* g1 to g7, only with --growth: growth.c */
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * projection.c - rows 11 and 15: what a projection costs beside SQLite used by hand, and how soon a
- * transaction is visible in it.
+ * projection.c - rows 11, 15 and 20: what a projection, and its rebuild, cost beside SQLite used by hand, and how
+ * soon a transaction is visible in it.
  */
 #include "core/clock.h"
 #include "core/record.h"
@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char accounts_sql[] =
     "-- azoth: projection accounts\n"
@@ -178,18 +179,23 @@ static double apply_product(struct table *t, const struct chunk *c)
     return (double)(c->batches * BATCH) * 1e9 / (double)(clock_mono_ns() - began);
 }
 
-static double apply_by_hand(struct hand *h, const struct chunk *c)
+/* together: so many batches a transaction. */
+static double apply_by_hand(struct hand *h, const struct chunk *c, uint32_t together)
 {
     uint64_t began = clock_mono_ns();
     for (uint32_t b = 0; b < c->batches; b++) {
-        step(h, h->begin);
+        if (b % together == 0)
+            step(h, h->begin);
         for (uint32_t i = 0; i < BATCH; i++)
             hand_event(h, &c->event[b * BATCH + i]);
+        if ((b + 1) % together)
+            continue;
         sqlite3_bind_int64(h->cursor, 1, (int64_t)(c->first + (b + 1) * BATCH - 1));
         step(h, h->cursor);
         step(h, h->commit);
         /* As seldom as the product does: checkpoints are not what is compared. */
-        if (++h->batches >= 16 && h->wal_pages >= 4000) {
+        h->batches += (int)together;
+        if (h->batches >= 16 && h->wal_pages >= 4000) {
             h->batches = 0;
             sqlite3_wal_checkpoint_v2(h->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         }
@@ -202,7 +208,7 @@ static void apply_pairs(struct table *t, struct hand *h, struct chunk *c)
     uint64_t next = 1;
     chunk_make(c, next, BENCH_KEYS / BATCH, 1); /* rows exist when the time counts */
     apply_product(t, c);
-    apply_by_hand(h, c);
+    apply_by_hand(h, c, 1);
     next += BENCH_KEYS;
     struct bench_row *r =
         bench_row("11", "bank projection / the same statements by hand, 1000 a batch", "/s", 0.85);
@@ -210,7 +216,7 @@ static void apply_pairs(struct table *t, struct hand *h, struct chunk *c)
         chunk_make(c, next, BATCHES, 0);
         /* Who comes second finds the disk busy with the first one's pages: they take turns. */
         double product = i % 2 ? 0 : apply_product(t, c);
-        double floor = apply_by_hand(h, c);
+        double floor = apply_by_hand(h, c, 1);
         bench_pair(r, i % 2 ? apply_product(t, c) : product, floor);
     }
 }
@@ -243,6 +249,14 @@ static void projection_row(void)
 }
 
 /* ---- row 15 ---- */
+
+static void define_accounts(const struct harness *h)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/projections/accounts.sql", h->dir);
+    FILE *f = fopen(path, "w");
+    must(f && fputs(accounts_sql, f) >= 0 && fclose(f) == 0, path);
+}
 
 #define LOOKS      100
 #define IDLE_MS    3
@@ -335,9 +349,7 @@ static void seen_open(struct seen *s, struct harness *h, struct azoth *db)
 {
     struct azoth_error err;
     char path[400];
-    snprintf(path, sizeof path, "%s/projections/accounts.sql", h->dir);
-    FILE *f = fopen(path, "w");
-    must(f && fputs(accounts_sql, f) >= 0 && fclose(f) == 0, path);
+    define_accounts(h);
     harness_start(h, "feed", 0, "azoth-feed", "--dir", h->dir, NULL);
     harness_start(h, "projector", 0, "azoth-projector", "--dir", h->dir, "accounts", NULL);
     *s = (struct seen){.txn = azoth_txn_new(db)};
@@ -378,10 +390,96 @@ static void visible_rows(void)
     harness_end(&h);
 }
 
+/* ---- row 20 ---- */
+
+#define TOGETHER        50                       /* batches a transaction, as a rebuild has them */
+#define REBUILT_BATCHES (2 * BENCH_KEYS / BATCH) /* accounts are opened, then as many transfers */
+
+/* The events of both chunks in a store of the product's. */
+static void store_events(const char *dir, const struct chunk *const chunk[2])
+{
+    struct azoth_error err;
+    struct azoth *db = load_open_embedded(dir);
+    for (uint32_t b = 0; b < REBUILT_BATCHES; b++) {
+        const struct event_record *ev =
+            &chunk[b >= BENCH_KEYS / BATCH]->event[b % (BENCH_KEYS / BATCH) * BATCH];
+        struct azoth_txn *t = azoth_txn_new(db);
+        for (uint32_t i = 0; i < BATCH; i++, ev++) {
+            char type[16], payload[128];
+            snprintf(type, sizeof type, "%.*s", (int)ev->type.len, (const char *)ev->type.ptr);
+            snprintf(payload, sizeof payload, "%.*s", (int)ev->payload.len,
+                     (const char *)ev->payload.ptr);
+            azoth_event_json(t, type, payload);
+        }
+        must(azoth_commit(t, NULL, &err) == 0, err.message);
+        azoth_txn_free(t);
+    }
+    azoth_close(db);
+}
+
+/* The whole command, until the new file serves. */
+static double rebuild_product(struct harness *h)
+{
+    char out[1000];
+    uint64_t began = clock_mono_ns();
+    must(harness_azoth(h, out, sizeof out, "projection", "rebuild", "accounts", "--json") == 0,
+         out);
+    return REBUILT_BATCHES * BATCH * 1e9 / (double)(clock_mono_ns() - began);
+}
+
+/* From no file to one whose log is empty. */
+static double rebuild_by_hand(struct harness *h, const struct chunk *const chunk[2])
+{
+    struct hand hand;
+    char path[400];
+    uint64_t began = clock_mono_ns();
+    hand_open(&hand, h->dir);
+    apply_by_hand(&hand, chunk[0], TOGETHER);
+    apply_by_hand(&hand, chunk[1], TOGETHER);
+    must(!sqlite3_wal_checkpoint_v2(hand.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL),
+         sqlite3_errmsg(hand.db));
+    hand_close(&hand);
+    double rate = REBUILT_BATCHES * BATCH * 1e9 / (double)(clock_mono_ns() - began);
+    snprintf(path, sizeof path, "%s/hand.db", h->dir);
+    must(!unlink(path), path);
+    return rate;
+}
+
+static void rebuild_row(void)
+{
+    struct harness h;
+    struct chunk *c[2] = {calloc(1, sizeof *c[0]), calloc(1, sizeof *c[1])};
+    char out[1000];
+    must(c[0] && c[1], "out of memory");
+    bench_begin(&h);
+    define_accounts(&h);
+    chunk_make(c[0], 1, BENCH_KEYS / BATCH, 1);
+    chunk_make(c[1], BENCH_KEYS + 1, BENCH_KEYS / BATCH, 0);
+    const struct chunk *const all[2] = {c[0], c[1]};
+    store_events(h.dir, all);
+    struct bench_row *r = bench_row(
+        "20", "rebuild of 200,000 bank events / the same loop by hand, 50,000 a transaction", "/s",
+        0.85);
+    for (int i = 0; i < bench_pairs(); i++) {
+        double product = i % 2 ? 0 : rebuild_product(&h);
+        double floor = rebuild_by_hand(&h, all);
+        bench_pair(r, i % 2 ? rebuild_product(&h) : product, floor);
+        must(harness_azoth(&h, out, sizeof out, "projection", "prune", "accounts", NULL) == 0, out);
+    }
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; i < sizeof c[k]->frames / sizeof *c[k]->frames; i++)
+            buf_fini(&c[k]->frames[i]);
+        free(c[k]);
+    }
+    harness_end(&h);
+}
+
 void bench_projection_rows(void)
 {
     if (bench_wants("11"))
         projection_row();
     if (bench_wants("15") || bench_wants("15b"))
         visible_rows();
+    if (bench_wants("20"))
+        rebuild_row();
 }
