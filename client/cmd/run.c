@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define CHILDREN_MAX    256u
+#define LOOK_NS         NS_PER_S /* between two looks whether a projector's files were mended */
 #define GRACE_NS        (10 * NS_PER_S)
 #define GRACE_WRITER_NS (60 * NS_PER_S) /* it may have a long queue to finish */
 
@@ -47,6 +48,7 @@ struct run {
     int signals; /* TERM and INT so far */
     int killed_late; /* a child had to be killed */
     uint64_t end_ns;
+    uint64_t look_ns; /* when the files of projectors that failed were looked at last */
     struct run_show show;
 };
 
@@ -94,6 +96,8 @@ static int add_named(struct run *r, enum run_rank rank, const char *program, con
         rc = run_child_arg(c, "--name", err);
     if (!rc)
         rc = run_child_arg(c, name, err);
+    if (!rc && rank == RANK_PROJECTOR)
+        c->instance = c->argv[c->argc - 1];
     for (int i = 0; !rc && loads && i < loads->n; i++) {
         rc = run_child_arg(c, "--load", err);
         if (!rc)
@@ -278,6 +282,34 @@ static unsigned ready(const struct run *r)
     return n;
 }
 
+/* Somebody has mended what kept a projector from starting: its definition, or the file that serves. */
+static void try_mended(struct run *r, uint64_t now_ns)
+{
+    if (now_ns - r->look_ns < LOOK_NS)
+        return;
+    r->look_ns = now_ns;
+    for (unsigned i = 0; i < r->children; i++) {
+        struct run_child *c = &r->child[i];
+        struct run_mark mark;
+        if (c->state != CHILD_FAILED || !c->instance)
+            continue;
+        run_mark_of(r->dir, c->instance, &mark);
+        if (memcmp(&mark, &c->mark, sizeof mark) == 0)
+            continue;
+        run_say("%s is started again: its files have changed", c->label);
+        c->state = CHILD_WAITING;
+        c->restart_ns = now_ns;
+    }
+}
+
+static void start(struct run *r, struct run_child *c, uint64_t now_ns)
+{
+    /* Before it reads them. */
+    if (c->instance)
+        run_mark_of(r->dir, c->instance, &c->mark);
+    run_child_start(c, r->env, now_ns);
+}
+
 /* Starts what may run by now. */
 static void start_due(struct run *r, uint64_t now_ns)
 {
@@ -287,7 +319,7 @@ static void start_due(struct run *r, uint64_t now_ns)
         if ((int)c->rank > r->rank)
             continue;
         if (c->state == CHILD_WAITING && now_ns >= c->restart_ns)
-            run_child_start(c, r->env, now_ns);
+            start(r, c, now_ns);
         /* One that died already must not keep the others from starting; the writer may. */
         unready += (c->state == CHILD_WAITING || c->state == CHILD_STARTING) &&
                    (c->deaths == 0 || c->rank == RANK_WRITER);
@@ -332,6 +364,8 @@ static int poll_timeout(const struct run *r, uint64_t now_ns)
         /* One that waits for its turn or for its predecessors is started by their words. */
         if (c->state == CHILD_WAITING && (r->phase == PHASE_STOPPING || (int)c->rank > r->rank))
             continue;
+        if (c->state == CHILD_FAILED && c->instance && r->phase != PHASE_STOPPING)
+            at = r->look_ns + LOOK_NS;
         if (at < due)
             due = at;
     }
@@ -387,6 +421,7 @@ static int loop(struct run *r)
             if (stop_due(r, now))
                 break;
         } else {
+            try_mended(r, now);
             start_due(r, now);
         }
         wait_for_words(r);

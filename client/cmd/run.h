@@ -5,7 +5,8 @@
  *   WAITING ── run_child_start ─► STARTING ── READY=1 ─► READY
  *      ▲                             │                     │
  *      └──── died: after a pause ────┴─────────────────────┤
- *   FAILED ◄── exit code 100 ────────┴─────────────────────┤
+ *   FAILED ◄── exit code 100 ────────┴─────────────────────┤   (a projector whose files have changed
+ *      └───────────► WAITING                               │    since it was started is tried again)
  *   STOPPED ◄── died ── STOPPING ◄── run_child_stop ───────┘
  */
 #ifndef CLIENT_CMD_RUN_H
@@ -39,6 +40,14 @@ enum run_state {
     CHILD_FAILED
 };
 
+/* Of a projector: which definition and which file it was started with. */
+struct run_mark {
+    uint64_t inode[2];
+    int64_t written_ns[2];
+};
+/* instance: "NAME" or "NAME:I-K". What is missing is 0. */
+void run_mark_of(const char *dir, const char *instance, struct run_mark *ret);
+
 struct run_child {
     char label[80]; /* "writer", "worker-1", "projector-accounts" */
     enum run_rank rank;
@@ -54,6 +63,8 @@ struct run_child {
     uint64_t started_ns, heard_ns; /* heard: the watchdog's */
     uint64_t ready_ns;             /* 0: not yet, this time */
     uint64_t restart_ns, backoff_ns, kill_ns;
+    const char *instance; /* of a projector: one of argv; NULL: it is none */
+    struct run_mark mark;
 };
 
 /* A line of the supervisor's own, or of a child, on standard error. */

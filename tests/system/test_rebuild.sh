@@ -113,4 +113,23 @@ exits "too many" 2 "--shards is 1 to 10" rebuild --shards 11
 define 1 '-- azoth: shards 2\n'
 exits "another number than the definition's" 1 "says 2 shards" rebuild --shards 3
 
+# ---- under azoth run ----
+kill "${pids[0]}"; wait "${pids[0]}" 2>/dev/null
+rm "$projections"/*
+define 1 '-- azoth: on-error dead-letter\n'
+"$BUILD/azoth" run --workers 1 2>"$TMP/run.log" >/dev/null </dev/null & run=$!; pids+=($run)
+check "azoth run starts it" until_true 30 grep -q 'running: .*4 of 4 processes ready' "$TMP/run.log"
+check "it is projected" azoth lag p --wait --timeout 20
+kill $run; wait $run 2>/dev/null
+define 1000 '-- azoth: on-error dead-letter\n'
+"$BUILD/azoth" run --workers 1 2>"$TMP/run.log" >/dev/null </dev/null & run=$!; pids+=($run)
+check "with other handlers its projector fails for good" until_true 30 grep -q 'projector-p is not started again' "$TMP/run.log"
+exits "a rebuild under it" 0 "p: generation 2 serves" rebuild
+check "and the projector is started again by itself" until_true 20 grep -q 'projector-p is started again: its files have changed' "$TMP/run.log"
+azoth tx "{\"events\":[$(event a 8)]}" >/dev/null
+check "which follows" azoth lag p --wait --timeout 20
+says "with the new handlers" "8000" "$(azoth query p 'SELECT max(v) FROM t' | sed 1d)"
+kill $run; wait $run; rc=$?
+says "azoth run ends in order" 0 $rc
+
 checks_end
