@@ -88,18 +88,15 @@ unsigned control_fds(const struct control *c, struct pollfd *fds)
     return n;
 }
 
-static void hold(struct control *c, int fd, const struct table *t, uint64_t now_ns,
+static void hold(struct control *c, int fd, uint64_t cursor, uint64_t now_ns,
                  char answer[COMMAND_ANSWER_MAX])
 {
-    uint64_t cursor;
-    uint32_t check;
     if (control_held_ns(c, now_ns) && c->holder != fd) {
         snprintf(answer, COMMAND_ANSWER_MAX, "refused %d another process holds it", AZOTH_ERR_BUSY);
         return;
     }
     c->holder = fd;
     c->hold_until_ns = now_ns + CONTROL_HOLD_NS;
-    table_cursor(t, &cursor, &check);
     snprintf(answer, COMMAND_ANSWER_MAX, "held %" PRIu64, cursor);
 }
 
@@ -109,9 +106,8 @@ uint64_t control_held_ns(const struct control *c, uint64_t now_ns)
 }
 
 struct asked {
-    struct table *table;
-    uint64_t now_ns;
-    control_file fn;
+    uint64_t cursor, now_ns;
+    control_do fn;
     void *arg;
 };
 
@@ -130,9 +126,9 @@ static int serve(struct control *c, int fd, const struct asked *a, int *ret_rc,
     const char *text = (char *)packet + COMMAND_ID_BYTES;
     CRASH_POINT(projector_command_taken);
     if (strcmp(text, "hold") == 0)
-        hold(c, fd, a->table, a->now_ns, answer);
-    else if (!a->fn(a->arg, text, answer))
-        *ret_rc = table_command(a->table, packet, text, answer, err);
+        hold(c, fd, a->cursor, a->now_ns, answer);
+    else
+        *ret_rc = a->fn(a->arg, packet, text, answer, err);
     if (*ret_rc)
         return -1;
     CRASH_POINT(projector_command_done);
@@ -148,10 +144,10 @@ static void drop(struct control *c, unsigned i)
     c->client[i] = c->client[--c->clients];
 }
 
-int control_step(struct control *c, struct table *t, uint64_t now_ns, control_file fn, void *arg,
+int control_step(struct control *c, uint64_t cursor, uint64_t now_ns, control_do fn, void *arg,
                  struct azoth_error *err)
 {
-    const struct asked a = {t, now_ns, fn, arg};
+    const struct asked a = {cursor, now_ns, fn, arg};
     int done = 0, rc = 0, fd;
     while (c->clients < CONTROL_CLIENTS &&
            (fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)

@@ -37,10 +37,12 @@ int control_open(const char *run_dir, const char *name, struct control **ret,
 void control_close(struct control *c); /* NULL is accepted; the socket goes */
 /* What to wait for: at most CONTROL_CLIENTS + 1; how many. */
 unsigned control_fds(const struct control *c, struct pollfd *fds);
-/* A text that is not the table's, but of the file: 1 and the answer, or 0: it is neither. */
-typedef int (*control_file)(void *arg, const char *text, char answer[COMMAND_ANSWER_MAX]);
-/* Takes what has come and answers it: how many commands were done, or the machine's fault. */
-int control_step(struct control *c, struct table *t, uint64_t now_ns, control_file fn, void *arg,
+/* Does what a text says and answers it: 0, or the machine's fault. */
+typedef int (*control_do)(void *arg, const uint8_t id[COMMAND_ID_BYTES], const char *text,
+                          char answer[COMMAND_ANSWER_MAX], struct azoth_error *err);
+/* Takes what has come and answers it: how many commands were done, or the machine's fault. cursor: of the
+ * file that serves, for who holds. */
+int control_step(struct control *c, uint64_t cursor, uint64_t now_ns, control_do fn, void *arg,
                  struct azoth_error *err);
 /* Until when nothing is to be applied; 0: nobody holds. */
 uint64_t control_held_ns(const struct control *c, uint64_t now_ns);

@@ -3,9 +3,10 @@
  *
  *              take                give                 done
  *   (the log) ─────► open, waiting ────► open, given ─────────► no row
- *                        ▲  ▲               │  │   failed, log-and-skip: no row
- *                        │  └── failed ─────┘  │
- *                        └ lease over, given back, a new process of that name
+ *                        ▲  ▲  ▲            │  │   failed, log-and-skip: no row
+ *                        │  │  └── failed ──┘  │   failed, dead-letter: a row of azoth_dlq
+ *                        │  └ lease over, given back, a new process of that name
+ *                        └ dlq retry: from azoth_dlq
  *
  * Failure modes
  *   a worker dies        its lease ends, or the next process of its name asks: the event is free
@@ -18,71 +19,25 @@
  *   COMMIT fails         the process ends; the file is the truth
  *
  * Invariants
- *   E1  an event up to the cursor has a row, or it is settled: both change in one transaction
+ *   E1  an event up to the cursor has a row, or it is settled: both change in one transaction. A dead letter
+ *       is settled, and stays so while it is run again
  *   E2  of events with one order value only the one with the least id is ever given
  *   E3  a grant's number is never used twice for an event: it counts up in the row
  *   E4  `effect` is sorted by id; what is gone from the file stays in it, marked, until it is packed
  */
-#include "projector/effects.h"
+#include "projector/effects_own.h"
 
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "core/record.h"
 #include "projector/breaker.h"
-#include "projector/coverage.h"
-#include "projector/tablefile.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
 #include <sys/random.h>
 #include <xxhash.h>
-
-#define GIVEN_MAX  256u   /* events that are with workers */
-#define SEEN_SLOTS 32768u /* order values of a pass: a power of two, over twice what can be open */
-#define ERROR_MAX  160u   /* bytes kept of a command's error */
-
-struct effect {
-    uint64_t id, order;             /* order 0: none */
-    uint64_t instance, deadline_ns; /* given: to whom, until when */
-    uint64_t due_ns;                /* waiting: not before */
-    uint32_t grants, failures, len;
-    int gone, given;
-    char worker[AZOTH_NAME_MAX + 1];
-    char *error;
-    unsigned char *frame;
-};
-
-struct seen {
-    uint64_t order;
-    uint32_t pass;
-};
-
-enum own { BEGIN, COMMIT, ROLLBACK, MOVE, INSERT, GIVE, FREE, FAIL, SETTLE, OWN_COUNT };
-
-struct effects {
-    struct tablefile file;
-    const struct sqlfile *def;
-    sqlite3_stmt *own[OWN_COUNT];
-    int in_transaction, wal_used;
-    uint64_t cursor;
-    uint32_t cursor_check;
-    struct effect *effect;
-    uint32_t len, cap, first; /* first: everything before it is gone */
-    uint32_t open;
-    size_t open_bytes;
-    uint64_t given[GIVEN_MAX];
-    uint32_t givens;
-    struct seen seen[SEEN_SLOTS];
-    uint32_t pass;
-    uint64_t random;
-    struct buf types;
-    struct coverage *coverage;
-    struct coverage_sum sum; /* of what was taken */
-    uint64_t settled, skipped, failures;
-};
 
 /* ---- own statements ---- */
 
@@ -101,22 +56,40 @@ static int prepare_own(struct effects *e, struct azoth_error *err)
         [FAIL] = "UPDATE azoth_effects SET worker = NULL, instance = NULL, failures = ?2,"
                  " error = ?3, first_failure = COALESCE(first_failure, ?4), last_failure = ?4,"
                  " next_attempt = ?5 WHERE id = ?1",
-        [SETTLE] = "DELETE FROM azoth_effects WHERE id = ?1"};
+        [SETTLE] = "DELETE FROM azoth_effects WHERE id = ?1",
+        [BURY] =
+            "INSERT INTO azoth_dlq SELECT id, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, ?7, ?8,"
+            " COALESCE(first_failure, ?9), ?9, 0, NULL, frame FROM azoth_effects WHERE id = ?1",
+        [LETTER] = "SELECT frame, attempts, error FROM azoth_dlq WHERE event = ?1",
+        [UNBURY] = "INSERT INTO azoth_effects (id, frame, failures, error, first_failure,"
+                   " last_failure, again) SELECT event, frame, attempts, error, first_failure,"
+                   " last_failure, 1 FROM azoth_dlq WHERE event = ?1",
+        [DROP] = "DELETE FROM azoth_dlq WHERE event = ?1",
+        [ANSWER_GET] = "SELECT answer FROM azoth_command WHERE id = ?1",
+        [ANSWER_PUT] = "INSERT INTO azoth_command VALUES (?1, ?2, ?3)",
+        [ANSWER_OLD] = "DELETE FROM azoth_command WHERE at NOT BETWEEN ?1 AND ?2"};
     static const char table[] =
         "CREATE TABLE IF NOT EXISTS azoth_effects (id INTEGER PRIMARY KEY, frame BLOB NOT NULL,"
         " grants INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, worker TEXT,"
         " instance INTEGER, error TEXT, first_failure INTEGER, last_failure INTEGER,"
-        " next_attempt INTEGER)";
-    if (sqlite3_exec(e->file.db, table, NULL, NULL, NULL))
-        return sqlite_error(e->file.db, err, e->file.path);
+        " next_attempt INTEGER, again INTEGER NOT NULL DEFAULT 0)";
+    int rc = tablefile_run(&e->file, table, err);
+    /* A file of the time before dead letters has no such column. */
+    if (!rc && sqlite3_table_column_metadata(e->file.db, NULL, "azoth_effects", "again", NULL, NULL,
+                                             NULL, NULL, NULL))
+        rc = tablefile_run(
+            &e->file, "ALTER TABLE azoth_effects ADD COLUMN again INTEGER NOT NULL DEFAULT 0", err);
+    if (!rc)
+        rc = effects_dead_open(e, err);
+    if (rc)
+        return rc;
     for (int i = 0; i < OWN_COUNT; i++)
         if (sqlite3_prepare_v3(e->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &e->own[i], NULL))
             return sqlite_error(e->file.db, err, e->file.path);
     return 0;
 }
 
-/* Steps it; bindings are the caller's and stay. */
-static int run(struct effects *e, enum own which, struct azoth_error *err)
+int effects_run(struct effects *e, enum own which, struct azoth_error *err)
 {
     int step = sqlite3_step(e->own[which]);
     int rc = step == SQLITE_DONE ? 0 : sqlite_error(e->file.db, err, e->file.path);
@@ -124,20 +97,19 @@ static int run(struct effects *e, enum own which, struct azoth_error *err)
     return rc;
 }
 
-/* One row of ours is changed, or the file is not what we know of it. */
-static int change(struct effects *e, enum own which, struct azoth_error *err)
+int effects_change(struct effects *e, enum own which, struct azoth_error *err)
 {
-    int rc = run(e, which, err);
+    int rc = effects_run(e, which, err);
     if (!rc && sqlite3_changes(e->file.db) != 1)
         rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: another process has changed it", e->file.path);
     return rc;
 }
 
-static int begin(struct effects *e, struct azoth_error *err)
+int effects_begin(struct effects *e, struct azoth_error *err)
 {
     if (e->in_transaction)
         return 0;
-    int rc = run(e, BEGIN, err);
+    int rc = effects_run(e, BEGIN, err);
     e->in_transaction = !rc;
     return rc;
 }
@@ -147,7 +119,7 @@ int effects_commit(struct effects *e, struct azoth_error *err)
     if (!e->in_transaction)
         return 0;
     CRASH_POINT(effects_commits);
-    int rc = run(e, COMMIT, err);
+    int rc = effects_run(e, COMMIT, err);
     if (rc)
         return rc;
     e->in_transaction = 0;
@@ -182,7 +154,7 @@ static void pack(struct effects *e)
     e->first = 0;
 }
 
-static struct effect *find(struct effects *e, uint64_t id)
+struct effect *effects_find(struct effects *e, uint64_t id)
 {
     uint32_t low = e->first, high = e->len;
     while (low < high) {
@@ -219,8 +191,8 @@ static uint64_t order_of(const struct sqlfile *def, const struct event_record *e
     return h;
 }
 
-static struct effect *append(struct effects *e, const struct event_record *ev,
-                             struct azoth_bytes frame)
+struct effect *effects_append(struct effects *e, const struct event_record *ev,
+                              struct azoth_bytes frame)
 {
     if (e->len == e->cap) {
         uint32_t cap = e->cap ? e->cap * 2 : 1024;
@@ -230,12 +202,18 @@ static struct effect *append(struct effects *e, const struct event_record *ev,
         e->effect = all;
         e->cap = cap;
     }
-    struct effect *x = &e->effect[e->len];
-    *x = (struct effect){.id = ev->id, .order = order_of(e->def, ev), .len = (uint32_t)frame.len};
-    x->frame = malloc(frame.len);
-    if (!x->frame)
+    unsigned char *copy = malloc(frame.len);
+    if (!copy)
         return NULL;
-    memcpy(x->frame, frame.ptr, frame.len);
+    memcpy(copy, frame.ptr, frame.len);
+    /* Behind all others, but for a dead letter that is back. */
+    uint32_t at = e->len;
+    while (at > e->first && e->effect[at - 1].id > ev->id)
+        at--;
+    memmove(&e->effect[at + 1], &e->effect[at], (e->len - at) * sizeof *e->effect);
+    struct effect *x = &e->effect[at];
+    *x = (struct effect){
+        .id = ev->id, .order = order_of(e->def, ev), .len = (uint32_t)frame.len, .frame = copy};
     e->len++;
     e->open++;
     e->open_bytes += frame.len;
@@ -264,11 +242,12 @@ static int load_row(struct effects *e, sqlite3_stmt *s, uint64_t now_ns, struct 
         ev.id != (uint64_t)sqlite3_column_int64(s, 0))
         return error_set(err, AZOTH_ERR_CORRUPT, "%s: the event in row %lld fails its check",
                          e->file.path, (long long)sqlite3_column_int64(s, 0));
-    struct effect *x = append(e, &ev, frame);
+    struct effect *x = effects_append(e, &ev, frame);
     if (!x)
         return error_set(err, AZOTH_ERR_NOMEM, "the ledger of effects");
     x->grants = (uint32_t)sqlite3_column_int64(s, 2);
     x->failures = (uint32_t)sqlite3_column_int64(s, 3);
+    x->again = sqlite3_column_int(s, 8);
     const char *worker = (const char *)sqlite3_column_text(s, 4);
     const char *error = (const char *)sqlite3_column_text(s, 6);
     if (error && !(x->error = strdup(error)))
@@ -296,7 +275,7 @@ static int load(struct effects *e, uint64_t now_ns, struct azoth_error *err)
     int rc = 0, step;
     if (sqlite3_prepare_v2(e->file.db,
                            "SELECT id, frame, grants, failures, worker, instance, error,"
-                           " next_attempt FROM azoth_effects ORDER BY id",
+                           " next_attempt, again FROM azoth_effects ORDER BY id",
                            -1, &s, NULL))
         return sqlite_error(e->file.db, err, e->file.path);
     while ((step = sqlite3_step(s)) == SQLITE_ROW && !rc)
@@ -354,7 +333,7 @@ void effects_close(struct effects *e)
     if (!e)
         return;
     if (e->in_transaction)
-        run(e, ROLLBACK, NULL);
+        effects_run(e, ROLLBACK, NULL);
     for (int i = 0; i < OWN_COUNT; i++)
         sqlite3_finalize(e->own[i]);
     coverage_close(e->coverage);
@@ -379,7 +358,7 @@ void effects_cursor(const struct effects *e, uint64_t *ret_cursor, uint32_t *ret
 uint64_t effects_settled(const struct effects *e)
 {
     for (uint32_t i = e->first; i < e->len; i++)
-        if (!e->effect[i].gone)
+        if (!e->effect[i].gone && !e->effect[i].again)
             return e->effect[i].id - 1;
     return e->cursor;
 }
@@ -397,11 +376,11 @@ int effects_room(const struct effects *e)
 static int insert(struct effects *e, const struct event_record *ev, struct azoth_bytes frame,
                   struct azoth_error *err)
 {
-    if (!append(e, ev, frame))
+    if (!effects_append(e, ev, frame))
         return error_set(err, AZOTH_ERR_NOMEM, "event %" PRIu64, ev->id);
     sqlite3_bind_int64(e->own[INSERT], 1, (int64_t)ev->id);
     sqlite3_bind_blob64(e->own[INSERT], 2, frame.ptr, frame.len, SQLITE_STATIC);
-    int rc = run(e, INSERT, err);
+    int rc = effects_run(e, INSERT, err);
     sqlite3_clear_bindings(e->own[INSERT]);
     return rc;
 }
@@ -438,7 +417,7 @@ int effects_take(struct effects *e, struct azoth_bytes frames, uint64_t first, u
     if (last < first)
         return 0;
     struct coverage_sum sum = e->sum;
-    int rc = begin(e, err);
+    int rc = effects_begin(e, err);
     if (!rc)
         rc = insert_all(e, frames, first, last, &sum, err);
     if (rc)
@@ -447,7 +426,7 @@ int effects_take(struct effects *e, struct azoth_bytes frames, uint64_t first, u
     sqlite3_bind_int64(e->own[MOVE], 2, last_check);
     sqlite3_bind_int64(e->own[MOVE], 3, (int64_t)e->def->checksum);
     sqlite3_bind_int64(e->own[MOVE], 4, (int64_t)e->cursor);
-    rc = change(e, MOVE, err);
+    rc = effects_change(e, MOVE, err);
     if (!rc)
         rc = coverage_write(e->coverage, &sum, err);
     if (!rc)
@@ -464,17 +443,17 @@ int effects_take(struct effects *e, struct azoth_bytes frames, uint64_t first, u
 
 static struct effect *present(struct effects *e, uint64_t id, uint32_t grant)
 {
-    struct effect *x = find(e, id);
+    struct effect *x = effects_find(e, id);
     return x && x->given && x->grants == grant ? x : NULL;
 }
 
-static int settle(struct effects *e, struct effect *x, struct azoth_error *err)
+int effects_settle(struct effects *e, struct effect *x, struct azoth_error *err)
 {
-    int rc = begin(e, err);
+    int rc = effects_begin(e, err);
     if (rc)
         return rc;
     sqlite3_bind_int64(e->own[SETTLE], 1, (int64_t)x->id);
-    rc = change(e, SETTLE, err);
+    rc = effects_change(e, SETTLE, err);
     if (rc)
         return rc;
     not_given(e, x);
@@ -488,11 +467,11 @@ static int settle(struct effects *e, struct effect *x, struct azoth_error *err)
 
 static int set_free(struct effects *e, struct effect *x, struct azoth_error *err)
 {
-    int rc = begin(e, err);
+    int rc = effects_begin(e, err);
     if (rc)
         return rc;
     sqlite3_bind_int64(e->own[FREE], 1, (int64_t)x->id);
-    rc = change(e, FREE, err);
+    rc = effects_change(e, FREE, err);
     if (!rc)
         not_given(e, x);
     return rc;
@@ -501,7 +480,7 @@ static int set_free(struct effects *e, struct effect *x, struct azoth_error *err
 int effects_done(struct effects *e, uint64_t id, uint32_t grant, struct azoth_error *err)
 {
     struct effect *x = present(e, id, grant);
-    return x ? settle(e, x, err) : 0;
+    return x ? effects_settle(e, x, err) : 0;
 }
 
 int effects_given_back(struct effects *e, uint64_t id, uint32_t grant, struct azoth_error *err)
@@ -529,7 +508,7 @@ static int write_failure(struct effects *e, struct effect *x, uint64_t delay_ns,
 {
     int64_t wall = clock_wall_ns();
     sqlite3_stmt *s = e->own[FAIL];
-    int rc = begin(e, err);
+    int rc = effects_begin(e, err);
     if (rc)
         return rc;
     sqlite3_bind_int64(s, 1, (int64_t)x->id);
@@ -540,7 +519,7 @@ static int write_failure(struct effects *e, struct effect *x, uint64_t delay_ns,
         sqlite3_bind_int64(s, 5, wall + (int64_t)delay_ns);
     else
         sqlite3_bind_null(s, 5);
-    return change(e, FAIL, err);
+    return effects_change(e, FAIL, err);
 }
 
 static enum strategy strategy_now(const struct sqlfile *def, uint32_t failures)
@@ -579,7 +558,11 @@ int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_
     if (what == STRATEGY_LOG_AND_SKIP) {
         log_line(LOG_LEVEL_WARN, "skipped %s", text);
         e->skipped++;
-        return settle(e, x, err);
+        return effects_settle(e, x, err);
+    }
+    if (what == STRATEGY_DEAD_LETTER) {
+        log_line(LOG_LEVEL_WARN, "dead-lettered %s", text);
+        return effects_bury(e, x, err);
     }
     uint64_t delay = what == STRATEGY_RETRY ? wait_ns(e, x->failures) : 0;
     int rc = write_failure(e, x, delay, err);
@@ -628,7 +611,7 @@ static int had(struct effects *e, const struct effects_worker *w, struct effect 
 {
     *ret = NULL;
     for (uint32_t i = 0; i < e->givens;) {
-        struct effect *x = find(e, e->given[i]);
+        struct effect *x = effects_find(e, e->given[i]);
         ensure(x != NULL);
         if (strcmp(x->worker, w->name) != 0) {
             i++;
@@ -657,14 +640,14 @@ int effects_give(struct effects *e, const struct effects_worker *w, uint64_t now
         x = e->givens < GIVEN_MAX ? first_free(e, now_ns) : NULL;
         if (!x)
             return 0;
-        rc = begin(e, err);
+        rc = effects_begin(e, err);
         if (rc)
             return rc;
         sqlite3_bind_int64(e->own[GIVE], 1, (int64_t)x->id);
         sqlite3_bind_text(e->own[GIVE], 2, w->name, -1, SQLITE_TRANSIENT);
         sqlite3_bind_int64(e->own[GIVE], 3, (int64_t)w->instance);
         sqlite3_bind_int64(e->own[GIVE], 4, (int64_t)x->grants + 1);
-        rc = change(e, GIVE, err);
+        rc = effects_change(e, GIVE, err);
         if (rc)
             return rc;
         x->grants++;
@@ -690,7 +673,7 @@ int effects_leave(struct effects *e, const struct effects_worker *w, struct azot
 int effects_expire(struct effects *e, uint64_t now_ns, struct azoth_error *err)
 {
     for (uint32_t i = 0; i < e->givens;) {
-        struct effect *x = find(e, e->given[i]);
+        struct effect *x = effects_find(e, e->given[i]);
         ensure(x != NULL);
         if (x->deadline_ns > now_ns) {
             i++;
@@ -734,6 +717,7 @@ void effects_stats(const struct effects *e, struct effects_stats *ret)
     *ret = (struct effects_stats){.settled = e->settled,
                                   .skipped = e->skipped,
                                   .failures = e->failures,
+                                  .dead = e->dead,
                                   .open = e->open,
                                   .given = e->givens};
     for (uint32_t i = e->first; i < e->len; i++) {

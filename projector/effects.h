@@ -17,7 +17,7 @@
 #ifndef PROJECTOR_EFFECTS_H
 #define PROJECTOR_EFFECTS_H
 
-#include "projector/table.h"
+#include "projector/replay.h"
 
 /* No more events are taken from the feed while so many, or so many bytes of them, are not settled. */
 #define EFFECTS_OPEN_MAX       4096u
@@ -63,13 +63,23 @@ struct effects_grant {
 /*
  * What became of a grant. A grant that is not the event's present one, or of an event that is settled,
  * is none of our business any more: 0. A failure: the event waits (retry), is forgotten with a line in
- * the log (log-and-skip), or HANDLER (fail-fast; it has a row, so that it comes again): err names event,
+ * the log (log-and-skip), is put aside (dead-letter), or HANDLER (fail-fast; it has a row, so that it comes again): err names event,
  * attempt and error. Others as effects_take().
  */
 int effects_done(struct effects *e, uint64_t id, uint32_t grant, struct azoth_error *err);
 int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_bytes error,
                    uint64_t now_ns, struct azoth_error *err);
 int effects_given_back(struct effects *e, uint64_t id, uint32_t grant, struct azoth_error *err);
+
+/*
+ * Does what `text` says, commits, and puts a sentence into answer, as table_command() (replay.h):
+ *   retry EVENT   "queued": the dead letter is an event to be run again, once, out of its order; it is back
+ *                 among the letters when that fails. "failed WHY", "not-found"
+ *   drop EVENT    "dropped", "not-found"
+ * Anything else: "unknown". Done once for an id within an hour. 0, or as effects_take().
+ */
+int effects_command(struct effects *e, const uint8_t id[COMMAND_ID_BYTES], const char *text,
+                    char answer[COMMAND_ANSWER_MAX], struct azoth_error *err);
 
 /* 1 and the event that w is to run: the one it has already when the answer was lost, else the first that
  * may run now; 0 when there is none. An event that an earlier process of this name had is free. */
@@ -90,6 +100,7 @@ void effects_idle(struct effects *e);
 struct effects_stats {
     uint64_t settled, skipped; /* since effects_open; skipped are settled, too */
     uint64_t failures;         /* since effects_open */
+    uint64_t dead;             /* letters that there are */
     uint32_t open;             /* not settled: */
     uint32_t given, waiting;   /* with a worker; waiting for another attempt */
     /* "event 7, attempt 2: exit status 1: ..." of the oldest one that has failed and is not settled, or

@@ -195,12 +195,12 @@ static int open_table(struct projector *p, struct azoth_error *err)
         .shards = p->shards,
     };
     if (!rc && p->def.effects[0])
-        return open_effects(p, &p->options, err);
-    if (!rc)
+        rc = open_effects(p, &p->options, err);
+    else if (!rc)
         rc = table_open(&p->def, &p->options, &p->table, err);
     if (!rc)
         rc = control_open(p->program.run_dir, stem, &p->control, err);
-    if (!rc) {
+    if (!rc && p->table) {
         table_on_failure(p->table, on_failure, p);
         table_cursor(p->table, &p->cursor, &p->cursor_check);
     }
@@ -358,7 +358,8 @@ static int replay(struct projector *p, uint64_t now, struct azoth_error *err)
     return tried > 0;
 }
 
-static int file_command(void *arg, const char *text, char answer[COMMAND_ANSWER_MAX])
+static int do_command(void *arg, const uint8_t id[COMMAND_ID_BYTES], const char *text,
+                      char answer[COMMAND_ANSWER_MAX], struct azoth_error *err)
 {
     struct projector *p = arg;
     int other = 0;
@@ -366,23 +367,22 @@ static int file_command(void *arg, const char *text, char answer[COMMAND_ANSWER_
     if (p->another) {
         snprintf(answer, COMMAND_ANSWER_MAX, "refused %d another file serves: ask again",
                  AZOTH_ERR_BUSY);
-        return 1;
+        return 0;
     }
-    int rc = adopt_command(p->path, &p->options, p->cursor, text, answer, &other);
+    if (!adopt_command(p->path, &p->options, p->cursor, text, answer, &other))
+        return p->table ? table_command(p->table, id, text, answer, err)
+                        : effects_command(p->effects, id, text, answer, err);
     p->another |= other;
-    if (rc)
-        log_line(LOG_LEVEL_NOTICE,
-                 "asked projection=%s cursor=%" PRIu64 " what=\"%s\" answer=\"%s\"", p->def.name,
-                 p->cursor, text, answer);
-    return rc;
+    log_line(LOG_LEVEL_NOTICE, "asked projection=%s cursor=%" PRIu64 " what=\"%s\" answer=\"%s\"",
+             p->def.name, p->cursor, text, answer);
+    return 0;
 }
 
+/* How many commands were done. */
 static int command(struct projector *p, uint64_t now, struct azoth_error *err)
 {
-    int rc = p->control ? control_step(p->control, p->table, now, file_command, p, err) : 0;
-    if (rc < 0)
-        return rc;
-    if (rc)
+    int rc = p->control ? control_step(p->control, p->cursor, now, do_command, p, err) : 0;
+    if (rc > 0 && p->table)
         report(p);
     return rc;
 }
@@ -444,20 +444,24 @@ static int take_effects(struct projector *p, uint64_t now, struct azoth_error *e
 static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *err)
 {
     struct effects_stats st;
+    int asked = command(p, now, err);
+    if (asked < 0 || p->another)
+        return asked;
     int got = take_effects(p, now, err);
     int rc = got < 0 ? got : effects_server_step(p->server, now, err);
     if (rc < 0)
         return rc;
     effects_stats(p->effects, &st);
+    pull_faults(p->pull, &(struct pull_faults){.dead_waiting = st.dead});
     uint64_t settled = effects_settled(p->effects);
-    if (got || settled != p->cursor || st.failures != p->failures) {
+    if (asked || got || settled != p->cursor || st.failures != p->failures) {
         p->cursor = settled;
         p->failures = st.failures;
         pull_report(p->pull, settled, state_of(p), st.failures, st.error);
     }
-    if (got || rc)
+    if (got || rc || asked)
         p->idle = 0;
-    return got || rc;
+    return got || rc || asked;
 }
 
 static uint64_t sooner(uint64_t now, uint64_t until, uint64_t wait_ns)

@@ -140,11 +140,10 @@ static int parse_effects_on_error(struct parser *p, struct words *w)
     struct words at = *w;
     struct azoth_bytes name = next_word(&at);
     int rc = parse_on_error(p, w);
-    enum strategy last = f->policy.strategy == STRATEGY_RETRY ? f->policy.then : f->policy.strategy;
-    if (!rc && (f->policies || (last != STRATEGY_FAIL_FAST && last != STRATEGY_LOG_AND_SKIP)))
-        rc = fail_at(p, name.ptr,
-                     "on-error %s: effects have fail-fast, log-and-skip and retry, for all types",
-                     name);
+    if (!rc && f->policies)
+        rc = fail_at(p, name.ptr, "on-error %s: of effects it is for all types alike", name);
+    if (!rc && (f->policy.strategy == STRATEGY_CUSTOM || f->policy.then == STRATEGY_CUSTOM))
+        rc = fail_at(p, name.ptr, "on-error %s: effects have no handler in C to ask", name);
     return rc;
 }
 

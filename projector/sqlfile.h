@@ -24,8 +24,8 @@
  * BACKOFF is [exponential] MIN..MAX, fibonacci MIN..MAX or fixed TIME; a TIME is a number and ms, s or min.
  *
  * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
- * `custom` is refused: it is for handlers in C. Effects have fail-fast, log-and-skip and retry, for all
- * types alike, and neither replay nor breaker; `on` of theirs names types and has no SQL; without it: all.
+ * `custom` is refused: it is for handlers in C. The strategy of effects is for all types alike,
+ * and they have neither replay nor breaker; `on` of theirs names types and has no SQL; without it: all.
  *
  * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.

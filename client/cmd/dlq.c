@@ -12,6 +12,7 @@
 #include "core/dbdir.h"
 #include "core/valuejson.h"
 #include "projector/control.h"
+#include "projector/effects.h"
 #include "projector/split.h"
 #include "projector/table.h"
 
@@ -31,7 +32,8 @@ struct dlq {
     struct cmd_number timeout; /* in ms */
     int all;
     struct sqlfile def;
-    struct table *table; /* NULL: the lock is not ours */
+    struct table *table; /* or, of effects, the next; NULL: the lock is not ours */
+    struct effects *effects;
     uint64_t opened_ns;
     uint64_t *event;
     size_t events;
@@ -198,7 +200,9 @@ static int show(struct dlq *d)
 static void give_up_lock(struct dlq *d)
 {
     table_close(d->table);
+    effects_close(d->effects);
     d->table = NULL;
+    d->effects = NULL;
     sqlfile_fini(&d->def);
 }
 
@@ -211,7 +215,8 @@ static int take_lock(struct dlq *d, struct azoth_error *err)
                  ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", d->projections)
                  : sqlfile_read(path, &d->def, err);
     if (!rc)
-        rc = table_open(&d->def, &o, &d->table, err);
+        rc = d->def.effects[0] ? effects_open(&d->def, &o, clock_mono_ns(), &d->effects, err)
+                               : table_open(&d->def, &o, &d->table, err);
     if (rc)
         sqlfile_fini(&d->def);
     d->opened_ns = clock_mono_ns();
@@ -222,8 +227,9 @@ static int take_lock(struct dlq *d, struct azoth_error *err)
 static int do_here(struct dlq *d, const uint8_t *id, const char *text,
                    char answer[COMMAND_ANSWER_MAX], struct azoth_error *err)
 {
-    int rc = table_command(d->table, id, text, answer, err);
-    for (int step = 1; !rc && step == 1 && table_has_released(d->table);) {
+    int rc = d->table ? table_command(d->table, id, text, answer, err)
+                      : effects_command(d->effects, id, text, answer, err);
+    for (int step = 1; !rc && d->table && step == 1 && table_has_released(d->table);) {
         step = table_replay_step(d->table, err);
         rc = step < 0 ? step : 0;
     }
@@ -240,7 +246,7 @@ static int ask(struct dlq *d, const char *text, char answer[COMMAND_ANSWER_MAX],
     if (getrandom(id, sizeof id, 0) != sizeof id)
         return error_set(err, AZOTH_ERR_IO, "random bytes");
     for (;;) {
-        if (d->table)
+        if (d->table || d->effects)
             return do_here(d, id, text, answer, err);
         uint64_t now = clock_mono_ns();
         int left_ms = until > now ? (int)((until - now) / NS_PER_MS) : 0;
@@ -316,7 +322,8 @@ static int change(struct dlq *d, const char *verb)
             return cmd_fail(&err);
         }
         print_answer(d, d->event[i], answer);
-        if (strcmp(answer, "applied") != 0 && strcmp(answer, "dropped") != 0)
+        if (strcmp(answer, "applied") != 0 && strcmp(answer, "dropped") != 0 &&
+            strcmp(answer, "queued") != 0)
             worst = 1;
     }
     give_up_lock(d);
@@ -427,7 +434,9 @@ const struct cmd cmd_dlq = {
         "up),\n"
         "                          or parked behind an earlier one of the same order-by value\n"
         "  show NAME EVENT         everything about one\n"
-        "  retry NAME EVENT ...    try them again now, each in a transaction of its own\n"
+        "  retry NAME EVENT ...    try them again now, each in a transaction of its own; of "
+        "effects they\n"
+        "                          are queued for a worker\n"
         "  retry-all NAME          all that are not parked, the oldest first\n"
         "  drop NAME EVENT ...     forget them; what waits behind them goes on\n"
         "  drop NAME --all         all of them\n"

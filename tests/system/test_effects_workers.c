@@ -241,6 +241,65 @@ static void fail_fast_stops_and_says_why(void **state)
     end();
 }
 
+static int lines_done(void)
+{
+    int n = 0, c;
+    FILE *f = fopen(getenv("DONE"), "r");
+    assert_non_null(f);
+    while ((c = getc(f)) != EOF)
+        n += c == '\n';
+    fclose(f);
+    return n;
+}
+
+static void what_a_dlq_says(const char *verb, const char *event, const char *expected)
+{
+    static char out[65536];
+    uint64_t until = clock_mono_ns() + 20 * NS_PER_S;
+    do {
+        harness_azoth(&h, out, sizeof out, "dlq", verb, "mails", event);
+        nap_ms(5);
+    } while (!strstr(out, expected) && clock_mono_ns() < until);
+    if (!strstr(out, expected))
+        fail_msg("dlq %s: %s", verb, out);
+}
+
+static void what_is_given_up_is_a_dead_letter_and_is_run_again_when_asked_for(void **state)
+{
+    static char out[65536];
+    char mended[300];
+    (void)state;
+    begin("-- azoth: on-error retry 1 fixed 10ms then dead-letter\n",
+          "if [ $AZOTH_EVENT_ID = 2 ] && [ ! -e \"$DONE.mended\" ]; then echo closed >&2; exit 3; "
+          "fi; " NOTE);
+    worker(1);
+    send(0, 3);
+    await(3, 20);
+    what_a_dlq_says("list", NULL, "exit status 3: closed");
+    harness_azoth(&h, out, sizeof out, "lag", "mails", NULL, NULL);
+    if (!strstr(out, "dead letters: 1 waiting"))
+        fail_msg("%s", out);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "retry", "mails", "2"), 0);
+    assert_string_equal(out, "event 2: queued\n");
+    what_a_dlq_says("show", "2", "attempts       3");
+    snprintf(mended, sizeof mended, "%s/done.mended", h.dir);
+    FILE *f = fopen(mended, "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "retry-all", "mails", NULL), 0);
+    uint64_t until = clock_mono_ns() + 20 * NS_PER_S;
+    while (lines_done() < 3 && clock_mono_ns() < until)
+        nap_ms(5);
+    assert_int_equal(check_done(3), 0);
+    what_a_dlq_says("list", NULL, "there are no dead letters");
+    /* The projection's own process is not there: the command does it. */
+    struct process *projector = &h.process[2];
+    harness_stop(&h, projector);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "dlq", "drop", "mails", "2"), 1);
+    assert_string_equal(out, "event 2: not-found\n");
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +309,7 @@ int main(void)
         cmocka_unit_test(whoever_is_killed_no_event_is_left_out_and_no_key_is_out_of_order),
         cmocka_unit_test(a_command_that_does_not_end_is_killed_and_tried_again),
         cmocka_unit_test(fail_fast_stops_and_says_why),
+        cmocka_unit_test(what_is_given_up_is_a_dead_letter_and_is_run_again_when_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

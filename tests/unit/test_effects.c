@@ -376,6 +376,140 @@ static void no_more_is_taken_than_may_be_open_and_all_of_it_comes_out(void **sta
     assert_true(effects_room(fx.e));
 }
 
+#define LETTERS "-- azoth: on-error retry 1 100ms..1s then dead-letter\n"
+
+static const char *say(uint8_t id, const char *text)
+{
+    static char answer[COMMAND_ANSWER_MAX];
+    const uint8_t bytes[COMMAND_ID_BYTES] = {id};
+    good(effects_command(fx.e, bytes, text, answer, &fx.err));
+    return answer;
+}
+
+static uint64_t dead(void)
+{
+    struct effects_stats st;
+    effects_stats(fx.e, &st);
+    return st.dead;
+}
+
+static int take_text(void *arg, int n, const char *const *names, const struct query_value *v)
+{
+    char *out = arg;
+    (void)names;
+    for (int i = 0; v && i < n; i++) {
+        size_t at = strlen(out);
+        if (v[i].type == QUERY_INTEGER)
+            snprintf(out + at, 200 - at, "%lld,", (long long)v[i].integer);
+        else
+            snprintf(out + at, 200 - at, "%.*s,", (int)v[i].bytes.len,
+                     v[i].bytes.len ? (const char *)v[i].bytes.ptr : "");
+    }
+    return 0;
+}
+
+static void letters_are(const char *expected)
+{
+    char text[200] = "";
+    if (query_run(fx.dir, "p",
+                  "SELECT event, type, key, payload, state, error, attempts,"
+                  " first_failure <= last_failure FROM azoth_dlq ORDER BY event",
+                  take_text, text, &fx.err))
+        fail_msg("%s", fx.err.message);
+    assert_string_equal(text, expected);
+}
+
+static void an_event_that_is_given_up_is_kept_and_the_next_of_its_key_comes(void **state)
+{
+    uint32_t a = 0, b = 0;
+    (void)state;
+    open_at(HEAD LETTERS, T0);
+    TAKE("a", "a");
+    assert_int_equal(give(&one, T0, &a), 1);
+    assert_int_equal(failed(1, a, T0), 0);
+    assert_int_equal(dead(), 0);
+    assert_int_equal(give(&one, T0 + NS_PER_S, &a), 1);
+    assert_int_equal(failed(1, a, T0 + NS_PER_S), 0);
+    letters_are("1,put,a,{\"to\":\"a\"},waiting,no such address,2,1,");
+    assert_int_equal(dead(), 1);
+    assert_int_equal(effects_settled(fx.e), 1);
+    assert_int_equal(give(&one, T0 + NS_PER_S, &b), 2);
+    again(HEAD LETTERS, T0);
+    assert_int_equal(dead(), 1);
+    assert_int_equal(effects_settled(fx.e), 1);
+}
+
+static void a_dead_letter_is_run_again_once_for_each_command_and_the_cursor_stays(void **state)
+{
+    uint32_t a = 0;
+    (void)state;
+    open_at(HEAD "-- azoth: on-error dead-letter\n", T0);
+    TAKE("a", "b", "c");
+    for (uint64_t id = 1; id <= 3; id++) {
+        assert_int_equal(give(&one, T0, &a), id);
+        if (id == 2)
+            assert_int_equal(failed(id, a, T0), 0);
+        else
+            done(id, a);
+    }
+    assert_int_equal(effects_settled(fx.e), 3);
+    assert_string_equal(say(1, "retry 1"), "not-found");
+    assert_string_equal(say(2, "retry 2"), "queued");
+    assert_string_equal(say(2, "retry 2"), "queued"); /* the answer had been lost */
+    letters_are("");
+    assert_int_equal(dead(), 0);
+    assert_int_equal(effects_settled(fx.e), 3);
+    again(HEAD "-- azoth: on-error dead-letter\n", T0);
+    assert_int_equal(effects_settled(fx.e), 3);
+    assert_int_equal(give(&one, T0, &a), 2);
+    assert_int_equal(give(&two, T0, NULL), 0);
+    assert_int_equal(failed(2, a, T0), 0);
+    letters_are("2,put,b,{\"to\":\"b\"},waiting,no such address,2,1,");
+    assert_string_equal(say(3, "retry 2"), "queued");
+    TAKE("d");
+    assert_int_equal(give(&one, T0, &a), 2);
+    done(2, a);
+    assert_int_equal(give(&one, T0, &a), 4);
+    done(4, a);
+    assert_int_equal(effects_settled(fx.e), 4);
+    letters_are("");
+}
+
+static void a_dead_letter_is_dropped(void **state)
+{
+    uint32_t a = 0;
+    (void)state;
+    open_at(HEAD "-- azoth: on-error dead-letter\n", T0);
+    TAKE("a");
+    assert_int_equal(give(&one, T0, &a), 1);
+    assert_int_equal(failed(1, a, T0), 0);
+    assert_string_equal(say(1, "drop 1"), "dropped");
+    assert_string_equal(say(1, "drop 1"), "dropped");
+    assert_string_equal(say(2, "drop 1"), "not-found");
+    assert_string_equal(say(3, "frob 1"), "unknown");
+    assert_string_equal(say(4, "retry x"), "unknown");
+    assert_int_equal(dead(), 0);
+    assert_int_equal(give(&one, T0, &a), 0);
+}
+
+static void a_file_of_the_time_before_dead_letters_is_taken(void **state)
+{
+    uint32_t a = 0;
+    char command[300];
+    (void)state;
+    open_at(HEAD LETTERS, T0);
+    TAKE("a");
+    shut();
+    snprintf(command, sizeof command,
+             "sqlite3 $(readlink -f %s/p.db) 'ALTER TABLE azoth_effects DROP COLUMN again;"
+             " DROP TABLE azoth_dlq; DROP TABLE azoth_command'",
+             fx.dir);
+    assert_int_equal(system(command), 0);
+    open_at(HEAD LETTERS, T0);
+    assert_int_equal(give(&one, T0, &a), 1);
+    done(1, a);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -392,6 +526,10 @@ int main(void)
         T(a_failure_ends_a_projection_that_fails_fast_and_comes_again),
         T(retries_wait_longer_each_time_and_hold_up_their_key_alone),
         T(after_its_retries_an_event_is_skipped_and_the_next_of_its_key_comes),
+        T(an_event_that_is_given_up_is_kept_and_the_next_of_its_key_comes),
+        T(a_dead_letter_is_run_again_once_for_each_command_and_the_cursor_stays),
+        T(a_dead_letter_is_dropped),
+        T(a_file_of_the_time_before_dead_letters_is_taken),
         T(what_is_given_back_is_no_failure),
         T(no_more_is_taken_than_may_be_open_and_all_of_it_comes_out),
     };

@@ -354,12 +354,11 @@ static void effects_have_a_command_a_lease_an_order_and_no_sql(void **state)
             "f.sql:3:1: effects keep no tables of their own: no migration");
     refused(EFFECTS "-- azoth: on sent\nSELECT 1;\n",
             "f.sql:4:1: effects run their command: no SQL");
-    refused(EFFECTS "-- azoth: on-error dead-letter\n",
-            "f.sql:3:20: on-error dead-letter: effects have fail-fast, log-and-skip and retry, for "
-            "all types");
+    parse_good(EFFECTS "-- azoth: on-error retry 3 1s..1min then dead-letter\n");
+    assert_int_equal(file.policy.then, STRATEGY_DEAD_LETTER);
+    sqlfile_fini(&file);
     refused(EFFECTS "-- azoth: on-error log-and-skip for sent\n",
-            "f.sql:3:20: on-error log-and-skip: effects have fail-fast, log-and-skip and retry, "
-            "for all types");
+            "f.sql:3:20: on-error log-and-skip: of effects it is for all types alike");
     refused(EFFECTS "-- azoth: replay every 1min\n", "f.sql:3:18: effects have no replay");
 }
 
