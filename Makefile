@@ -270,7 +270,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/azoth \
 	  $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install $(addprefix $(BUILD)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 client/azoth.h client/azoth_command.h core/azoth_base.h $(DESTDIR)$(PREFIX)/include/azoth
+	install -m 644 client/azoth.h client/azoth_command.h client/azoth_projection.h core/azoth_base.h $(DESTDIR)$(PREFIX)/include/azoth
 	install -m 644 $(BUILD)/libazoth.a $(BUILD)/libazoth.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libazoth.so.0 $(DESTDIR)$(PREFIX)/lib/libazoth.so
 	install -m 644 $(wildcard systemd/*.service systemd/*.target) $(DESTDIR)$(PREFIX)/lib/systemd/system
