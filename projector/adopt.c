@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "projector/generation.h"
+#include "projector/library.h"
 #include "projector/split.h"
 #include "projector/tablefile.h"
 
@@ -46,6 +47,17 @@ int table_identify(const char *path, struct table_identity *ret, struct azoth_er
     return rc;
 }
 
+int table_makers_now(const struct sqlfile *def, const struct table_options *o, int64_t *ret,
+                     struct azoth_error *err)
+{
+    struct library *library = NULL;
+    int rc = library_load(def, o->load, &library, err);
+    if (!rc)
+        *ret = table_makers(def, o, library_makers(library));
+    library_unload(library);
+    return rc;
+}
+
 /* Whether the file may serve in this place. */
 static int fits(const char *path, const struct table_identity *i, const struct sqlfile *def,
                 const struct table_options *o, struct azoth_error *err)
@@ -56,7 +68,10 @@ static int fits(const char *path, const struct table_identity *i, const struct s
                          i->shard, i->shards, i->name);
     if (memcmp(i->uuid, o->uuid, sizeof i->uuid) != 0)
         return error_set(err, AZOTH_ERR_DIVERGED, "%s: it follows another database", path);
-    if (i->cursor > 0 && i->handlers != table_makers(def, o) && !o->accept_changed)
+    /* Of a library in C this process may have an older one loaded: who built the file has looked, and so does
+     * who opens it. */
+    if (i->cursor > 0 && !sqlfile_in_c(def) && i->handlers != table_makers(def, o, 0) &&
+        !o->accept_changed)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: its rows were made by other handlers than those of %s", path,
                          def->path);

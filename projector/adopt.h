@@ -19,12 +19,19 @@ struct table_identity {
     uint8_t uuid[16];
     uint64_t cursor;
     uint32_t cursor_check;
-    int64_t handlers; /* table_makers() of what made its rows; 0: of nothing that is known */
+    int64_t handlers; /* what made its rows; 0: nothing that is known */
     uint32_t shard, shards;
 };
 
 /* NOT_FOUND: there is no such file, or it is empty yet. IO, CORRUPT, PERMISSION, BUSY, NOMEM. */
 int table_identify(const char *path, struct table_identity *ret, struct azoth_error *err);
+
+/*
+ * What the definition's handlers would be in table_identity.handlers. What is in C is loaded for it: PROJECTION,
+ * CONFIG, NOMEM.
+ */
+int table_makers_now(const struct sqlfile *def, const struct table_options *o, int64_t *ret,
+                     struct azoth_error *err);
 
 /*
  * STEM.rebuild.db takes the place of the file that serves. least: the cursor that it must have reached; *ret:

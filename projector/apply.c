@@ -39,7 +39,36 @@ int table_begin(struct table *t, struct azoth_error *err)
     t->failures_open = 0;
     t->notes = t->notes_more = 0;
     t->before = t->faults;
-    return table_run(t, t->begin, err);
+    int rc = table_run(t, t->begin, err);
+    if (!rc)
+        library_tell(t->library, LIBRARY_BEGUN);
+    return rc;
+}
+
+int table_savepoint(struct table *t, struct azoth_error *err)
+{
+    int rc = table_run(t, t->savepoint, err);
+    if (!rc)
+        library_tell(t->library, LIBRARY_SAVED);
+    return rc;
+}
+
+int table_release(struct table *t, struct azoth_error *err)
+{
+    int rc = table_run(t, t->release, err);
+    if (!rc)
+        library_tell(t->library, LIBRARY_RELEASED);
+    return rc;
+}
+
+int table_undo(struct table *t, struct azoth_error *err)
+{
+    int rc = table_run(t, t->rollback_to, err);
+    if (!rc)
+        rc = table_run(t, t->release, err);
+    if (!rc)
+        library_tell(t->library, LIBRARY_UNDONE);
+    return rc;
 }
 
 void table_tell(struct table *t)
@@ -58,6 +87,7 @@ int table_commit(struct table *t, struct azoth_error *err)
     int rc = table_run(t, t->commit, err);
     if (rc)
         return rc;
+    library_tell(t->library, LIBRARY_COMMITTED);
     t->events += t->events_open;
     t->failures += t->failures_open;
     return 0;
@@ -68,6 +98,7 @@ void table_rollback(struct table *t)
     /* A statement may have rolled back by itself (INSERT OR ROLLBACK, a full disk). */
     if (sql_in_transaction(t->file.sql))
         table_run(t, t->rollback, NULL);
+    library_tell(t->library, LIBRARY_ROLLED_BACK);
     t->faults = t->before;
     t->notes = t->notes_more = 0;
 }
@@ -144,7 +175,7 @@ static int run_event(struct table *t, struct part *p, const struct event_record 
     int rc;
     if (ev->id == p->known_id)
         return decide(t, p, ev, p->known, err);
-    rc = p->careful ? table_run(t, t->savepoint, err) : 0;
+    rc = p->careful ? table_savepoint(t, err) : 0;
     if (rc)
         return rc;
     rc = table_apply_event(t, ev, &why);
@@ -155,13 +186,11 @@ static int run_event(struct table *t, struct part *p, const struct event_record 
             p->failed_id = ev->id;
         if (rc != AZOTH_ERR_HANDLER || p->failed_id)
             return rc;
-        rc = table_run(t, t->rollback_to, err);
-        if (!rc)
-            rc = table_run(t, t->release, err);
+        rc = table_undo(t, err);
         return rc ? rc : decide(t, p, ev, &why, err);
     }
     if (p->careful)
-        rc = table_run(t, t->release, err);
+        rc = table_release(t, err);
     return rc ? rc : failure_success(t, err);
 }
 
@@ -209,7 +238,10 @@ static int run_frames(struct table *t, struct part *p, struct azoth_error *err)
         if (rc)
             return rc;
     }
-    return 0;
+    rc = library_flush(t->library, err);
+    if (rc == AZOTH_ERR_HANDLER)
+        p->failed_id = p->at_id; /* one of those that were kept, which are newer than the cursor */
+    return rc;
 }
 
 /*

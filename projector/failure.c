@@ -10,6 +10,7 @@
  *   retry           azoth_retry holds the event, its failures and when it is due: a restart goes on
  *                   counting where it was. After the last attempt the strategy behind `then`; when that is
  *                   fail-fast the row stays, and a restart makes one attempt and stops again
+ *   custom          the library says which of these it is, each time; azoth_retry counts as for retry
  *
  * A failure counts for the breaker whatever its strategy is, except fail-fast's, which ends the process.
  */
@@ -48,29 +49,33 @@ static int breaker_counts(struct table *t, const struct event_record *ev, struct
     return breaker_store(t, err);
 }
 
-/* Counts the attempt; 1 when there is another one, 0 when that was the last. */
-static int count_attempt(struct table *t, const struct event_record *ev,
-                         const struct sql_policy *policy, const struct azoth_error *why)
+/* Counts the attempt; none follows yet. */
+static void count_attempt(struct table *t, const struct event_record *ev,
+                          const struct azoth_error *why)
 {
     struct retry *r = &t->faults.retry;
-    uint64_t random = 0;
     if (r->event != ev->id)
         *r = (struct retry){.event = ev->id, .first_ns = table_wall(t)};
     r->failures += r->failures < UINT32_MAX;
     r->last_ns = table_wall(t);
     r->code = why->foreign;
     snprintf(r->error, sizeof r->error, "%s", why->message);
-    if (r->failures > policy->count) {
-        r->delay_ms = 0;
-        r->next_ns = r->last_ns;
-        return 0;
-    }
-    /* Too few bits are a time without jitter: no reason to fail. */
-    (void)!getrandom(&random, sizeof random, GRND_NONBLOCK);
-    r->delay_ms = backoff_ms(&policy->backoff, r->failures, random);
-    r->next_ns = r->last_ns + (int64_t)(r->delay_ms * NS_PER_MS);
-    t->retry_due_ns = table_mono(t) + r->delay_ms * NS_PER_MS;
-    return 1;
+    r->delay_ms = 0;
+    r->next_ns = r->last_ns;
+}
+
+/* The next attempt is in so long; the projection stands until then. */
+static int again_in(struct table *t, const struct event_record *ev, uint64_t delay_ms,
+                    const struct azoth_error *why, enum verdict *ret, struct azoth_error *err)
+{
+    struct retry *r = &t->faults.retry;
+    r->delay_ms = delay_ms;
+    r->next_ns = r->last_ns + (int64_t)(delay_ms * NS_PER_MS);
+    t->retry_due_ns = table_mono(t) + delay_ms * NS_PER_MS;
+    failure_note(t, FAILURE_RETRIES, ev->id, why->message);
+    *ret = VERDICT_STAND;
+    int rc = retry_store(t, err);
+    return rc ? rc : breaker_counts(t, ev, err);
 }
 
 static int dead_letter(struct table *t, const struct event_record *ev,
@@ -98,23 +103,73 @@ static int dead_letter(struct table *t, const struct event_record *ev,
     return 0;
 }
 
+/* What the library says; of RETRY, *ret_ms is when. Attempts are counted. */
+static enum strategy ask_library(struct table *t, const struct event_record *ev,
+                                 const struct azoth_error *why, uint64_t *ret_ms)
+{
+    const struct retry *r = &t->faults.retry;
+    const struct azoth_projection_failure failure = {.error = why->message,
+                                                     .code = why->foreign,
+                                                     .attempts = r->failures,
+                                                     .first_failure_ns = r->first_ns};
+    switch (library_decide(t->library, ev, &failure, ret_ms)) {
+    case AZOTH_PROJECTION_SKIP:
+        return STRATEGY_LOG_AND_SKIP;
+    case AZOTH_PROJECTION_DEAD_LETTER:
+        return STRATEGY_DEAD_LETTER;
+    case AZOTH_PROJECTION_RETRY:
+        return STRATEGY_RETRY;
+    default:
+        return STRATEGY_FAIL_FAST;
+    }
+}
+
+/* In place of a failure's strategy: what remains when attempts and library have had their say. */
+static enum strategy settle(struct table *t, const struct event_record *ev,
+                            const struct azoth_error *why, uint64_t *ret_ms)
+{
+    const struct sql_policy *policy = table_policy(t, ev->type);
+    const struct retry *r = &t->faults.retry;
+    enum strategy strategy = policy->strategy;
+    if (strategy == STRATEGY_RETRY || strategy == STRATEGY_CUSTOM)
+        count_attempt(t, ev, why);
+    if (strategy == STRATEGY_RETRY && r->failures <= policy->count) {
+        uint64_t random = 0;
+        /* Too few bits are a time without jitter: no reason to fail. */
+        (void)!getrandom(&random, sizeof random, GRND_NONBLOCK);
+        *ret_ms = backoff_ms(&policy->backoff, r->failures, random);
+        return STRATEGY_RETRY;
+    }
+    if (strategy == STRATEGY_RETRY)
+        strategy = policy->then;
+    return strategy == STRATEGY_CUSTOM ? ask_library(t, ev, why, ret_ms) : strategy;
+}
+
+int failure_skips_released(struct table *t, const struct event_record *ev,
+                           const struct azoth_error *why)
+{
+    const struct sql_policy *policy = table_policy(t, ev->type);
+    enum strategy last = policy->strategy == STRATEGY_RETRY ? policy->then : policy->strategy;
+    const struct azoth_projection_failure failure = {.error = why->message,
+                                                     .code = why->foreign,
+                                                     .attempts = 1,
+                                                     .first_failure_ns = table_wall(t)};
+    uint64_t ignored;
+    if (last == STRATEGY_CUSTOM)
+        return library_decide(t->library, ev, &failure, &ignored) == AZOTH_PROJECTION_SKIP;
+    return last == STRATEGY_LOG_AND_SKIP;
+}
+
 int failure_decide(struct table *t, const struct event_record *ev, const struct azoth_error *why,
                    enum verdict *ret, struct azoth_error *err)
 {
-    const struct sql_policy *policy = table_policy(t, ev->type);
-    enum strategy strategy = policy->strategy;
+    uint64_t ms = 0;
     t->failures_open++;
-    int rc = 0;
-    if (strategy == STRATEGY_RETRY) {
-        int again = count_attempt(t, ev, policy, why);
-        rc = retry_store(t, err);
-        if (again) {
-            failure_note(t, FAILURE_RETRIES, ev->id, why->message);
-            *ret = VERDICT_STAND;
-            return rc ? rc : breaker_counts(t, ev, err);
-        }
-        strategy = policy->then;
-    }
+    enum strategy strategy = settle(t, ev, why, &ms);
+    if (strategy == STRATEGY_RETRY)
+        return again_in(t, ev, ms, why, ret, err);
+    /* The row of attempts goes when the cursor passes; before that it is what a restart finds. */
+    int rc = t->faults.retry.event == ev->id ? retry_store(t, err) : 0;
     if (rc)
         return rc;
     *ret = strategy == STRATEGY_FAIL_FAST ? VERDICT_FAIL : VERDICT_GO_ON;

@@ -19,6 +19,9 @@ enum verdict {
 /* `why` is the failure. What is decided is written into the open transaction. */
 int failure_decide(struct table *t, const struct event_record *ev, const struct azoth_error *why,
                    enum verdict *ret, struct azoth_error *err);
+/* Whether an event that waited behind a dead letter, and fails when its turn comes, is skipped. */
+int failure_skips_released(struct table *t, const struct event_record *ev,
+                           const struct azoth_error *why);
 /* A handler succeeded; of use to a breaker that is half open. */
 int failure_success(struct table *t, struct azoth_error *err);
 /* The cursor moves to this event: what was tried again and lies behind is done. */

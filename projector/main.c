@@ -38,6 +38,7 @@ static const char usage[] =
     "  --definition FILE   another definition file\n"
     "  --uuid HEX          the database's identity, where DIR/uuid is not at hand\n"
     "  --feed-connect URL  the feed's endpoint, e.g. tcp://10.0.0.1:7101\n"
+    "  --load FILE.so      the library of handlers in C, instead of the definition's\n"
     "  --accept-changed    go on although the handlers were changed\n"
     "  --once              project up to the newest event, then exit\n"
     "  --discard           count events and keep nothing (to measure the feed)\n"
@@ -49,7 +50,7 @@ static const char usage[] =
 struct projector {
     struct program program;
     struct service service;
-    const char *definition, *uuid_text;
+    const char *definition, *uuid_text, *load;
     int accept_changed, once, discard;
     uint32_t shard, shards;
     uint8_t uuid[16];
@@ -83,6 +84,8 @@ static int own_flag(void *arg, int argc, char **argv, int *i, struct azoth_error
         p->definition = argv[++*i];
     else if (strcmp(a, "--uuid") == 0 && *i + 1 < argc)
         p->uuid_text = argv[++*i];
+    else if (strcmp(a, "--load") == 0 && *i + 1 < argc)
+        p->load = argv[++*i];
     else if (strcmp(a, "--accept-changed") == 0)
         p->accept_changed = 1;
     else if (strcmp(a, "--once") == 0)
@@ -151,10 +154,13 @@ static void on_failure(void *arg, enum failure_action action, uint64_t event, co
              said[action].text, p->def.name, event, error);
 }
 
-/* As many processes as the definition says, when it says it: another set of files would begin at event 1. */
-static int split_fits(const struct projector *p, struct azoth_error *err)
+/* The command line fits the definition: a library only for what is in C, and as many processes as it says, when
+ * it says it: another set of files would begin at event 1. */
+static int fits(const struct projector *p, struct azoth_error *err)
 {
     const struct sqlfile *d = &p->def;
+    if (p->load && !sqlfile_in_c(d))
+        return error_set(err, AZOTH_ERR_USAGE, "--load: nothing of %s is in C", d->path);
     if (d->effects[0] && p->shards > 1)
         return error_set(err, AZOTH_ERR_USAGE,
                          "%s: effects are not split: start more azoth-effects workers", d->name);
@@ -183,13 +189,14 @@ static int open_table(struct projector *p, struct azoth_error *err)
     if (strcmp(p->def.name, p->program.instance_name) != 0)
         return error_set(err, AZOTH_ERR_PROJECTION, "%s defines projection %s, not %s", p->def.path,
                          p->def.name, p->program.instance_name);
-    rc = split_fits(p, err);
+    rc = fits(p, err);
     if (!rc)
         rc = dbdir_make(p->dir, 0770, err);
     split_stem(stem, p->def.name, p->shard, p->shards);
     p->options = (struct table_options){
         .dir = p->dir,
         .uuid = p->uuid,
+        .load = p->load,
         .accept_changed = p->accept_changed,
         .shard = p->shard,
         .shards = p->shards,

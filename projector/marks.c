@@ -102,6 +102,15 @@ int nothing_more(struct parser *p, struct words *w)
     return word.len ? fail_at(p, word.ptr, "%s: nothing more is wanted on this line", word) : 0;
 }
 
+struct azoth_bytes rest_of_line(struct words *w)
+{
+    skip_blanks(w);
+    struct azoth_bytes rest = bytes_of(w->at, (size_t)(w->end - w->at));
+    while (rest.len && is_blank(w->at[rest.len - 1]))
+        rest.len--;
+    return rest;
+}
+
 struct azoth_bytes next_type(struct words *w)
 {
     skip_blanks(w);
@@ -290,9 +299,6 @@ int parse_on_error(struct parser *p, struct words *w)
     } else {
         next = next_word(w);
     }
-    if (policy.strategy == STRATEGY_CUSTOM || policy.then == STRATEGY_CUSTOM)
-        return fail_at(p, name.ptr, "on-error %s: custom needs a handler in C, and this is SQL",
-                       name);
     if (is_word(next, "for"))
         return parse_for(p, w, &policy);
     if (next.len)
@@ -302,6 +308,7 @@ int parse_on_error(struct parser *p, struct words *w)
                        "on-error %s: a file has one error strategy beside those `for` types", name);
     p->policy_given = 1;
     p->f->policy = policy;
+    p->f->policy_line = p->line;
     return 0;
 }
 
@@ -430,11 +437,80 @@ int parse_breaker(struct parser *p, struct words *w)
     return 0;
 }
 
+/* ---- what is in C ---- */
+
+/* A path that stays below the directory it is relative to. */
+static int stays_below(struct azoth_bytes file)
+{
+    const char *at = file.ptr, *end = at + file.len;
+    if (*at == '/')
+        return 0;
+    while (at < end) {
+        const char *slash = memchr(at, '/', (size_t)(end - at));
+        const char *to = slash ? slash : end;
+        if (to - at == 2 && memcmp(at, "..", 2) == 0)
+            return 0;
+        at = slash ? slash + 1 : end;
+    }
+    return 1;
+}
+
+int parse_load(struct parser *p, struct words *w)
+{
+    struct sqlfile *f = p->f;
+    struct azoth_bytes file = rest_of_line(w);
+    const char *slash = strrchr(p->path, '/');
+    int dir = slash ? (int)(slash + 1 - p->path) : 0;
+    if (f->effects[0])
+        return fail_at(p, file.ptr, "effects run their command: no load%s", bytes_of(NULL, 0));
+    if (f->load[0])
+        return fail_at(p, file.ptr, "load %s: a file has one library", file);
+    if (file.len == 0)
+        return fail_at(p, file.ptr, "load wants the library's file%s", file);
+    if (!stays_below(file))
+        return fail_at(p, file.ptr, "\"%s\": the library lies below the definition's directory",
+                       file);
+    if ((size_t)dir + file.len >= sizeof f->load)
+        return fail_at(p, file.ptr, "load %s: the path is too long", file);
+    snprintf(f->load, sizeof f->load, "%.*s%.*s", dir, p->path, (int)file.len,
+             (const char *)file.ptr);
+    f->load_line = p->line;
+    return 0;
+}
+
+int parse_in_c(struct parser *p, struct words *w, struct sql_handler *h)
+{
+    struct words at = *w;
+    if (!is_word(next_word(&at), "in"))
+        return 0;
+    struct azoth_bytes word = next_word(&at);
+    if (!is_word(word, "C"))
+        return fail_at(p, word.ptr, "\"%s\": `in C` is wanted here", word);
+    if (p->f->effects[0])
+        return fail_at(p, word.ptr, "effects run their command: none is in %s", word);
+    h->in_c = 1;
+    *w = at;
+    return nothing_more(p, w);
+}
+
+int sqlfile_in_c(const struct sqlfile *f)
+{
+    int custom = f->policy.strategy == STRATEGY_CUSTOM || f->policy.then == STRATEGY_CUSTOM;
+    for (uint32_t i = 0; i < f->policies; i++)
+        custom |= f->policy_for[i].policy.strategy == STRATEGY_CUSTOM ||
+                  f->policy_for[i].policy.then == STRATEGY_CUSTOM;
+    for (uint32_t i = 0; i < f->handlers; i++)
+        custom |= f->handler[i].in_c;
+    return custom;
+}
+
 /* ---- the end ---- */
 
 void marks_finish(struct parser *p)
 {
     const struct sqlfile *f = p->f;
+    if (f->load[0] && !p->failed && !sqlfile_in_c(f))
+        fail_line(p, f->load_line, "load: neither a handler nor on-error custom is in C");
     for (uint32_t i = 0; i < f->policies; i++) {
         int handled = 0;
         for (uint32_t h = 0; h < f->handlers && !handled; h++)

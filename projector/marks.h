@@ -9,6 +9,7 @@
 
 struct parser {
     struct sqlfile *f;
+    const char *path; /* of the file, uncut */
     const char *at, *end, *line_start;
     uint32_t line;
     struct sql_block *block; /* the one that lines go to */
@@ -44,6 +45,8 @@ int word_time(struct azoth_bytes word, uint64_t *ret_ms);
 int nothing_more(struct parser *p, struct words *w);
 /* A type up to a comma or blank; *w is behind it. */
 struct azoth_bytes next_type(struct words *w);
+/* The rest of the line without blanks at its end. */
+struct azoth_bytes rest_of_line(struct words *w);
 /* Behind a type: 1 and over the comma, 0 at the end of the line, or an error. */
 int next_comma(struct parser *p, struct words *w);
 
@@ -53,6 +56,9 @@ int parse_replay(struct parser *p, struct words *w);
 int parse_order_by(struct parser *p, struct words *w);
 int parse_shards(struct parser *p, struct words *w);
 int parse_breaker(struct parser *p, struct words *w);
+int parse_load(struct parser *p, struct words *w);
+/* " in C" behind the types of an `on`, when it is there. */
+int parse_in_c(struct parser *p, struct words *w, struct sql_handler *h);
 /* ":field" or "@key" into out, which is empty unless the mark was there before. */
 int parse_field(struct parser *p, struct words *w, const char *mark, char *out, size_t size);
 /* At the end of the file: what can be said only then. */

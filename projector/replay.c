@@ -54,12 +54,9 @@ static int failed_again(struct table *t, const struct dlq_letter *was,
                         const struct azoth_error *why, struct azoth_error *err)
 {
     const struct sql_replay *r = &t->def->replay;
-    const struct sql_policy *policy = table_policy(t, was->ev.type);
     struct dlq_letter l = *was;
     t->failures_open++;
-    if (was->failures == 0 &&
-        (policy->strategy == STRATEGY_RETRY ? policy->then : policy->strategy) ==
-            STRATEGY_LOG_AND_SKIP) {
+    if (was->failures == 0 && failure_skips_released(t, &was->ev, why)) {
         failure_note(t, FAILURE_SKIPPED, was->ev.id, why->message);
         return dlq_remove(t, was, err);
     }
@@ -93,7 +90,7 @@ static int attempt(struct table *t, uint64_t event, enum outcome *ret, struct az
         *ret = LETTER_PARKED;
         return 0;
     }
-    rc = table_run(t, t->savepoint, err);
+    rc = table_savepoint(t, err);
     if (rc)
         return rc;
     rc = table_apply_event(t, &l.ev, why);
@@ -104,11 +101,12 @@ static int attempt(struct table *t, uint64_t event, enum outcome *ret, struct az
     }
     int applied = rc == 0;
     if (!applied && !sql_in_transaction(t->file.sql)) {
+        library_tell(t->library, LIBRARY_ROLLED_BACK);
         rc = table_run(t, t->begin, err);
-    } else {
-        rc = applied ? 0 : table_run(t, t->rollback_to, err);
         if (!rc)
-            rc = table_run(t, t->release, err);
+            library_tell(t->library, LIBRARY_BEGUN);
+    } else {
+        rc = applied ? table_release(t, err) : table_undo(t, err);
     }
     *ret = applied ? LETTER_APPLIED : LETTER_FAILED;
     if (rc)

@@ -148,9 +148,11 @@ static int own_name(const char *name)
 static int authorize(void *arg, int action, const char *a, const char *b, const char *c,
                      const char *d)
 {
-    (void)arg;
+    const int *on = arg; /* NULL: always */
     (void)c;
     (void)d;
+    if (on && !*on)
+        return SQLITE_OK;
     switch (action) {
     case SQLITE_TRANSACTION: /* the cursor must stay in the rows' transaction */
     case SQLITE_SAVEPOINT:
@@ -179,6 +181,12 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
 static void db_guard(struct sql_db *db, int on)
 {
     sqlite3_set_authorizer(db_of(db), on ? authorize : NULL, NULL);
+}
+
+void sql_sqlite_guard_while(struct sql_db *db, const int *on)
+{
+    /* Set once: setting it makes SQLite prepare every statement anew. */
+    sqlite3_set_authorizer(db_of(db), authorize, (void *)(uintptr_t)on);
 }
 
 static int db_in_transaction(struct sql_db *db)

@@ -71,16 +71,6 @@ static int parse_projection(struct parser *p, struct words *w)
     return nothing_more(p, w);
 }
 
-/* The rest of the line without blanks at its end. */
-static struct azoth_bytes rest_of_line(struct words *w)
-{
-    skip_blanks(w);
-    struct azoth_bytes rest = bytes_of(w->at, (size_t)(w->end - w->at));
-    while (rest.len && is_blank(w->at[rest.len - 1]))
-        rest.len--;
-    return rest;
-}
-
 static int parse_effects(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
@@ -88,8 +78,8 @@ static int parse_effects(struct parser *p, struct words *w)
     const char *at = command.ptr;
     if (f->effects[0])
         return fail_at(p, at, "a file has one effects command%s", bytes_of(NULL, 0));
-    if (p->policy_given || f->policies || f->order_by[0] || f->migrations || f->handlers ||
-        f->replay.every_ms || f->breaker.failures || f->shards)
+    if (p->policy_given || f->policies || f->order_by[0] || f->load[0] || f->migrations ||
+        f->handlers || f->replay.every_ms || f->breaker.failures || f->shards)
         return fail_at(p, at, "effects stands before the marks that are about it%s",
                        bytes_of(NULL, 0));
     if (command.len == 0)
@@ -228,6 +218,8 @@ static int parse_types(struct parser *p, struct words *w, struct sql_handler *h)
     do {
         rc = add_type(p, h, next_type(w));
         if (!rc)
+            rc = parse_in_c(p, w, h);
+        if (!rc)
             rc = next_comma(p, w);
     } while (rc == 1);
     return rc;
@@ -292,6 +284,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_undo(p, &w, open);
     if (is_word(word, "on"))
         return parse_on(p, &w);
+    if (is_word(word, "load"))
+        return parse_load(p, &w);
     return fail_at(p, word.ptr, "there is no mark `%s`", word);
 }
 
@@ -433,11 +427,14 @@ static int finish(struct parser *p)
         block_trim(&h->sql);
         if (f->effects[0] && h->sql.text.len)
             fail_line(p, h->sql.line, "effects run their command: no SQL");
-        else if (!f->effects[0] && !h->sql.text.len)
+        else if (h->in_c && h->sql.text.len)
+            fail_line(p, h->sql.line, "the handler is in C: no SQL");
+        else if (!f->effects[0] && !h->in_c && !h->sql.text.len)
             fail_line(p, h->mark_line, "this handler has no SQL");
         for (uint32_t t = 0; t < h->types_len; t++)
             f->checksum = XXH3_64bits_withSeed(h->types[t].ptr, h->types[t].len, f->checksum);
-        f->checksum = XXH3_64bits_withSeed(h->sql.text.ptr, h->sql.text.len, f->checksum);
+        f->checksum = h->in_c ? XXH3_64bits_withSeed("in C", 4, f->checksum)
+                              : XXH3_64bits_withSeed(h->sql.text.ptr, h->sql.text.len, f->checksum);
     }
     if (f->effects[0] && !p->order_given)
         snprintf(f->order_by, sizeof f->order_by, "@key");
@@ -487,6 +484,7 @@ static int parse(const char *path, struct azoth_bytes text, struct parser *p)
     while (((unsigned char)*tail & 0xc0) == 0x80) /* within a character */
         tail++;
     memset(f, 0, sizeof *f);
+    p->path = path;
     snprintf(f->path, sizeof f->path, "%s%s", tail > path ? "..." : "", tail);
     p->line = 1;
     int rc = check_text(p, text);

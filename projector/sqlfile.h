@@ -20,12 +20,15 @@
  *   -- azoth: migration N [TITLE]        ascending from 1; SQL until the next mark
  *   -- azoth: undo                       of the migration before it; SQL until the next mark
  *   -- azoth: on TYPE[, TYPE ...]        the handler of these event types: SQL until the next mark
+ *   -- azoth: on TYPE[, TYPE ...] in C   the library handles them: no SQL
+ *   -- azoth: load FILE.so               the library (client/azoth_projection.h), below the definition's
+ *                                        directory
  *
  * BACKOFF is [exponential] MIN..MAX, fibonacci MIN..MAX or fixed TIME; a TIME is a number and ms, s or min.
  *
  * A mark is a line of its own; a line that looks like one is one, also inside a string or a comment.
- * `custom` is refused: it is for handlers in C. The strategy of effects is for all types alike,
- * and they have neither replay nor breaker; `on` of theirs names types and has no SQL; without it: all.
+ * `custom` asks the library, which table_open() looks for. Effects are not in C; their strategy is for all types
+ * alike, and they have neither replay nor breaker; `on` of theirs names types and has no SQL; without it: all.
  *
  * Parameters in handlers: :field is a top-level member of the payload's JSON object; @id @type @time
  * @txn @key @payload are of the event.
@@ -114,6 +117,7 @@ struct sql_handler {
     uint32_t types_len;
     struct sql_block sql;
     uint32_t mark_line;
+    int in_c; /* the library's, and no SQL */
 };
 
 struct sqlfile {
@@ -124,7 +128,10 @@ struct sqlfile {
     uint32_t shards;                       /* 0: not said */
     char effects[SQLFILE_COMMAND_MAX + 1]; /* the command, or empty: a projection into tables */
     uint64_t lease_ms;                     /* of effects */
+    char load[4096];                       /* path of the library, or empty */
+    uint32_t load_line;
     struct sql_policy policy;
+    uint32_t policy_line; /* 0: not said */
     struct sql_policy_for *policy_for;
     uint32_t policies;
     struct sql_replay replay;
@@ -133,7 +140,8 @@ struct sqlfile {
     uint32_t migrations;
     struct sql_handler *handler;
     uint32_t handlers;
-    uint64_t checksum; /* XXH3_64bits over types and text of all handlers */
+    uint64_t
+        checksum; /* XXH3_64bits over types and text of all handlers; what is in C: over types */
     struct buf text;
 };
 
@@ -162,6 +170,9 @@ int sqlfile_parse_all(const char *path, struct azoth_bytes text, struct sqlfile 
 
 /* Frees; f is empty afterwards, and may be freed again. */
 void sqlfile_fini(struct sqlfile *f);
+
+/* 1 when a library is needed: for a handler, or for `on-error custom`. */
+int sqlfile_in_c(const struct sqlfile *f);
 
 /* Line and column in the file of the block's byte `at` (a greater `at`: of its end). */
 void sqlfile_position(const struct sql_block *b, size_t at, uint32_t *ret_line,

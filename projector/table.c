@@ -102,7 +102,7 @@ static int prepare_handler(struct table *t, struct handler *h, struct azoth_erro
         if (rc)
             return rc;
     }
-    if (!rc && h->statements == 0)
+    if (!rc && h->statements == 0 && !h->def->in_c)
         rc = error_set(err, AZOTH_ERR_PROJECTION, "%s:%u:1: this handler has no SQL", t->def->path,
                        h->def->mark_line);
     return rc;
@@ -115,7 +115,8 @@ static int add_route(struct table *t, struct azoth_bytes type, const struct hand
     for (uint32_t i = 0; i < t->def->policies; i++)
         if (bytes_eq(t->def->policy_for[i].type, type))
             policy = &t->def->policy_for[i].policy;
-    t->route[t->routes++] = (struct route){type, h, policy};
+    t->route[t->routes++] =
+        (struct route){type, h, h->def->in_c ? library_handler(t->library, type) : NULL, policy};
     return buf_add(&t->types, &len, 1) || buf_add(&t->types, type.ptr, type.len);
 }
 
@@ -173,7 +174,10 @@ int table_open(const struct sqlfile *def, const struct table_options *o, struct 
         return error_set(err, AZOTH_ERR_NOMEM, "a projection");
     t->def = def;
     t->file.lock_fd = -1;
-    int rc = tablefile_open(&t->file, def, o, &t->cursor, &t->cursor_check, err);
+    int rc = library_load(def, o->load, &t->library, err);
+    t->file.library = library_makers(t->library);
+    if (!rc)
+        rc = tablefile_open(&t->file, def, o, &t->cursor, &t->cursor_check, err);
     if (!rc)
         rc = prepare_own(t, err);
     if (!rc)
@@ -188,6 +192,8 @@ int table_open(const struct sqlfile *def, const struct table_options *o, struct 
                            &t->coverage, &t->faults.sum, err);
     if (!rc)
         rc = replay_open(t, err);
+    if (!rc)
+        rc = library_start(t->library, &t->file, err);
     if (rc)
         table_close(t);
     else
@@ -199,6 +205,7 @@ void table_close(struct table *t)
 {
     if (!t)
         return;
+    library_stop(t->library);
     for (uint32_t i = 0; t->handler && i < t->def->handlers; i++) {
         struct handler *h = &t->handler[i];
         for (uint32_t k = 0; k < h->statements; k++) {
@@ -222,6 +229,7 @@ void table_close(struct table *t)
     if (t->file.sql)
         table_idle(t);
     tablefile_close(&t->file);
+    library_unload(t->library);
     buf_fini(&t->types);
     free(t);
 }
@@ -257,10 +265,15 @@ uint64_t table_failures(const struct table *t)
 
 /* ---- applying ---- */
 
-const struct sql_policy *table_policy(const struct table *t, struct azoth_bytes type)
+static const struct route *route_of(const struct table *t, struct azoth_bytes type)
 {
     const struct route want = {.type = type};
-    const struct route *r = bsearch(&want, t->route, t->routes, sizeof want, compare_routes);
+    return bsearch(&want, t->route, t->routes, sizeof want, compare_routes);
+}
+
+const struct sql_policy *table_policy(const struct table *t, struct azoth_bytes type)
+{
+    const struct route *r = route_of(t, type);
     return r ? r->policy : &t->def->policy;
 }
 
@@ -284,13 +297,6 @@ void table_on_failure(struct table *t, table_failure fn, void *arg)
 {
     t->on_failure = fn;
     t->failure_arg = arg;
-}
-
-static const struct handler *handler_of(const struct table *t, struct azoth_bytes type)
-{
-    const struct route want = {.type = type};
-    const struct route *r = bsearch(&want, t->route, t->routes, sizeof want, compare_routes);
-    return r ? r->handler : NULL;
 }
 
 /* code: the database's, or 0. */
@@ -417,18 +423,28 @@ static int parse_payload(const struct table *t, const struct handler *h,
     return handler_error(t, ev, h->fields_line, 0, err, text);
 }
 
-int table_apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
+static int run_sql(struct table *t, const struct handler *h, const struct event_record *ev,
+                   struct azoth_error *err)
 {
-    const struct handler *h = handler_of(t, ev->type);
     json_t *payload = NULL;
-    if (!h)
-        return 0;
     int rc = h->fields_line ? parse_payload(t, h, ev, &payload, err) : 0;
     if (rc)
         return rc;
     for (uint32_t i = 0; i < h->statements && !rc; i++)
         rc = run_statement(t, &h->statement[i], ev, payload, err);
     json_decref(payload);
+    return rc;
+}
+
+int table_apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err)
+{
+    const struct route *r = route_of(t, ev->type);
+    if (!r)
+        return 0;
+    int rc = r->c ? library_run(t->library, r->c, ev, r->handler->def->mark_line, err)
+                  : library_flush(t->library, err);
+    if (!rc && !r->c)
+        rc = run_sql(t, r->handler, ev, err);
     if (!rc)
         t->events_open++;
     return rc;

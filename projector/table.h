@@ -25,6 +25,7 @@ struct table_options {
     const char *dir;        /* of the projections */
     const char *file;       /* this one, under a lock of the caller's; NULL: the one that serves */
     const uint8_t *uuid;    /* 16 bytes of the database that is followed */
+    const char *load;       /* the library of handlers in C; NULL: the definition's */
     int accept_changed;     /* go on although the handlers differ from those that made the rows */
     uint32_t shard, shards; /* 0 of 1 when it is not split */
 };
@@ -32,7 +33,8 @@ struct table_options {
 /*
  * Opens or makes the file and applies pending migrations, each with its history row in one
  * transaction. PROJECTION: the definition (err says FILE:LINE:COLUMN), a changed, missing or late
- * migration, changed handlers without accept_changed. DIVERGED: the file follows another database.
+ * migration, changed handlers without accept_changed, what is in C and has no library; CONFIG: the library
+ * cannot be used. DIVERGED: the file follows another database.
  * DUPLICATE: another process projects into it. NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM.
  * def is borrowed until table_close; strings of o during the call. Blocks on the disk.
  */
@@ -135,11 +137,15 @@ uint64_t table_failures(const struct table *t);       /* table_stats.failures */
  * in memory, each undo right after its migration and taken back), then handlers, prepared. Calls report
  * for each error, at most PROJECTION_CHECK_MAX, with FILE:LINE:COLUMN. The code of the first, or 0:
  * PROJECTION, IO, PERMISSION, NOMEM. Touches no file but the definition.
+ *
+ * What is in C is looked at when `load` names the library, which runs its code: it is loaded, and its state
+ * opened on the empty tables. Also CONFIG then. Without, *ret_in_c (may be NULL) is set when there is such.
  */
 #define PROJECTION_CHECK_MAX 50u
-int projection_check_all(const char *path, sqlfile_report report, void *arg);
+int projection_check_all(const char *path, const char *load, int *ret_in_c, sqlfile_report report,
+                         void *arg);
 
-/* The same; err gets the first error. */
+/* The same without a library; err gets the first error. */
 int projection_check(const char *path, struct azoth_error *err);
 
 /* Whether a handler may use a parameter of this name (":amount", "@id"); NULL: "?", no. */

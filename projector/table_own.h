@@ -9,6 +9,7 @@
 #include "core/record.h"
 #include "projector/breaker.h"
 #include "projector/coverage.h"
+#include "projector/library.h"
 #include "projector/tablefile.h"
 
 #define PARAMETER_FIELD_MAX 63u /* bytes of a field's name */
@@ -39,6 +40,7 @@ struct handler {
 struct route {
     struct azoth_bytes type;
     const struct handler *handler;
+    const struct azoth_projection_handler *c; /* NULL: the handler is in SQL */
     const struct sql_policy *policy;
 };
 
@@ -93,6 +95,7 @@ struct table {
     struct dlq *dlq;              /* statements: dlq.c */
     struct replay *replay;        /* replay.c */
     struct coverage *coverage;
+    struct library *library;     /* NULL: nothing is in C */
     struct note note[NOTES_MAX]; /* of the open transaction, told when it is committed */
     uint32_t notes, notes_more;
     table_failure on_failure;
@@ -103,8 +106,8 @@ struct table {
 
 /* ---- table.c ---- */
 
-/* Runs the handler of the event's type. HANDLER: the event's fault, the transaction may be gone with
- * it; others: the machine's. */
+/* Runs the handler of the event's type. HANDLER: the event's fault (without a savepoint: perhaps that of
+ * one before it, see library.h), the transaction may be gone with it; others: the machine's. */
 int table_apply_event(struct table *t, const struct event_record *ev, struct azoth_error *err);
 const struct sql_policy *table_policy(const struct table *t, struct azoth_bytes type);
 /* The clocks, or what a test has set them to. */
@@ -117,6 +120,10 @@ uint64_t table_mono(const struct table *t);
 int table_run(struct table *t, struct sql_stmt *s, struct azoth_error *err);
 int table_begin(struct table *t, struct azoth_error *err);
 int table_commit(struct table *t, struct azoth_error *err);
+/* One event of the open transaction: its savepoint, and the savepoint's end. */
+int table_savepoint(struct table *t, struct azoth_error *err);
+int table_release(struct table *t, struct azoth_error *err);
+int table_undo(struct table *t, struct azoth_error *err);
 /* Whatever is left of the transaction; what memory says of the file goes back with it. */
 void table_rollback(struct table *t);
 /* Tells what the transaction that was committed did to failed events. */

@@ -3,12 +3,13 @@
  *
  * Marks are parsed; migrations run on an empty database in memory, each undo right behind its
  * migration, inside a savepoint that takes it back; handlers are prepared on the tables that are there
- * then. After an error it goes on behind the statement, so that one run tells all. A table that a
+ * then. A library that is given is loaded when all that is right. After an error it goes on behind the statement, so that one run tells all. A table that a
  * wrong statement did not make is told again by those that use it.
  */
 #include "projector/table.h"
 
 #include "core/error.h"
+#include "projector/library.h"
 #include "projector/tablefile.h"
 
 #include <string.h>
@@ -23,7 +24,9 @@ struct check {
     struct sqlfile def;
     struct tablefile file;
     uint32_t errors;
-    int rc;          /* the first error's */
+    int rc; /* the first error's */
+    const char *load;
+    struct library *library;
     struct buf text; /* of a statement that is wrong */
 };
 
@@ -148,13 +151,32 @@ static void check_sql(struct check *c)
         check_block(c, &c->def.handler[i].sql, 1);
 }
 
-int projection_check_all(const char *path, sqlfile_report report, void *arg)
+/* Behind the migrations, whose tables its statements are about. */
+static void check_library(struct check *c)
 {
-    struct check c = {.report = report, .arg = arg, .file = {.lock_fd = -1}};
+    struct azoth_error err = {0};
+    if (!c->load || c->errors)
+        return;
+    int rc = library_load(&c->def, c->load, &c->library, &err);
+    if (!rc)
+        rc = library_start(c->library, &c->file, &err);
+    if (rc)
+        told(c, &err);
+    library_stop(c->library);
+}
+
+int projection_check_all(const char *path, const char *load, int *ret_in_c, sqlfile_report report,
+                         void *arg)
+{
+    struct check c = {.report = report, .arg = arg, .file = {.lock_fd = -1}, .load = load};
     int rc = sqlfile_read_all(path, &c.def, told, &c);
     if (!rc || rc == AZOTH_ERR_PROJECTION)
         check_sql(&c);
+    check_library(&c);
+    if (ret_in_c)
+        *ret_in_c = !load && sqlfile_in_c(&c.def);
     tablefile_close(&c.file);
+    library_unload(c.library);
     sqlfile_fini(&c.def);
     buf_fini(&c.text);
     return c.rc;
@@ -170,7 +192,7 @@ static void keep_first(void *arg, const struct azoth_error *err)
 int projection_check(const char *path, struct azoth_error *err)
 {
     struct azoth_error first = {0};
-    int rc = projection_check_all(path, keep_first, &first);
+    int rc = projection_check_all(path, NULL, NULL, keep_first, &first);
     if (rc && err)
         *err = first;
     return rc;

@@ -98,10 +98,13 @@ const char *table_shard_by(const struct sqlfile *def, const struct table_options
     return o->shards <= 1 ? "" : def->shard_by[0] ? def->shard_by : "@key";
 }
 
-int64_t table_makers(const struct sqlfile *def, const struct table_options *o)
+int64_t table_makers(const struct sqlfile *def, const struct table_options *o, uint64_t library)
 {
     const char *by = table_shard_by(def, o);
-    return (int64_t)(*by ? XXH3_64bits_withSeed(by, strlen(by), def->checksum) : def->checksum);
+    uint64_t sum = def->checksum;
+    if (library)
+        sum = XXH3_64bits_withSeed(&library, sizeof library, sum);
+    return (int64_t)(*by ? XXH3_64bits_withSeed(by, strlen(by), sum) : sum);
 }
 
 static int insert_identity(struct tablefile *f, const struct sqlfile *def,
@@ -195,7 +198,7 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
     int rc = 0;
     f->shard = o->shard;
     f->shards = o->shards;
-    f->makers = table_makers(def, o);
+    f->makers = table_makers(def, o, f->library);
     if (o->file) {
         snprintf(f->path, sizeof f->path, "%s", o->file);
     } else if (o->dir) {

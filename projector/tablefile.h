@@ -11,7 +11,8 @@ struct tablefile {
     sqlite3 *db; /* the same, for what is about SQLite alone */
     int lock_fd; /* one projecting process a file; -1: in memory */
     uint32_t shard, shards;
-    int64_t makers; /* what makes its rows: checksum of the handlers, and of a shard's rule */
+    int64_t makers;   /* what makes its rows: checksum of the handlers, and of a shard's rule */
+    uint64_t library; /* what of C makes them, too: its caller's, before opening; 0: nothing */
     char path[4400];
 };
 
@@ -25,8 +26,9 @@ void tablefile_close(struct tablefile *f);
 
 /* What says which shard an event is of; empty when it is not split. */
 const char *table_shard_by(const struct sqlfile *def, const struct table_options *o);
-/* What makes the rows: a checksum of the handlers, and in a shard of what says which events are its. */
-int64_t table_makers(const struct sqlfile *def, const struct table_options *o);
+/* What makes the rows: a checksum of the handlers, in SQL and in C (library_makers()), and in a shard of what says
+ * which events are its. */
+int64_t table_makers(const struct sqlfile *def, const struct table_options *o, uint64_t library);
 
 /* Runs statements of ours. Errors of sql_error(). */
 int tablefile_run(struct tablefile *f, const char *sql, struct azoth_error *err);

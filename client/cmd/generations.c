@@ -5,7 +5,6 @@
 #include "core/dbdir.h"
 #include "projector/generation.h"
 #include "projector/split.h"
-#include "projector/tablefile.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -65,6 +64,7 @@ static int one_of(const struct files *f, uint32_t shard, struct one *ret, struct
 struct listing {
     const struct files *f;
     const struct one *one;
+    int64_t makers; /* of the definition as it is */
     uint64_t n[GENERATION_MAX];
     size_t count;
     struct azoth_error *err;
@@ -98,7 +98,7 @@ static int list_one(struct listing *g, uint64_t n, struct json_text *j)
         return 0; /* it went while we looked */
     rc = table_identify(path, &i, g->err);
     int readable = rc == 0, serves = n == g->one->current;
-    int fits = readable && i.handlers == table_makers(&g->f->def, &g->one->o);
+    int fits = readable && i.handlers == g->makers;
     int64_t written = st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec;
     if (!g->f->l->json) {
         printf("%-20s %10" PRIu64 " %-6s %12" PRIu64 " %-8s %10s %s\n", g->one->stem, n,
@@ -129,6 +129,8 @@ static int list_all(const struct files *f, struct json_text *j, struct azoth_err
         struct one one;
         struct listing g = {.f = f, .one = &one, .err = err};
         rc = one_of(f, s, &one, err);
+        if (!rc)
+            rc = table_makers_now(&f->def, &one.o, &g.makers, err);
         if (!rc)
             rc = generation_each(f->projections, one.stem, on_generation, &g, err);
         qsort(g.n, g.count, sizeof *g.n, ascending);
@@ -191,15 +193,18 @@ static int choose(const struct files *f, const struct cmd_number *asked, uint64_
         char path[PATH_BYTES];
         struct table_identity i;
         struct one one;
+        int64_t makers = 0;
         n[s] = asked->n;
         rc = one_of(f, s, &one, err);
+        if (!rc)
+            rc = table_makers_now(&f->def, &one.o, &makers, err);
         if (!rc && !asked->has)
             rc = generation_before(f->projections, one.stem, &n[s], err);
         if (!rc)
             rc = generation_path(path, sizeof path, f->projections, one.stem, n[s], err);
         if (!rc)
             rc = table_identify(path, &i, err);
-        if (!rc && i.cursor && i.handlers != table_makers(&f->def, &one.o))
+        if (!rc && i.cursor && i.handlers != makers)
             rc = error_set(err, AZOTH_ERR_PROJECTION,
                            "%s: other handlers than those of %s made its rows: put the definition "
                            "of that time back first",

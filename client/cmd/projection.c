@@ -21,15 +21,17 @@ static void tell_error(void *arg, const struct azoth_error *found)
         cmd_fail(found);
 }
 
-static int check_one(const char *file, int json)
+static int check_one(const char *file, const char *load, int json)
 {
     struct azoth_error err = {0};
-    int rc = projection_check_all(file, tell_error, &err);
+    int in_c;
+    int rc = projection_check_all(file, load, &in_c, tell_error, &err);
     if (json) {
         struct json_text j = {0};
         out_open(&j, NULL, '{');
         out_bool(&j, "ok", rc == 0);
         out_str(&j, "file", file);
+        out_bool(&j, "c_checked", !in_c);
         if (rc) {
             out_str(&j, "error", azoth_code_name(rc));
             out_str(&j, "message", err.message);
@@ -37,18 +39,18 @@ static int check_one(const char *file, int json)
         out_close(&j, '}');
         out_print(&j);
     } else if (!rc) {
-        printf("%s: ok\n", file);
+        printf("%s: ok%s\n", file, in_c ? ", but what is in C was not checked (--load)" : "");
     }
     return rc ? cmd_fail(&err) : 0;
 }
 
-static int run_check(struct cmd_line *l)
+static int run_check(struct cmd_line *l, const char *load)
 {
     int worst = 0;
     if (l->words < 2)
         return cmd_usage(l, "check takes a file");
     for (int i = 1; i < l->words; i++) {
-        int rc = check_one(l->word[i], l->json);
+        int rc = check_one(l->word[i], load, l->json);
         if (rc > worst)
             worst = rc;
     }
@@ -203,6 +205,7 @@ static const char history_sql[] =
     "ORDER BY version";
 
 struct flags {
+    const char *load; /* of check */
     struct cmd_number to, generation;
     struct rebuild_flags rebuild;
 };
@@ -222,6 +225,8 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--timeout is of what asks the projector");
     if (f->rebuild.timeout.n > 3600000)
         return cmd_usage(l, "--timeout is at most an hour");
+    if (f->load && strcmp(verb, "check") != 0)
+        return cmd_usage(l, "--load is of check");
     return 0;
 }
 
@@ -250,7 +255,8 @@ static int run_projection(struct cmd_line *l)
                                         "rollback", "rebuild", "generations", "prune"};
     char dir[4200];
     struct flags f = {.rebuild = {.timeout = {.n = 30000}}};
-    const struct cmd_flag flags[] = {{"--to", FLAG_NUMBER, &f.to},
+    const struct cmd_flag flags[] = {{"--load", FLAG_TEXT, &f.load},
+                                     {"--to", FLAG_NUMBER, &f.to},
                                      {"--generation", FLAG_MAYBE, &f.generation},
                                      {"--abort", FLAG_SWITCH, &f.rebuild.abort},
                                      {"--quiet", FLAG_SWITCH, &f.rebuild.quiet},
@@ -263,7 +269,7 @@ static int run_projection(struct cmd_line *l)
     if (rc)
         return rc;
     if (strcmp(l->word[0], "check") == 0)
-        return run_check(l);
+        return run_check(l, f.load);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         known |= strcmp(l->word[0], verbs[i]) == 0;
     if (!known)
@@ -276,14 +282,16 @@ static int run_projection(struct cmd_line *l)
 
 const struct cmd cmd_projection = {
     .name = "projection",
-    .synopsis = "check FILE ... | new NAME | history NAME | plan NAME | migrate NAME | "
-                "rollback NAME [--to VERSION | --generation [N]] | "
-                "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
-                "[--timeout TIME] [--json]",
+    .synopsis =
+        "check FILE ... [--load FILE.so] | new NAME | history NAME | plan NAME | migrate NAME | "
+        "rollback NAME [--to VERSION | --generation [N]] | "
+        "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
+        "[--timeout TIME] [--json]",
     .summary = "Projections: write and check definitions, migrate, rebuild",
     .help =
         "  check FILE ...  apply the migrations to an empty database in memory and prepare every\n"
         "                  handler; what is wrong is told with file and line, exit code 1\n"
+        "  --load FILE.so  of check: load the library of handlers in C, too, which runs its code\n"
         "  new NAME        write a commented definition to begin with, DIR/projections/NAME.sql\n"
         "  history NAME    the migrations that were applied, when, and their checksums\n"
         "  plan NAME       try what is pending in a transaction that is taken back\n"

@@ -218,10 +218,11 @@ static void the_error_strategies_are_known_by_name(void **state)
     assert_int_equal(file.policy.backoff.kind, BACKOFF_FIXED);
     assert_int_equal(file.policy.backoff.min_ms, 250);
     assert_int_equal(file.policy.backoff.max_ms, 250);
-    refused(HEAD "-- azoth: on-error custom\n",
-            "f.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL");
-    refused(HEAD "-- azoth: on-error retry 1 fixed 1s then custom\n",
-            "f.sql:2:20: on-error retry: custom needs a handler in C, and this is SQL");
+    parsed("-- azoth: on-error custom\n");
+    assert_int_equal(file.policy.strategy, STRATEGY_CUSTOM);
+    assert_int_equal(file.policy_line, 2);
+    parsed("-- azoth: on-error retry 1 fixed 1s then custom\n");
+    assert_int_equal(file.policy.then, STRATEGY_CUSTOM);
     refused(HEAD "-- azoth: on-error explode\n",
             "f.sql:2:20: \"explode\" is no error strategy: fail-fast, log-and-skip, dead-letter, "
             "custom or retry");
@@ -444,14 +445,12 @@ static void all_errors_are_reported_when_asked_for(void **state)
 {
     (void)state;
     struct seen s = {0};
-    static const char text[] =
-        HEAD "-- azoth: on-error custom\n-- azoth: on\nSELECT 1;\nSELECT 2;\n"
-             "-- azoth: on good\nSELECT 3;\n-- azoth: on good\nSELECT 4;\n";
+    static const char text[] = HEAD "-- azoth: lease 5s\n-- azoth: on\nSELECT 1;\nSELECT 2;\n"
+                                    "-- azoth: on good\nSELECT 3;\n-- azoth: on good\nSELECT 4;\n";
     assert_int_equal(sqlfile_parse_all("f.sql", bytes_str(text), &file, note, &s),
                      AZOTH_ERR_PROJECTION);
     assert_int_equal(s.n, 3);
-    assert_string_equal(
-        s.first, "f.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL");
+    assert_string_equal(s.first, "f.sql:2:17: lease 5s: of effects, behind their mark");
     assert_string_equal(s.last, "f.sql:8:14: type good has a handler already");
     assert_int_equal(file.handlers, 1);
     text_is(file.handler[0].sql.text, "SELECT 3;");

@@ -707,7 +707,7 @@ static int check(const char *sql)
     fputs(sql, f);
     fclose(f);
     reported[0] = 0;
-    int rc = projection_check_all(path, collect, &n);
+    int rc = projection_check_all(path, NULL, NULL, collect, &n);
     struct azoth_error err = {0};
     assert_int_equal(projection_check(path, &err), rc);
     assert_int_equal(rc != 0, n != 0);
@@ -719,7 +719,7 @@ static void check_finds_everything_and_touches_no_file(void **state)
 {
     (void)state;
     assert_int_equal(check(SIMPLE), 0);
-    assert_int_equal(check(HEAD "-- azoth: on-error custom\n"
+    assert_int_equal(check(HEAD "-- azoth: on-error explode\n"
                                 "-- azoth: migration 1 one\n"
                                 "CREATE TABLE t (id, v);\n"
                                 "CREATE TABEL u (id);\n"
@@ -734,7 +734,9 @@ static void check_finds_everything_and_touches_no_file(void **state)
                      AZOTH_ERR_PROJECTION);
     assert_string_equal(
         reported,
-        "p.sql:2:20: on-error custom: custom needs a handler in C, and this is SQL\n"
+        "p.sql:2:20: \"explode\" is no error strategy: fail-fast, log-and-skip, dead-letter, "
+        "custom "
+        "or retry\n"
         "p.sql:5:8: near \"TABEL\": syntax error\n"
         "p.sql:6:14: table t already exists\n"
         "p.sql:7:1: parameter :v: there is no event in a migration\n"
