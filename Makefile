@@ -107,6 +107,14 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 $(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)
 $(BUILD)/tests/unit/test_participants: $(call obj,tests/system/harness.c)
+# Loaded by the test, not linked: a library of handlers in C, and one that is none.
+$(BUILD)/tests/unit/test_library: | $(BUILD)/tests/unit/handlers.so $(BUILD)/tests/unit/empty.so
+$(BUILD)/tests/unit/handlers.so: tests/unit/handlers.c tests/unit/handlers.h client/azoth_projection.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -shared -fPIC -I. -Iclient -Icore $< -o $@
+$(BUILD)/tests/unit/empty.so:
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -shared -fPIC -x c /dev/null -o $@
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a

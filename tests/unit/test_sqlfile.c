@@ -228,6 +228,53 @@ static void the_error_strategies_are_known_by_name(void **state)
             "custom or retry");
 }
 
+static void handlers_in_c_are_types_without_sql_and_a_library_beside_the_file(void **state)
+{
+    (void)state;
+    struct azoth_error err = {0};
+    sqlfile_fini(&file);
+    refused(HEAD "-- azoth: on in\tC\n", "f.sql:2:17: \"C\": a comma is wanted between types");
+    static const char text[] =
+        HEAD "-- azoth: load lib/..so \n-- azoth: on a, in in C\n\n-- nothing\n-- azoth: on b\n"
+             "SELECT 1;\n";
+    assert_int_equal(sqlfile_parse("some/where/f.sql", bytes_str(text), &file, &err), 0);
+    assert_string_equal(file.load, "some/where/lib/..so");
+    assert_true(file.handler[0].in_c && !file.handler[1].in_c);
+    assert_int_equal(file.handler[0].types_len, 2);
+    assert_int_equal(sqlfile_in_c(&file), 1);
+    sqlfile_fini(&file);
+    parsed("-- azoth: on-error dead-letter\n");
+    assert_int_equal(sqlfile_in_c(&file), 0);
+    parsed("-- azoth: on-error retry 1 fixed 1s then custom for b\n");
+    assert_int_equal(sqlfile_in_c(&file), 1);
+    parsed("-- azoth: load x.so\n-- azoth: on-error custom\n");
+    assert_string_equal(file.load, "x.so");
+    refused(HEAD "-- azoth: on a in C\nSELECT 1;\n", "f.sql:3:1: the handler is in C: no SQL");
+    refused(HEAD "-- azoth: on a in c\n", "f.sql:2:19: \"c\": `in C` is wanted here");
+    refused(HEAD "-- azoth: on a in C now\n",
+            "f.sql:2:21: now: nothing more is wanted on this line");
+    refused(HEAD "-- azoth: load\n", "f.sql:2:15: load wants the library's file");
+    refused(HEAD "-- azoth: load /x.so\n-- azoth: on a in C\n",
+            "f.sql:2:16: \"/x.so\": the library lies below the definition's directory");
+    refused(HEAD "-- azoth: load a/../../x.so\n-- azoth: on a in C\n",
+            "f.sql:2:16: \"a/../../x.so\": the library lies below the definition's directory");
+    refused(HEAD "-- azoth: load x.so\n-- azoth: load y.so\n-- azoth: on a in C\n",
+            "f.sql:3:16: load y.so: a file has one library");
+    refused(HEAD "-- azoth: load x.so\n-- azoth: on a\nSELECT 1;\n",
+            "f.sql:2:1: load: neither a handler nor on-error custom is in C");
+    refused(HEAD "-- azoth: effects cat\n-- azoth: on a in C\n",
+            "f.sql:3:19: effects run their command: none is in C");
+    refused(HEAD "-- azoth: effects cat\n-- azoth: load x.so\n",
+            "f.sql:3:16: effects run their command: no load");
+    refused(HEAD "-- azoth: effects cat\n-- azoth: on-error custom\n",
+            "f.sql:3:20: on-error custom: effects have fail-fast, log-and-skip and retry, for all "
+            "types");
+    assert_int_not_equal(checksum_of(HEAD "-- azoth: on a in C\n"),
+                         checksum_of(HEAD "-- azoth: on b in C\n"));
+    assert_int_not_equal(checksum_of(HEAD "-- azoth: on a, b\nSELECT 1;\n"),
+                         checksum_of(HEAD "-- azoth: on a in C\n-- azoth: on b\nSELECT 1;\n"));
+}
+
 static void a_type_may_have_a_strategy_of_its_own(void **state)
 {
     (void)state;
@@ -499,6 +546,7 @@ int main(void)
         cmocka_unit_test(an_undo_belongs_to_the_migration_right_before_it),
         cmocka_unit_test(a_type_has_one_handler),
         cmocka_unit_test(the_error_strategies_are_known_by_name),
+        cmocka_unit_test(handlers_in_c_are_types_without_sql_and_a_library_beside_the_file),
         cmocka_unit_test(a_type_may_have_a_strategy_of_its_own),
         cmocka_unit_test(replay_order_by_and_breaker_are_read_strictly),
         cmocka_unit_test(a_retry_has_a_count_a_range_and_perhaps_another_strategy),
