@@ -201,7 +201,7 @@ help:
 	@echo 'make install DESTDIR= PREFIX=/usr/local'
 	@echo 'make uninstall, make clean'
 
-EXAMPLE_PROGRAMS := $(patsubst %,$(BUILD)/examples/%,$(filter-out commands/%,$(EXAMPLES)))
+EXAMPLE_PROGRAMS := $(patsubst %,$(BUILD)/examples/%,$(filter-out commands/% projections/%,$(EXAMPLES)))
 COMMANDS := $(patsubst examples/commands/%.c,$(BUILD)/examples/commands/%.so,$(wildcard examples/commands/*.c))
 
 run: all $(EXAMPLE_PROGRAMS) $(COMMANDS)
