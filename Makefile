@@ -107,9 +107,12 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
 $(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)
 $(BUILD)/tests/unit/test_participants: $(call obj,tests/system/harness.c)
-# Loaded by the test, not linked: a library of handlers in C, and one that is none.
+# Loaded by the tests, not linked: libraries of handlers in C, and one that is none.
 $(BUILD)/tests/unit/test_library: | $(BUILD)/tests/unit/handlers.so $(BUILD)/tests/unit/empty.so
+$(BUILD)/tests/system/test_handlers: | $(BUILD)/tests/system/crashing.so
 $(BUILD)/tests/unit/handlers.so: tests/unit/handlers.c tests/unit/handlers.h client/azoth_projection.h
+$(BUILD)/tests/system/crashing.so: tests/system/crashing.c client/azoth_projection.h
+$(BUILD)/tests/unit/handlers.so $(BUILD)/tests/system/crashing.so:
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -shared -fPIC -I. -Iclient -Icore $< -o $@
 $(BUILD)/tests/unit/empty.so:
