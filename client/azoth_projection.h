@@ -39,7 +39,7 @@
  * not be opened: SQLite 3.40 has a defect with two that write.
  *
  * Everything is called by the projector's one thread. It gives no sign of life while a function runs: one
- * that takes longer than the supervisor's patience (30 s) is killed. A crash takes down this projector only;
+ * that takes longer than the supervisor's patience (10 s in the systemd unit, 30 s of azoth run) is killed. A crash takes down this projector only;
  * it is started again and goes on at the cursor, so a crash that an event causes comes again with that event.
  */
 #ifndef AZOTH_PROJECTION_H
