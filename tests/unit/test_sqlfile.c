@@ -267,8 +267,7 @@ static void handlers_in_c_are_types_without_sql_and_a_library_beside_the_file(vo
     refused(HEAD "-- azoth: effects cat\n-- azoth: load x.so\n",
             "f.sql:3:16: effects run their command: no load");
     refused(HEAD "-- azoth: effects cat\n-- azoth: on-error custom\n",
-            "f.sql:3:20: on-error custom: effects have fail-fast, log-and-skip and retry, for all "
-            "types");
+            "f.sql:3:20: on-error custom: effects have no handler in C to ask");
     assert_int_not_equal(checksum_of(HEAD "-- azoth: on a in C\n"),
                          checksum_of(HEAD "-- azoth: on b in C\n"));
     assert_int_not_equal(checksum_of(HEAD "-- azoth: on a, b\nSELECT 1;\n"),
