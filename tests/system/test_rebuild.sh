@@ -113,6 +113,39 @@ exits "too many" 2 "--shards is 1 to 10" rebuild --shards 11
 define 1 '-- azoth: shards 2\n'
 exits "another number than the definition's" 1 "says 2 shards" rebuild --shards 3
 
+# ---- handlers in C ----
+cat >"$TMP/times.c" <<'C'
+#include "azoth_projection.h"
+#include <sqlite3.h>
+static int put(void *state, struct sqlite3 *db, const struct azoth_projection_event *ev, struct azoth_projection_fail *f)
+{
+    char sql[100];
+    (void)state;
+    sqlite3_snprintf(sizeof sql, sql, "INSERT INTO t VALUES (%lld, %d)", (long long)ev->id, VERSION);
+    return sqlite3_exec(db, sql, 0, 0, 0) ? f->sqlite(f) : 0;
+}
+static const struct azoth_projection_handler handlers[] = {{.type = "a", .event = put}};
+static const struct azoth_projection projections[] = {{.name = "c", .version = VERSION, .handlers = 1, .handler = handlers}};
+const struct azoth_projection_library *azoth_projections(void)
+{
+    static const struct azoth_projection_library library = {AZOTH_PROJECTION_ABI, 1, projections};
+    return &library;
+}
+C
+library() { cc -shared -fPIC -DVERSION="$1" -I"$root/client" -I"$root/core" "$TMP/times.c" -o "$TMP/new.so" && mv "$TMP/new.so" "$projections/times.so"; }
+printf -- '-- azoth: projection c\n-- azoth: load times.so\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER);\n-- azoth: on a in C\n' >"$projections/c.sql"
+check "a library of handlers" library 1
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" c 2>>"$TMP/c.log" & live=$!; pids+=($live)
+check "its projector runs" until_true 20 grep -q 'ready projection=c' "$TMP/c.log"
+check "and is at the head" azoth lag c --wait --timeout 20
+check "another version of it" library 2
+says "generations knows that other handlers made the rows" false "$(azoth projection generations c --json | jq '.generations[0].current_handlers')"
+exits "is what a rebuild uses" 0 "c: generation 2 serves" azoth projection rebuild c --timeout 20
+commit "$(event a 9)"
+check "and then the projector that runs" until_true 20 sh -c "[ \"\$('$BUILD/azoth' query c 'SELECT min(v), max(v), max(id) FROM t' --json)\" = '{\"min(v)\":2,\"max(v)\":2,\"max(id)\":8}' ]"
+kill $live; wait $live 2>/dev/null
+exits "back to rows of other handlers is refused" 1 "put the definition of that time back first" azoth projection rollback c --generation
+
 # ---- under azoth run ----
 kill "${pids[0]}"; wait "${pids[0]}" 2>/dev/null
 rm "$projections"/*
@@ -126,9 +159,9 @@ define 1000 '-- azoth: on-error dead-letter\n'
 check "with other handlers its projector fails for good" until_true 30 grep -q 'projector-p is not started again' "$TMP/run.log"
 exits "a rebuild under it" 0 "p: generation 2 serves" rebuild
 check "and the projector is started again by itself" until_true 20 grep -q 'projector-p is started again: its files have changed' "$TMP/run.log"
-azoth tx "{\"events\":[$(event a 8)]}" >/dev/null
+azoth tx "{\"events\":[$(event a 11)]}" >/dev/null
 check "which follows" azoth lag p --wait --timeout 20
-says "with the new handlers" "8000" "$(azoth query p 'SELECT max(v) FROM t' | sed 1d)"
+says "with the new handlers" "11000" "$(azoth query p 'SELECT max(v) FROM t' | sed 1d)"
 kill $run; wait $run; rc=$?
 says "azoth run ends in order" 0 $rc
 
