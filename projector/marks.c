@@ -142,7 +142,9 @@ static struct azoth_bytes next_item(struct words *w)
     return next_type(w);
 }
 
-int parse_field(struct parser *p, struct words *w, const char *mark, char *out, size_t size)
+/* ":field" or "@key" into out, which is empty unless the mark was there before. */
+static int parse_field(struct parser *p, struct words *w, const char *mark, char *out, size_t size,
+                       const char **ret_at)
 {
     struct azoth_bytes word = next_word(w);
     const char *s = word.ptr;
@@ -157,12 +159,20 @@ int parse_field(struct parser *p, struct words *w, const char *mark, char *out, 
     }
     memcpy(out, s, word.len);
     out[word.len] = 0;
+    *ret_at = s;
     return nothing_more(p, w);
 }
 
 int parse_order_by(struct parser *p, struct words *w)
 {
-    return parse_field(p, w, "order-by", p->f->order_by, sizeof p->f->order_by);
+    struct sqlfile *f = p->f;
+    return parse_field(p, w, "order-by", f->order_by, sizeof f->order_by, &f->order_by_at);
+}
+
+int parse_shard_by(struct parser *p, struct words *w)
+{
+    struct sqlfile *f = p->f;
+    return parse_field(p, w, "shard-by", f->shard_by, sizeof f->shard_by, &f->shard_by_at);
 }
 
 int parse_shards(struct parser *p, struct words *w)

@@ -54,13 +54,12 @@ int next_comma(struct parser *p, struct words *w);
 int parse_on_error(struct parser *p, struct words *w);
 int parse_replay(struct parser *p, struct words *w);
 int parse_order_by(struct parser *p, struct words *w);
+int parse_shard_by(struct parser *p, struct words *w);
 int parse_shards(struct parser *p, struct words *w);
 int parse_breaker(struct parser *p, struct words *w);
 int parse_load(struct parser *p, struct words *w);
 /* " in C" behind the types of an `on`, when it is there. */
 int parse_in_c(struct parser *p, struct words *w, struct sql_handler *h);
-/* ":field" or "@key" into out, which is empty unless the mark was there before. */
-int parse_field(struct parser *p, struct words *w, const char *mark, char *out, size_t size);
 /* At the end of the file: what can be said only then. */
 void marks_finish(struct parser *p);
 

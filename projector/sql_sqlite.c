@@ -2,6 +2,7 @@
 #include "projector/sql_sqlite.h"
 
 #include "core/error.h"
+#include "projector/sqlfile.h"
 
 #include <errno.h>
 #include <string.h>
@@ -276,14 +277,29 @@ static int db_prepare(struct sql_db *db, const char *sql, struct sql_stmt **ret)
     return prepare(db, sql, -1, ret, NULL);
 }
 
+/* Of a name that it does not find SQLite tells no place: then where it stands first in the statement. */
+static size_t place_of_error(sqlite3 *db, struct azoth_bytes text, const char *tail)
+{
+    const char *message = sqlite3_errmsg(db), *name;
+    int offset = sqlite3_error_offset(db);
+    if (offset >= 0)
+        return (size_t)offset;
+    if (!strstr(message, "no such ") && !strstr(message, "has no column named "))
+        return 0;
+    name = strrchr(message, ' ') + 1;
+    if (strrchr(name, '.'))
+        name = strrchr(name, '.') + 1;
+    size_t to = (size_t)(tail - (const char *)text.ptr);
+    return sqlfile_find(text, 0, to ? to : text.len, name);
+}
+
 static int db_prepare_first(struct sql_db *db, struct azoth_bytes text, struct sql_stmt **ret,
                             size_t *ret_used, size_t *ret_wrong)
 {
-    const char *tail;
+    const char *tail = text.ptr;
     int rc = prepare(db, text.ptr, (int)text.len, ret, &tail);
     if (rc) {
-        int offset = sqlite3_error_offset(db_of(db));
-        *ret_wrong = offset > 0 ? (size_t)offset : 0;
+        *ret_wrong = place_of_error(db_of(db), text, tail);
         return rc;
     }
     *ret_used = (size_t)(tail - (const char *)text.ptr);

@@ -275,7 +275,7 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
     if (is_word(word, "breaker"))
         return parse_breaker(p, &w);
     if (is_word(word, "shard-by"))
-        return parse_field(p, &w, "shard-by", p->f->shard_by, sizeof p->f->shard_by);
+        return parse_shard_by(p, &w);
     if (is_word(word, "shards"))
         return parse_shards(p, &w);
     if (is_word(word, "migration"))
@@ -403,6 +403,75 @@ void sqlfile_position(const struct sql_block *b, size_t at, uint32_t *ret_line,
             *ret_column = 1;
         }
     }
+}
+
+void sqlfile_place(const struct sqlfile *f, const void *at, uint32_t *ret_line,
+                   uint32_t *ret_column)
+{
+    const char *text = (const char *)f->text.ptr, *start = text;
+    *ret_line = 1;
+    for (const char *p = text; p < (const char *)at; p++)
+        if (*p == '\n') {
+            ++*ret_line;
+            start = p + 1;
+        }
+    *ret_column = (uint32_t)((const char *)at - start) + 1;
+}
+
+/* ---- words of SQL ---- */
+
+static int is_word_byte(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c == '$' || (unsigned char)c >= 0x80;
+}
+
+static int begins_parameter(char c)
+{
+    return c == ':' || c == '@' || c == '#' || c == '$' || c == '?';
+}
+
+int sqlfile_is_parameter(struct azoth_bytes word)
+{
+    return word.len > 0 && begins_parameter(*(const char *)word.ptr);
+}
+
+int sqlfile_word(struct azoth_bytes sql, size_t *at, struct azoth_bytes *ret)
+{
+    const char *p = sql.ptr;
+    int comment;
+    while (*at < sql.len) {
+        size_t from = *at, to = from + 1;
+        if (is_word_byte(p[from]) || begins_parameter(p[from])) {
+            /* "::" is part of a name for SQLite, as Tcl has it. */
+            while (to < sql.len && (is_word_byte(p[to]) ||
+                                    (p[to] == ':' && to + 1 < sql.len && p[to + 1] == ':' && to++)))
+                to++;
+            *at = to;
+            *ret = bytes_of(p + from, to - from);
+            return 1;
+        }
+        *at = skip_token(p, from, sql.len, &comment);
+        if (!comment && strchr("\"`[", p[from]) && *at - from > 2) {
+            *ret = bytes_of(p + from + 1, *at - from - 2);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+size_t sqlfile_find(struct azoth_bytes sql, size_t from, size_t to, const char *word)
+{
+    struct azoth_bytes found;
+    sql = bytes_of((const char *)sql.ptr + from, to - from);
+    const char *want = word ? word : "?";
+    size_t at = 0, len = strlen(want);
+    int exact = begins_parameter(*want);
+    while (sqlfile_word(sql, &at, &found))
+        if (found.len >= len && (found.len == len || !word) &&
+            (exact ? memcmp(found.ptr, want, len) : strncasecmp(found.ptr, want, len)) == 0)
+            return from + (size_t)((const char *)found.ptr - (const char *)sql.ptr);
+    return from;
 }
 
 /* What can be said only at the end. */

@@ -125,6 +125,7 @@ struct sqlfile {
     char name[AZOTH_NAME_MAX + 1];
     char shard_by[256];                    /* ":field", "@key" or empty */
     char order_by[256];                    /* the same */
+    const char *shard_by_at, *order_by_at; /* where the text says so; NULL: it does not */
     uint32_t shards;                       /* 0: not said */
     char effects[SQLFILE_COMMAND_MAX + 1]; /* the command, or empty: a projection into tables */
     uint64_t lease_ms;                     /* of effects */
@@ -177,5 +178,18 @@ int sqlfile_in_c(const struct sqlfile *f);
 /* Line and column in the file of the block's byte `at` (a greater `at`: of its end). */
 void sqlfile_position(const struct sql_block *b, size_t at, uint32_t *ret_line,
                       uint32_t *ret_column);
+/* The same of a byte of f's own text: of a type, of a block. */
+void sqlfile_place(const struct sqlfile *f, const void *at, uint32_t *ret_line,
+                   uint32_t *ret_column);
+
+/*
+ * Steps over words and parameters of SQL as SQLite's tokenizer sees them, outside strings and comments: 1 and
+ * *ret (borrows sql; a quoted name without its quotes), *at is behind it; 0 at the end. Begins with *at = 0.
+ * A parameter begins with one of ":@$#?". Safe on any bytes.
+ */
+int sqlfile_word(struct azoth_bytes sql, size_t *at, struct azoth_bytes *ret);
+int sqlfile_is_parameter(struct azoth_bytes word);
+/* Where in bytes from..to of SQL this name (in any case) or parameter (NULL: "?") stands first; from: nowhere. */
+size_t sqlfile_find(struct azoth_bytes sql, size_t from, size_t to, const char *word);
 
 #endif

@@ -72,7 +72,8 @@ static int bind_names(struct table *t, struct handler *h, struct statement *s,
         const char *name = sql_parameter(s->stmt, i);
         if (!parameter_of(name, &s->parameter[i])) {
             uint32_t line, column;
-            sqlfile_position(c->block, c->from, &line, &column);
+            sqlfile_position(c->block, sqlfile_find(c->block->text, c->from, c->at, name), &line,
+                             &column);
             return error_set(err, AZOTH_ERR_PROJECTION,
                              "%s:%u:%u: parameter %s is neither :field (up to 63 bytes) nor one of "
                              "@id @type @time @txn @key @payload",

@@ -62,12 +62,12 @@ static void skip_statement(struct check *c, struct sql_cursor *at)
     at->at = t.len;
 }
 
-/* Of the statement that was prepared last, at its first word. */
-static void told_at(struct check *c, const struct sql_cursor *at, const char *what)
+/* At the byte `place` of the block. */
+static void told_at(struct check *c, const struct sql_cursor *at, size_t place, const char *what)
 {
     struct azoth_error err = {0};
     uint32_t line, column;
-    sqlfile_position(at->block, at->from, &line, &column);
+    sqlfile_position(at->block, place, &line, &column);
     error_set(&err, AZOTH_ERR_PROJECTION, "%s:%u:%u: %s", c->def.path, line, column, what);
     told(c, &err);
 }
@@ -86,7 +86,7 @@ static void check_parameters(struct check *c, const struct sql_cursor *at, struc
                        "@time @txn @key @payload"
                      : "parameter %.60s: there is no event in a migration",
                  name ? name : "?");
-        told_at(c, at, what);
+        told_at(c, at, sqlfile_find(at->block->text, at->from, at->at, name), what);
     }
 }
 
@@ -97,7 +97,7 @@ static void run_statement(struct check *c, const struct sql_cursor *at, struct s
         step = sql_step(s);
     } while (step == SQL_ROW);
     if (step != SQL_DONE)
-        told_at(c, at, sql_message(c->file.sql));
+        told_at(c, at, at->from, sql_message(c->file.sql));
 }
 
 static void check_block(struct check *c, const struct sql_block *block, int handler)

@@ -28,20 +28,6 @@ int tablefile_prepare(struct tablefile *f, const char *sql, struct sql_stmt **re
 
 /* ---- statements of a block ---- */
 
-static void position(const struct sql_block *b, size_t at, uint32_t *ret_line, uint32_t *ret_column)
-{
-    const char *p = b->text.ptr;
-    *ret_line = b->line;
-    *ret_column = 1;
-    for (size_t i = 0; i < at && i < b->text.len; i++) {
-        ++*ret_column;
-        if (p[i] == '\n') {
-            ++*ret_line;
-            *ret_column = 1;
-        }
-    }
-}
-
 /* Over white space and comments, so that a statement's line is that of its first word. */
 static size_t skip_blank(struct azoth_bytes t, size_t at)
 {
@@ -70,9 +56,9 @@ int tablefile_next(struct tablefile *f, struct sql_cursor *c, struct sql_stmt **
         c->at = c->from = skip_blank(t, c->at);
         if (c->at >= t.len)
             return 0;
-        position(c->block, c->at, &c->line, &column);
+        sqlfile_position(c->block, c->at, &c->line, &column);
         if (sql_prepare_first(f->sql, bytes_of(start + c->at, t.len - c->at), ret, &used, &wrong)) {
-            position(c->block, c->at + wrong, &line, &column);
+            sqlfile_position(c->block, c->at + wrong, &line, &column);
             return error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql), "%s:%u:%u: %s",
                                  c->path, line, column, sql_message(f->sql));
         }

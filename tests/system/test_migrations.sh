@@ -35,7 +35,7 @@ define "$ONE$TWO$FOUR"
 exits "plan tells what is pending" 0 "would apply migration 4 one more column" azoth projection plan p
 says "and applies nothing" "1 2" "$(versions)"
 define "$ONE$TWO$FOUR-- azoth: migration 5 no such table\nDROP TABLE nowhere;\n"
-exits "plan finds what fails, with its line" 1 "p.sql:13:1: no such table: nowhere" azoth projection plan p
+exits "plan finds what fails, with its line" 1 "p.sql:13:12: no such table: nowhere" azoth projection plan p
 says "and nothing was changed" "1 2" "$(versions)"
 exits "migrate applies what comes before it" 1 "applied migration 4" azoth projection migrate p
 says "each is a transaction of its own" "1 2 4" "$(versions)"

@@ -535,6 +535,42 @@ static void only_a_regular_file_is_read(void **state)
     unlink(path);
 }
 
+static void words_and_parameters_stand_outside_strings_and_comments(void **state)
+{
+    (void)state;
+    static const char sql[] = "a:b 'x :no' -- :no\n\"t \"\"u\", [v]/* :no */?1 $é::c`w`''x:";
+    static const char *const want[] = {"a", ":b", "t ", "u", "v", "?1", "$é::c", "w", "x", ":"};
+    struct azoth_bytes word, text = bytes_str(sql);
+    size_t at = 0, n = 0;
+    for (; sqlfile_word(text, &at, &word); n++) {
+        assert_true(n < sizeof want / sizeof *want);
+        text_is(word, want[n]);
+        assert_int_equal(sqlfile_is_parameter(word), strchr(":?$", want[n][0]) != NULL);
+    }
+    assert_int_equal(n, sizeof want / sizeof *want);
+    for (size_t cut = 0; cut < text.len; cut++) /* and ends with any text */
+        for (at = 0; sqlfile_word(bytes_of(sql + cut, text.len - cut), &at, &word);)
+            assert_true(at <= text.len - cut);
+}
+
+static void places_in_the_text_are_told(void **state)
+{
+    (void)state;
+    uint32_t line, column;
+    parse_good("-- azoth: projection p\n-- azoth: order-by  :v\n-- azoth: migration 1 m\n"
+               "CREATE TABLE t (v);\n-- azoth: on a, put\n\nSELECT ':v',\n  :V, :v;\n");
+    sqlfile_place(&file, file.order_by_at, &line, &column);
+    assert_true(line == 2 && column == 21);
+    sqlfile_place(&file, file.handler[0].types[1].ptr, &line, &column);
+    assert_true(line == 5 && column == 17);
+    const struct sql_block *b = &file.handler[0].sql;
+    sqlfile_position(b, sqlfile_find(b->text, 0, b->text.len, ":v"), &line, &column);
+    assert_true(line == 8 && column == 7);
+    assert_int_equal(sqlfile_find(b->text, 3, b->text.len, ":w"), 3);
+    assert_null(file.shard_by_at);
+    sqlfile_fini(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -557,6 +593,8 @@ int main(void)
         cmocka_unit_test(all_errors_are_reported_when_asked_for),
         cmocka_unit_test(a_long_path_leaves_room_for_what_is_wrong),
         cmocka_unit_test(only_a_regular_file_is_read),
+        cmocka_unit_test(words_and_parameters_stand_outside_strings_and_comments),
+        cmocka_unit_test(places_in_the_text_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

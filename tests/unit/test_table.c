@@ -510,10 +510,10 @@ static void a_handler_that_cannot_be_prepared_is_refused_with_its_place(void **s
     assert_int_equal(
         open_as(HEAD ONE "-- azoth: on put\nSELECT 1;\n  INSERT INTO nowhere VALUES (1);\n", 0),
         AZOTH_ERR_PROJECTION);
-    assert_string_equal(fx.err.message, "p.sql:6:3: no such table: nowhere");
+    assert_string_equal(fx.err.message, "p.sql:6:15: no such table: nowhere");
     assert_int_equal(open_as(HEAD ONE "-- azoth: on put\nSELECT 1;\n  SELECT @when;\n", 0),
                      AZOTH_ERR_PROJECTION);
-    assert_non_null(strstr(fx.err.message, "p.sql:6:"));
+    assert_non_null(strstr(fx.err.message, "p.sql:6:10:"));
     assert_non_null(strstr(fx.err.message, "parameter @when is neither"));
     assert_int_equal(open_as(HEAD ONE "-- azoth: on put\nCOMMIT;\n", 0), AZOTH_ERR_PROJECTION);
     assert_int_equal(
@@ -739,12 +739,12 @@ static void check_finds_everything_and_touches_no_file(void **state)
         "or retry\n"
         "p.sql:5:8: near \"TABEL\": syntax error\n"
         "p.sql:6:14: table t already exists\n"
-        "p.sql:7:1: parameter :v: there is no event in a migration\n"
-        "p.sql:9:15: no such table: t2\n"
+        "p.sql:7:26: parameter :v: there is no event in a migration\n"
+        "p.sql:9:26: no such table: t2\n"
         "p.sql:11:37: no such column: x\n"
-        "p.sql:12:1: parameter @when is neither :field (up to 63 bytes) nor one of @id @type @time "
+        "p.sql:12:8: parameter @when is neither :field (up to 63 bytes) nor one of @id @type @time "
         "@txn @key @payload\n"
-        "p.sql:13:1: no such table: nowhere\n");
+        "p.sql:13:8: no such table: nowhere\n");
     char path[100];
     snprintf(path, sizeof path, "%s/p.db", fx.dir);
     assert_int_equal(access(path, F_OK), -1);
