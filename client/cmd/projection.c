@@ -1,5 +1,5 @@
 /* projection.c - azoth projection: definitions written and checked, migrations shown, tried, applied, undone. */
-#include "client/cmd/cmd.h"
+#include "client/cmd/check.h"
 #include "client/cmd/rebuild.h"
 #include "core/dbdir.h"
 #include "projector/migrate.h"
@@ -8,54 +8,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
-
-/* ---- check ---- */
-
-/* The first error is told by the caller, the others as they come. */
-static void tell_error(void *arg, const struct azoth_error *found)
-{
-    struct azoth_error *first = arg;
-    if (!first->code)
-        *first = *found;
-    else
-        cmd_fail(found);
-}
-
-static int check_one(const char *file, const char *load, int json)
-{
-    struct azoth_error err = {0};
-    int in_c;
-    int rc = projection_check_all(file, load, &in_c, tell_error, &err);
-    if (json) {
-        struct json_text j = {0};
-        out_open(&j, NULL, '{');
-        out_bool(&j, "ok", rc == 0);
-        out_str(&j, "file", file);
-        out_bool(&j, "c_checked", !in_c);
-        if (rc) {
-            out_str(&j, "error", azoth_code_name(rc));
-            out_str(&j, "message", err.message);
-        }
-        out_close(&j, '}');
-        out_print(&j);
-    } else if (!rc) {
-        printf("%s: ok%s\n", file, in_c ? ", but what is in C was not checked (--load)" : "");
-    }
-    return rc ? cmd_fail(&err) : 0;
-}
-
-static int run_check(struct cmd_line *l, const char *load)
-{
-    int worst = 0;
-    if (l->words < 2)
-        return cmd_usage(l, "check takes a file");
-    for (int i = 1; i < l->words; i++) {
-        int rc = check_one(l->word[i], load, l->json);
-        if (rc > worst)
-            worst = rc;
-    }
-    return worst;
-}
 
 /* ---- new ---- */
 
@@ -205,7 +157,7 @@ static const char history_sql[] =
     "ORDER BY version";
 
 struct flags {
-    const char *load; /* of check */
+    struct check_flags check;
     struct cmd_number to, generation;
     struct rebuild_flags rebuild;
 };
@@ -225,8 +177,10 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--timeout is of what asks the projector");
     if (f->rebuild.timeout.n > 3600000)
         return cmd_usage(l, "--timeout is at most an hour");
-    if (f->load && strcmp(verb, "check") != 0)
+    if (f->check.load && strcmp(verb, "check") != 0)
         return cmd_usage(l, "--load is of check");
+    if ((f->check.against_log || f->check.events.given) && strcmp(verb, "check") != 0)
+        return cmd_usage(l, "--against-log and --events are of check");
     return 0;
 }
 
@@ -255,7 +209,9 @@ static int run_projection(struct cmd_line *l)
                                         "rollback", "rebuild", "generations", "prune"};
     char dir[4200];
     struct flags f = {.rebuild = {.timeout = {.n = 30000}}};
-    const struct cmd_flag flags[] = {{"--load", FLAG_TEXT, &f.load},
+    const struct cmd_flag flags[] = {{"--load", FLAG_TEXT, &f.check.load},
+                                     {"--against-log", FLAG_SWITCH, &f.check.against_log},
+                                     {"--events", FLAG_NUMBER, &f.check.events},
                                      {"--to", FLAG_NUMBER, &f.to},
                                      {"--generation", FLAG_MAYBE, &f.generation},
                                      {"--abort", FLAG_SWITCH, &f.rebuild.abort},
@@ -269,7 +225,7 @@ static int run_projection(struct cmd_line *l)
     if (rc)
         return rc;
     if (strcmp(l->word[0], "check") == 0)
-        return run_check(l, f.load);
+        return cmd_projection_check(l, &f.check);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         known |= strcmp(l->word[0], verbs[i]) == 0;
     if (!known)
@@ -282,15 +238,20 @@ static int run_projection(struct cmd_line *l)
 
 const struct cmd cmd_projection = {
     .name = "projection",
-    .synopsis =
-        "check FILE ... [--load FILE.so] | new NAME | history NAME | plan NAME | migrate NAME | "
-        "rollback NAME [--to VERSION | --generation [N]] | "
-        "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
-        "[--timeout TIME] [--json]",
+    .synopsis = "check FILE ... [--load FILE.so] [--against-log [--events N]] | new NAME | history "
+                "NAME | plan NAME | migrate NAME | "
+                "rollback NAME [--to VERSION | --generation [N]] | "
+                "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
+                "[--timeout TIME] [--json]",
     .summary = "Projections: write and check definitions, migrate, rebuild",
     .help =
         "  check FILE ...  apply the migrations to an empty database in memory and prepare every\n"
-        "                  handler; what is wrong is told with file and line, exit code 1\n"
+        "                  handler; what is wrong is told with file, line and column, exit code 1\n"
+        "  --against-log   of check: look also whether events have the fields that are read. A "
+        "field\n"
+        "                  that no event of its type has is an error, one that some have a "
+        "warning\n"
+        "  --events N      of --against-log: the newest N of each type (default 1000); 0: all\n"
         "  --load FILE.so  of check: load the library of handlers in C, too, which runs its code\n"
         "  new NAME        write a commented definition to begin with, DIR/projections/NAME.sql\n"
         "  history NAME    the migrations that were applied, when, and their checksums\n"
@@ -318,7 +279,7 @@ const struct cmd cmd_projection = {
         "These four work while the projector runs, and when none does. A reader that has the old "
         "file\n"
         "open goes on reading it; a query behind the rebuild finds the new one.\n\n"
-        "  azoth projection check projections/*.sql\n"
+        "  azoth projection check projections/*.sql --against-log\n"
         "  azoth projection plan accounts && azoth projection migrate accounts\n",
     .run = run_projection,
 };
