@@ -23,9 +23,22 @@
 #include <string.h>
 #include <sys/random.h>
 
+static int more_notes(struct table *t)
+{
+    uint32_t room = t->notes_room ? t->notes_room * 2 : NOTES_MAX;
+    if (t->notes_room && !t->tells_each)
+        return 0;
+    struct note *more = realloc(t->note, room * sizeof *more);
+    if (!more)
+        return 0;
+    t->note = more;
+    t->notes_room = room;
+    return 1;
+}
+
 void failure_note(struct table *t, enum failure_action action, uint64_t event, const char *error)
 {
-    if (t->notes == NOTES_MAX) {
+    if (t->notes == t->notes_room && !more_notes(t)) {
         t->notes_more++;
         return;
     }

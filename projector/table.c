@@ -232,6 +232,7 @@ void table_close(struct table *t)
     tablefile_close(&t->file);
     library_unload(t->library);
     buf_fini(&t->types);
+    free(t->note);
     free(t);
 }
 
@@ -298,6 +299,11 @@ void table_on_failure(struct table *t, table_failure fn, void *arg)
 {
     t->on_failure = fn;
     t->failure_arg = arg;
+}
+
+void table_tell_each_failure(struct table *t)
+{
+    t->tells_each = 1;
 }
 
 /* code: the database's, or 0. */

@@ -68,7 +68,7 @@ struct faults {
     struct coverage_sum sum; /* of what was handled */
 };
 
-#define NOTES_MAX 32u
+#define NOTES_MAX 32u /* unless each failure is to be told */
 struct note {
     enum failure_action action;
     uint64_t event;
@@ -95,9 +95,10 @@ struct table {
     struct dlq *dlq;              /* statements: dlq.c */
     struct replay *replay;        /* replay.c */
     struct coverage *coverage;
-    struct library *library;     /* NULL: nothing is in C */
-    struct note note[NOTES_MAX]; /* of the open transaction, told when it is committed */
-    uint32_t notes, notes_more;
+    struct library *library; /* NULL: nothing is in C */
+    struct note *note;       /* of the open transaction, told when it is committed */
+    uint32_t notes, notes_room, notes_more;
+    int tells_each;
     table_failure on_failure;
     void *failure_arg;
     int64_t test_wall_ns; /* 0: the clock's */

@@ -241,7 +241,7 @@ void tablefile_close(struct tablefile *f)
 
 /* ---- reading ---- */
 
-static void value_of(sqlite3_stmt *s, int i, struct query_value *ret)
+void query_value_of(sqlite3_stmt *s, int i, struct query_value *ret)
 {
     static const enum query_type types[] = {[SQLITE_INTEGER] = QUERY_INTEGER,
                                             [SQLITE_FLOAT] = QUERY_REAL,
@@ -270,7 +270,7 @@ static int query_rows(sqlite3_stmt *s, query_row row, void *arg)
         names[i] = sqlite3_column_name(s, i);
     while ((step = sqlite3_step(s)) == SQLITE_ROW && !stop) {
         for (int i = 0; i < n; i++)
-            value_of(s, i, &values[i]);
+            query_value_of(s, i, &values[i]);
         stop = row(arg, n, names, values);
         rows++;
     }
@@ -282,11 +282,11 @@ static int query_rows(sqlite3_stmt *s, query_row row, void *arg)
 }
 
 /* Inherits that it is read-only. */
-static int attach(sqlite3 *db, const char *path, uint32_t shard)
+int query_attach(sqlite3 *db, const char *path, const char *schema)
 {
     char sql[40];
     sqlite3_stmt *s = NULL;
-    snprintf(sql, sizeof sql, "ATTACH ? AS shard_%u", shard);
+    snprintf(sql, sizeof sql, "ATTACH ? AS %s", schema);
     int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
     if (rc != SQLITE_OK)
         return rc;
@@ -304,16 +304,16 @@ static int open_read_only(const char *path, sqlite3 **ret)
     return sqlite3_db_config(*ret, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 }
 
-/* The first one's file, and the others beside it; ret_path is for messages. */
-static int open_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
-                       uint32_t shards, sqlite3 **ret, char *ret_path, size_t path_size)
+int query_open_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
+                      uint32_t shards, sqlite3 **ret, char *ret_path, size_t path_size)
 {
     int rc = SQLITE_OK;
     for (uint32_t i = from; rc == SQLITE_OK && i < to; i++) {
-        char stem[SPLIT_STEM];
+        char stem[SPLIT_STEM], schema[20];
         split_stem(stem, name, i, shards);
+        snprintf(schema, sizeof schema, "shard_%u", i);
         snprintf(ret_path, path_size, "%s/%s.db", dir, stem);
-        rc = i == from ? open_read_only(ret_path, ret) : attach(*ret, ret_path, i);
+        rc = i == from ? open_read_only(ret_path, ret) : query_attach(*ret, ret_path, schema);
     }
     return rc;
 }
@@ -389,7 +389,7 @@ static int query_shards(const char *dir, const char *name, uint32_t from, uint32
 {
     char path[4400];
     sqlite3 *db = NULL;
-    int rc = open_shards(dir, name, from, to, shards, &db, path, sizeof path);
+    int rc = query_open_shards(dir, name, from, to, shards, &db, path, sizeof path);
     if (rc == SQLITE_OK && to - from > 1)
         rc = unite(db, shards);
     if (rc == SQLITE_OK)

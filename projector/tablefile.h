@@ -48,4 +48,13 @@ struct sql_cursor {
 int tablefile_next(struct tablefile *f, struct sql_cursor *c, struct sql_stmt **ret,
                    struct azoth_error *err);
 
+/* ---- reading, on connections of their own; SQLite's codes ---- */
+
+/* Shards from..to (exclusive) of a projection, read-only: the first one's file as main, the others as shard_N.
+ * *ret is to be closed whatever comes of it; ret_path is for messages. */
+int query_open_shards(const char *dir, const char *name, uint32_t from, uint32_t to,
+                      uint32_t shards, sqlite3 **ret, char *ret_path, size_t path_size);
+int query_attach(sqlite3 *db, const char *path, const char *schema);
+void query_value_of(sqlite3_stmt *s, int i, struct query_value *ret);
+
 #endif

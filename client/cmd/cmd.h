@@ -88,6 +88,9 @@ int cmd_projections(struct cmd_line *l, const char *name, char *out, size_t size
  * cmd_definitions_free(). How many; none when the directory is missing. IO, PERMISSION, USAGE (the path), NOMEM. */
 int cmd_definitions(const char *dir, struct dirent ***ret, struct azoth_error *err);
 void cmd_definitions_free(struct dirent **list, int n);
+/* A value of a projection as JSON: a blob is {"bytes":BASE64}. 0 or NOMEM. */
+struct query_value;
+int cmd_value_json(struct buf *out, const struct query_value *v);
 /* Runs one statement on a projection and prints its rows, as `azoth query`; an exit code. */
 int cmd_query_print(const char *dir, const char *name, const char *sql, int json);
 /* Opens the database with enum azoth_open_flags, or connects to the workers at `to` (may be NULL;

@@ -1,6 +1,7 @@
 /* projection.c - azoth projection: definitions written and checked, migrations shown, tried, applied, undone. */
 #include "client/cmd/check.h"
 #include "client/cmd/rebuild.h"
+#include "client/cmd/try.h"
 #include "core/dbdir.h"
 #include "projector/migrate.h"
 
@@ -157,8 +158,9 @@ static const char history_sql[] =
     "ORDER BY version";
 
 struct flags {
-    struct check_flags check;
-    struct cmd_number to, generation;
+    struct check_flags check; /* its --load is try's as well */
+    struct try_options trial; /* its --to is rollback's as well */
+    struct cmd_number generation;
     struct rebuild_flags rebuild;
 };
 
@@ -166,10 +168,19 @@ struct flags {
 static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb)
 {
     int rebuilds = strcmp(verb, "rebuild") == 0, back = strcmp(verb, "rollback") == 0,
-        prunes = strcmp(verb, "prune") == 0;
-    if ((f->to.given || f->generation.given) && !back)
-        return cmd_usage(l, "--to and --generation are of rollback");
-    if (f->to.given && f->generation.given)
+        prunes = strcmp(verb, "prune") == 0, checks = strcmp(verb, "check") == 0,
+        tries = strcmp(verb, "try") == 0;
+    if (f->trial.to.given && !back && !tries)
+        return cmd_usage(l, "--to is of rollback and try");
+    if (f->generation.given && !back)
+        return cmd_usage(l, "--generation is of rollback");
+    if ((f->check.against_log || f->check.events.given) && !checks)
+        return cmd_usage(l, "--against-log and --events are of check");
+    if ((f->trial.from.given || f->trial.rows.given || f->trial.keep || f->trial.strict ||
+         f->trial.diff) &&
+        !tries)
+        return cmd_usage(l, "--from, --rows, --keep, --strict and --diff are of try");
+    if (f->trial.to.given && f->generation.given)
         return cmd_usage(l, "--to is a migration's version: --generation goes back to other files");
     if ((f->rebuild.abort || f->rebuild.quiet || f->rebuild.shards.given) && !rebuilds)
         return cmd_usage(l, "--abort, --quiet and --shards are of rebuild");
@@ -177,10 +188,8 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--timeout is of what asks the projector");
     if (f->rebuild.timeout.n > 3600000)
         return cmd_usage(l, "--timeout is at most an hour");
-    if (f->check.load && strcmp(verb, "check") != 0)
-        return cmd_usage(l, "--load is of check");
-    if ((f->check.against_log || f->check.events.given) && strcmp(verb, "check") != 0)
-        return cmd_usage(l, "--against-log and --events are of check");
+    if (f->check.load && !checks && !tries)
+        return cmd_usage(l, "--load is of check and try");
     return 0;
 }
 
@@ -200,7 +209,7 @@ static int run_named(struct cmd_line *l, const struct flags *f, const char *dir)
         return generations_prune(l, dir, name, f->rebuild.timeout.n);
     if (f->generation.given)
         return generations_back(l, dir, name, &f->generation, f->rebuild.timeout.n);
-    return run_migrations(l, dir, name, verb, f->to.given ? f->to.n : MIGRATE_ONE_BACK);
+    return run_migrations(l, dir, name, verb, f->trial.to.given ? f->trial.to.n : MIGRATE_ONE_BACK);
 }
 
 static int run_projection(struct cmd_line *l)
@@ -210,10 +219,15 @@ static int run_projection(struct cmd_line *l)
     char dir[4200];
     struct flags f = {.rebuild = {.timeout = {.n = 30000}}};
     const struct cmd_flag flags[] = {{"--load", FLAG_TEXT, &f.check.load},
+                                     {"--to", FLAG_NUMBER, &f.trial.to},
+                                     {"--generation", FLAG_MAYBE, &f.generation},
                                      {"--against-log", FLAG_SWITCH, &f.check.against_log},
                                      {"--events", FLAG_NUMBER, &f.check.events},
-                                     {"--to", FLAG_NUMBER, &f.to},
-                                     {"--generation", FLAG_MAYBE, &f.generation},
+                                     {"--from", FLAG_NUMBER, &f.trial.from},
+                                     {"--rows", FLAG_NUMBER, &f.trial.rows},
+                                     {"--keep", FLAG_TEXT, &f.trial.keep},
+                                     {"--strict", FLAG_SWITCH, &f.trial.strict},
+                                     {"--diff", FLAG_SWITCH, &f.trial.diff},
                                      {"--abort", FLAG_SWITCH, &f.rebuild.abort},
                                      {"--quiet", FLAG_SWITCH, &f.rebuild.quiet},
                                      {"--shards", FLAG_NUMBER, &f.rebuild.shards},
@@ -226,6 +240,9 @@ static int run_projection(struct cmd_line *l)
         return rc;
     if (strcmp(l->word[0], "check") == 0)
         return cmd_projection_check(l, &f.check);
+    f.trial.load = f.check.load;
+    if (strcmp(l->word[0], "try") == 0)
+        return cmd_projection_try(l, &f.trial);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         known |= strcmp(l->word[0], verbs[i]) == 0;
     if (!known)
@@ -238,8 +255,8 @@ static int run_projection(struct cmd_line *l)
 
 const struct cmd cmd_projection = {
     .name = "projection",
-    .synopsis = "check FILE ... [--load FILE.so] [--against-log [--events N]] | new NAME | history "
-                "NAME | plan NAME | migrate NAME | "
+    .synopsis = "check FILE ... [--load FILE.so] [--against-log [--events N]] | try FILE [--from "
+                "A] [--to B] | new NAME | history NAME | plan NAME | migrate NAME | "
                 "rollback NAME [--to VERSION | --generation [N]] | "
                 "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
                 "[--timeout TIME] [--json]",
@@ -252,7 +269,19 @@ const struct cmd cmd_projection = {
         "                  that no event of its type has is an error, one that some have a "
         "warning\n"
         "  --events N      of --against-log: the newest N of each type (default 1000); 0: all\n"
-        "  --load FILE.so  of check: load the library of handlers in C, too, which runs its code\n"
+        "  --load FILE.so  of check and try: load the library of handlers in C, too, which runs "
+        "its code\n"
+        "  try FILE        run the definition over the log into a scratch file: rates, failures, "
+        "and\n"
+        "                  the rows that differ from those of the live projection of its name; "
+        "exit\n"
+        "                  code 1 when an event would stop it\n"
+        "  --from A --to B of try: these events; default all. From above 1: begun with empty "
+        "tables\n"
+        "  --rows N        of try: differing rows told of each table; default 10\n"
+        "  --diff          of try: compare although both are not at the same event\n"
+        "  --strict        of try: stop where the projection would\n"
+        "  --keep PATH     of try: keep the scratch file there\n"
         "  new NAME        write a commented definition to begin with, DIR/projections/NAME.sql\n"
         "  history NAME    the migrations that were applied, when, and their checksums\n"
         "  plan NAME       try what is pending in a transaction that is taken back\n"
@@ -280,6 +309,7 @@ const struct cmd cmd_projection = {
         "file\n"
         "open goes on reading it; a query behind the rebuild finds the new one.\n\n"
         "  azoth projection check projections/*.sql --against-log\n"
+        "  azoth projection try accounts-new.sql --rows 3\n"
         "  azoth projection plan accounts && azoth projection migrate accounts\n",
     .run = run_projection,
 };

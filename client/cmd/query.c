@@ -46,7 +46,7 @@ static int add_plain(struct buf *out, struct azoth_bytes b)
     return rc;
 }
 
-static int add_json(struct buf *out, const struct query_value *v)
+int cmd_value_json(struct buf *out, const struct query_value *v)
 {
     int rc;
     switch (v->type) {
@@ -108,7 +108,7 @@ static int add_row(struct result *r, int n, const char *const *names, const stru
         if (!rc && r->json)
             rc = buf_add_str(&r->out, ":");
         if (!rc)
-            rc = r->json ? add_json(&r->out, &v[i]) : add_text(&r->out, &v[i]);
+            rc = r->json ? cmd_value_json(&r->out, &v[i]) : add_text(&r->out, &v[i]);
     }
     return rc ? rc : buf_add_str(&r->out, r->json ? "}\n" : "\n");
 }
