@@ -44,13 +44,18 @@ FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
 SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c
 PROJECTOR := $(filter-out projector/main.c,$(wildcard projector/*.c))
-CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c
+# Of these a process that embeds the database has what applies events to a projection's file.
+PROJECTING := projector/sqlfile.c projector/marks.c projector/split.c projector/generation.c \
+              projector/sql_sqlite.c projector/tablefile.c projector/migrate.c projector/breaker.c \
+              projector/coverage.c projector/table.c projector/apply.c projector/failure.c \
+              projector/dlq.c projector/replay.c projector/library.c
+CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c client/fill.c \
+          client/project.c
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
-LIB_SRC := $(CORE) $(SHM) $(WRITER) $(WORKERS) $(CLIENT)
+LIB_SRC := $(CORE) $(SHM) $(WRITER) writer/feed_look.c $(PROJECTING) $(WORKERS) $(CLIENT)
 EFFECTS := effects/command.c
-FILL := client/fill.c
-OTHER_SRC := $(FEED) $(SERVER) $(PROJECTOR) $(FILL) $(EFFECTS) $(CMD)
+OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(CMD))
 
 PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects
 MAIN_azoth := client/cmd/main.c

@@ -275,6 +275,56 @@ AZOTH_API void azoth_events_free(struct azoth_events *it);
 AZOTH_API int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_txn,
                          struct azoth_error *err);
 
+/* ---- projections in this process ---- */
+
+/*
+ * A projection needs no process of its own: a handle on the directory (embedded, attached or read-only; no
+ * remote one) applies the log to DIR/projections/NAME.db itself, rows and cursor in one transaction, with the
+ * definition's error strategies, dead letters and replay, under the lock that a projector holds. Killed at any
+ * moment, the next call goes on where the file stands: exactly once. Of one that is split all shards are
+ * projected, one after the other.
+ *
+ * definition: a name is DIR/projections/NAME.sql; what has a '/' or ends with ".sql" is a file. The rows are read
+ * with SQLite, read-only, at any time. `azoth lag` tells the file's cursor (state unseen);
+ * azoth_wait_projected() is about projectors that report to a feed, and commands that ask a projector
+ * (`azoth dlq retry`) find the file locked while azoth_projection_run() has it.
+ */
+struct azoth_projection_options {
+    uint32_t timeout_ms; /* of run: how long; 0: until it is stopped */
+    const volatile int
+        *stop;          /* of run: ends within 0.1 s and a batch after it is not 0. May be set by a
+                                 signal handler, or by another thread with an atomic store. NULL: none */
+    int accept_changed; /* go on although the handlers are not those that made the rows */
+    /* Told of what is no reason to end, behind the transaction: "skipped", "dead-lettered", "to be tried
+     * again", "retired", "breaker open", "more failures" (event: how many). NULL: nobody. */
+    void (*failed)(void *arg, const char *what, uint64_t event, const char *why);
+    void *arg;
+};
+
+/*
+ * Applies what is in the log now, and due dead letters, in transactions of at most 1,000 events, 4 MiB and about
+ * 100 ms; *ret_cursor (may be NULL) is then the newest event that all shards have. opt may be NULL. Waits for
+ * the disk, not for time: BUSY says that it stands at an event that is to be tried again later, or behind an open
+ * breaker, and when to call again; what came before was applied, and the attempts are kept in the file.
+ *
+ * HANDLER: an event failed under fail-fast (err names event, FILE:LINE and why); what came before was
+ * applied. PROJECTION: the definition is wrong, or was changed. DUPLICATE: another process or thread projects
+ * into it. UNSUPPORTED: effects, a remote handle, or inside a callback. DIVERGED, GAP, CORRUPT, FORMAT, NOSPACE, IO,
+ * PERMISSION, FULL, USAGE, FORKED, NOMEM. Any thread; projections of several names in several threads at once.
+ */
+AZOTH_API int azoth_projection_run_once(struct azoth *db, const char *definition,
+                                        const struct azoth_projection_options *opt,
+                                        uint64_t *ret_cursor, struct azoth_error *err);
+
+/*
+ * Goes on applying until the time is over or it is stopped (0), woken by commits; a read-only handle looks a
+ * hundred times a second. Waits until an event that is tried again is due, or a breaker may close. Errors as
+ * above but BUSY: each ends it. azoth_close() only after it has returned.
+ */
+AZOTH_API int azoth_projection_run(struct azoth *db, const char *definition,
+                                   const struct azoth_projection_options *opt,
+                                   struct azoth_error *err);
+
 /* ---- values ---- */
 
 AZOTH_API int azoth_value_i64(struct azoth_value v, int64_t *ret);            /* TYPE */

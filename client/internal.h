@@ -123,6 +123,19 @@ uint64_t local_now(const struct local *l);
 /* Embedded: runs a step if nobody else does; 1 when it decided something. */
 int local_step(struct local *l);
 
+/* 0, FORKED, or `code` inside a transaction's callback. */
+int client_allowed(const struct azoth *db, int code, struct azoth_error *err);
+
+/* Waiting for a commit: begin, look, and if there was nothing wait at most ns (and never over
+ * SHM_WAIT_SLICE_NS), end. Without a writer, or read-only, nobody wakes: some milliseconds. */
+struct watch {
+    struct attachment *attachment;
+    uint32_t seen;
+};
+void watch_begin(struct azoth *db, struct watch *w);
+void watch_wait(const struct watch *w, uint64_t ns);
+void watch_end(struct azoth *db, const struct watch *w);
+
 /* A few milliseconds, while there is nothing to sleep on. */
 void client_nap(void);
 

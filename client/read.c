@@ -45,7 +45,7 @@ struct azoth_events {
     int more;
 };
 
-static int allowed(const struct azoth *db, int code, struct azoth_error *err)
+int client_allowed(const struct azoth *db, int code, struct azoth_error *err)
 {
     int rc = handle_check(db, err);
     if (rc || !client_in_callback)
@@ -91,7 +91,7 @@ static int copy_out(struct azoth_buffer *buf, const struct state_record *st,
 int azoth_get(struct azoth *db, struct azoth_bytes key, struct azoth_buffer *buf,
               struct azoth_entry *ret, struct azoth_error *err)
 {
-    int rc = allowed(db, AZOTH_ERR_UNDECLARED_KEY, err);
+    int rc = client_allowed(db, AZOTH_ERR_UNDECLARED_KEY, err);
     if (rc)
         return rc;
     struct state_record st;
@@ -150,7 +150,7 @@ int azoth_exists(struct azoth *db, struct azoth_bytes key, int *ret, struct azot
 
 int azoth_snapshot(struct azoth *db, struct azoth_snapshot **ret, struct azoth_error *err)
 {
-    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = client_allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     if (db->remote)
@@ -226,7 +226,7 @@ static struct azoth_bytes bound(struct azoth_scan *s, int i, struct azoth_bytes 
 int azoth_scan(struct azoth *db, struct azoth_bytes prefix, struct azoth_bytes from,
                struct azoth_bytes to, struct azoth_scan **ret, struct azoth_error *err)
 {
-    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = client_allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     if (prefix.len > AZOTH_KEY_MAX || from.len > AZOTH_KEY_MAX || to.len > AZOTH_KEY_MAX)
@@ -301,7 +301,7 @@ void azoth_scan_free(struct azoth_scan *s)
 int azoth_events(struct azoth *db, uint64_t from, uint64_t to, const char *type,
                  struct azoth_events **ret, struct azoth_error *err)
 {
-    int rc = allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
+    int rc = client_allowed(db, AZOTH_ERR_SCAN_IN_CALLBACK, err);
     if (rc)
         return rc;
     size_t n = type ? strlen(type) : 0;
@@ -398,20 +398,33 @@ int azoth_events_next(struct azoth_events *it, struct azoth_event *ret, struct a
     return rc;
 }
 
-/* Sleeps until a commit was announced, at most ns. Without a segment there is nobody to wake us. */
-static void wait_for_commit(struct azoth *db, uint32_t seen, struct attachment *a, uint64_t ns)
+void watch_begin(struct azoth *db, struct watch *w)
 {
-    (void)db;
+    struct local *l = db->local;
+    w->attachment = NULL;
+    if (l && !db->read_only && local_attach(l, 0, &w->attachment, NULL) != 0)
+        w->attachment = NULL; /* no writer now: look at the store */
+    w->seen = w->attachment ? atomic_load(&w->attachment->segment->header->head_seq) : 0;
+}
+
+void watch_wait(const struct watch *w, uint64_t ns)
+{
     if (ns > SHM_WAIT_SLICE_NS)
         ns = SHM_WAIT_SLICE_NS;
-    if (a) {
-        struct header_shm *h = a->segment->header;
+    if (w->attachment) {
+        struct header_shm *h = w->attachment->segment->header;
         atomic_store(&h->head_waiters, 1);
-        shm_wait(&h->head_seq, seen, ns);
+        shm_wait(&h->head_seq, w->seen, ns);
     } else {
         struct timespec ts = {0, (long)(ns < 10 * NS_PER_MS ? ns : 10 * NS_PER_MS)};
         nanosleep(&ts, NULL);
     }
+}
+
+void watch_end(struct azoth *db, const struct watch *w)
+{
+    if (w->attachment)
+        local_release(db->local, w->attachment);
 }
 
 int azoth_events_follow(struct azoth_events *it, uint32_t timeout_ms, struct azoth_event *ret,
@@ -419,18 +432,14 @@ int azoth_events_follow(struct azoth_events *it, uint32_t timeout_ms, struct azo
 {
     uint64_t until = clock_mono_ns() + timeout_ms * NS_PER_MS;
     for (;;) {
-        struct attachment *a = NULL;
-        struct local *l = it->db->local;
-        if (l && !it->db->read_only && local_attach(l, 0, &a, NULL) != 0)
-            a = NULL; /* no writer now: look at the store */
-        uint32_t seen = a ? atomic_load(&a->segment->header->head_seq) : 0;
+        struct watch w;
+        watch_begin(it->db, &w);
         it->more = 1;
         int rc = azoth_events_next(it, ret, err);
         uint64_t now = clock_mono_ns();
         if (rc == 0 && now < until)
-            wait_for_commit(it->db, seen, a, until - now);
-        if (a)
-            local_release(l, a);
+            watch_wait(&w, until - now);
+        watch_end(it->db, &w);
         if (rc != 0 || now >= until)
             return rc;
     }

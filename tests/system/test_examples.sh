@@ -21,6 +21,13 @@ check "following reads what is there" "1 opened {\"account\":1,\"amount\":500}" 
 "$build/azoth" --dir "$dir/a" tx --embedded '{"events":[{"type":"late","data":1}]}' >/dev/null
 wait $!
 check "following goes on with what is committed later" "2 late 1" "$(cat "$dir/out")"
+check "a transaction, its projection and a SELECT in one process" "projected up to event 1
+account 1: -30
+account 2: 30" "$("$ex/embedded_projection" "$dir/d" 1 2 30 2>&1)"
+check "the next one goes on there" "projected up to event 2
+account 1: -35
+account 2: 30
+account 3: 5" "$("$ex/embedded_projection" "$dir/d" 1 3 5 2>&1)"
 
 # examples/projections: built by the line of its comment, with nothing but what is installed.
 db=$dir/p/db
