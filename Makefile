@@ -231,7 +231,7 @@ test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so 
 
 # Threads against each other: those of one process, and those of the programs that the tests start.
 TSAN := $(addprefix unit/,test_participants test_segment test_copies test_service test_sockets test_feed) \
-        $(addprefix system/,test_library test_follow test_worker test_bank)
+        $(addprefix system/,test_library test_follow test_worker test_bank test_embedded_projection)
 .PHONY: test-tsan tsan
 test-tsan:
 	@$(MAKE) --no-print-directory SAN=thread tsan

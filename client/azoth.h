@@ -285,7 +285,7 @@ AZOTH_API int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_tx
  * projected, one after the other.
  *
  * definition: a name is DIR/projections/NAME.sql; what has a '/' or ends with ".sql" is a file. The rows are read
- * with SQLite, read-only, at any time. `azoth lag` tells the file's cursor (state unseen);
+ * with SQLite, read-only, at any time. `azoth lag` tells the file's cursor (its state is silent);
  * azoth_wait_projected() is about projectors that report to a feed, and commands that ask a projector
  * (`azoth dlq retry`) find the file locked while azoth_projection_run() has it.
  */
