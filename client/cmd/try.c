@@ -314,6 +314,8 @@ static int compare(struct trial *t, struct azoth_error *err)
         rc = hold_live(t, &r->live_cursor, err);
     if (rc)
         return rc;
+    if (!t->o->to.given && r->live_cursor > r->to)
+        r->head = r->to = r->live_cursor; /* the log has grown since */
     rc = fill_to(t, r->live_cursor < r->to ? r->live_cursor : r->to, err);
     if (!rc && worth_comparing(t)) {
         r->compared_at = r->cursor;

@@ -103,6 +103,23 @@ exits "flags of try are not of others" 2 "are of try" azoth projection check "$F
 exits "one file" 2 "takes the file of one definition" azoth projection try
 exits "no database" 3 "AZOTH_ERR_NO_DATABASE" trial --dir "$TMP/nowhere"
 
+# A live projection that goes on moving is compared as of one moment.
+define "$AZOTH_DIR/projections/q.sql" '-- azoth: on-error dead-letter\n' "$PUT" "$GONE"
+sed -i 's/projection p$/projection q/' "$AZOTH_DIR/projections/q.sql"
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" q 2>>"$TMP/projector.log" & pids+=($!)
+check "a projector follows" azoth lag q --wait --timeout 20 >/dev/null
+for i in $(seq 600); do printf '{"events":[%s,%s,%s]}\n' "$(event put $((i % 50)) 1)" "$(event put $i 0)" "$(event gone $((i % 7)) 0)"; done >"$TMP/more.json"
+azoth tx --embedded - <"$TMP/more.json" >/dev/null & more=$!
+moments=
+for i in 1 2 3 4 5 6; do
+    azoth projection try "$AZOTH_DIR/projections/q.sql" --json >"$TMP/out"
+    moments+="$(jq -r '"\(.diff.at_event == .diff.live_cursor):\([.diff.tables[] | .removed + .added + .changed] | add) "' "$TMP/out")"
+    [ $i = 1 ] && first=$(jq .diff.at_event "$TMP/out")
+done
+wait $more
+says "each time both are at the same event, with the same rows" "true:0 true:0 true:0 true:0 true:0 true:0 " "$moments"
+check "the first moment was in the middle" test "$first" -lt 1911
+
 # A log that takes long enough to interrupt it: with many statements an event, and a look that needs no clock.
 define "$F" '' "-- azoth: on filler\nINSERT INTO log WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT 1, i FROM n;"
 printf '{"events":[%s]}\n' "$(printf '{"type":"filler","data":0},%.0s' $(seq 1000) | sed 's/,$//')" >"$TMP/filler.json"
