@@ -463,6 +463,8 @@ int sqlfile_word(struct azoth_bytes sql, size_t *at, struct azoth_bytes *ret)
 size_t sqlfile_find(struct azoth_bytes sql, size_t from, size_t to, const char *word)
 {
     struct azoth_bytes found;
+    if (from >= to)
+        return from;
     sql = bytes_of((const char *)sql.ptr + from, to - from);
     const char *want = word ? word : "?";
     size_t at = 0, len = strlen(want);

@@ -7,13 +7,11 @@
  * events in a stretch than are still wanted the oldest are passed over: what is told is of the newest.
  */
 #include "client/cmd/check.h"
-
-#include "core/clock.h"
+#include "client/cmd/progress.h"
 
 #include <jansson.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define STRETCH     10000u /* events; a snapshot is held for so long */
 #define NAMES_MAX   64u    /* fields of a type that are remembered by name */
@@ -56,8 +54,6 @@ struct log {
     size_t types;
     struct other *other; /* the same */
     size_t others;
-    uint64_t said_ns;
-    int said;
 };
 
 static int no_memory(struct azoth_error *err)
@@ -300,21 +296,11 @@ static int stretch(struct log *g, struct store *store, uint64_t from, uint64_t t
     return rc;
 }
 
-static void say(struct log *g, uint64_t seen, uint64_t head)
-{
-    uint64_t now = clock_mono_ns();
-    if (!isatty(STDERR_FILENO) || now - g->said_ns < NS_PER_S / 4)
-        return;
-    g->said_ns = now;
-    g->said = 1;
-    fprintf(stderr, "\r%s: %llu of %llu events looked at ", g->def->name, (unsigned long long)seen,
-            (unsigned long long)head);
-}
-
 static int read_log(struct log *g, struct store *store, struct azoth_error *err)
 {
     struct snapshot *sn;
     struct store_head head;
+    struct progress progress;
     size_t open = g->types;
     int rc = snapshot_begin(store, &sn, err);
     if (rc)
@@ -322,14 +308,14 @@ static int read_log(struct log *g, struct store *store, struct azoth_error *err)
     rc = snapshot_head(sn, &head, err);
     snapshot_end(sn);
     uint64_t at = rc ? 0 : head.event;
+    progress_begin(&progress, g->def->name, 0, 0);
     while (!rc && at && open) {
         uint64_t from = at > STRETCH ? at - STRETCH + 1 : 1;
         rc = cmd_interrupted() ? 1 : stretch(g, store, from, at, &open, err);
         at = from - 1;
-        say(g, head.event - at, head.event);
+        progress_say(&progress, head.event - at, head.event, "events back:");
     }
-    if (g->said)
-        fputs("\r\033[K", stderr);
+    progress_end(&progress);
     return rc;
 }
 

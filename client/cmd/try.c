@@ -11,6 +11,7 @@
  */
 #include "client/cmd/try.h"
 
+#include "client/cmd/progress.h"
 #include "client/fill.h"
 #include "core/clock.h"
 #include "core/dbdir.h"
@@ -37,8 +38,7 @@ struct trial {
     struct diff *diff;
     char projections[4200], dir[4200], path[4300]; /* dir: made for the scratch file, or "" */
     int made;                                      /* the scratch file is there, or parts of it */
-    uint64_t begun_ns, said_ns;
-    int said;
+    struct progress progress;
     uint64_t step; /* events of the next transaction */
 };
 
@@ -172,29 +172,6 @@ static int on_parked(void *arg, int n, const char *const *names, const struct qu
 
 /* ---- filling ---- */
 
-static void say(struct trial *t, uint64_t at)
-{
-    char left[CMD_TIME_TEXT];
-    const struct try_result *r = &t->r;
-    uint64_t now = clock_mono_ns(), took = now - t->begun_ns, done = at - (r->from - 1);
-    if (!isatty(STDERR_FILENO) || now - t->said_ns < NS_PER_S / 4 || !done)
-        return;
-    t->said_ns = now;
-    t->said = 1;
-    double rate = (double)done * 1e9 / (double)(took ? took : 1);
-    fprintf(stderr, "\r%s: event %llu of %llu (%u %%), %.0f/s, %s left \033[K", t->def.name,
-            (unsigned long long)at, (unsigned long long)r->to,
-            (unsigned)(done * 100 / (r->to - r->from + 1)), rate,
-            cmd_duration((uint64_t)((double)(r->to - at) * 1e9 / rate), left));
-}
-
-static void say_no_more(struct trial *t)
-{
-    if (t->said)
-        fputs("\r\033[K", stderr);
-    t->said = 0;
-}
-
 /* A step that takes a tenth of a second or so: a signal is answered, and the terminal told, in between. */
 static void adapt(struct trial *t, uint64_t took_ns)
 {
@@ -224,7 +201,7 @@ static int fill_to(struct trial *t, uint64_t to, struct azoth_error *err)
             *err = counting;
             return rc;
         }
-        say(t, t->r.cursor);
+        progress_say(&t->progress, t->r.cursor, t->r.to, "event");
         if (more >= 0 && t->r.cursor < from)
             return error_set(err, AZOTH_ERR_GAP, "the log ends before event %llu",
                              (unsigned long long)to);
@@ -320,7 +297,7 @@ static int compare(struct trial *t, struct azoth_error *err)
     if (!rc && worth_comparing(t)) {
         r->compared_at = r->cursor;
         r->compared = 1;
-        say_no_more(t);
+        progress_end(&t->progress);
         rc = diff_run(t->diff, t->o->rows.given ? t->o->rows.n : ROWS_TOLD, &tell, err);
     }
     diff_end(t->diff);
@@ -408,11 +385,11 @@ static int run_all(struct trial *t, struct azoth_error *err)
 {
     static const char aside[] =
         "SELECT type, count(*), sum(state = 'parked') FROM azoth_dlq GROUP BY type";
-    t->begun_ns = clock_mono_ns();
+    progress_begin(&t->progress, t->def.name, 0, t->r.from - 1);
     int rc = t->diff ? compare(t, err) : 0;
     if (!rc)
         rc = fill_to(t, t->r.to, err);
-    say_no_more(t);
+    progress_end(&t->progress);
     if (rc && rc != AZOTH_ERR_HANDLER)
         return rc;
     if (rc && t->diff && !t->r.compared)

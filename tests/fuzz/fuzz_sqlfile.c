@@ -40,6 +40,23 @@ static void check_block(const struct sqlfile *f, const struct sql_block *b)
     ensure(end_line >= line && column >= 1);
 }
 
+/* Words lie in the text, one behind the other, and are found again. */
+static void check_words(const struct sqlfile *f, const struct sql_block *b)
+{
+    const unsigned char *from = b->text.ptr, *last = from;
+    struct azoth_bytes word;
+    uint32_t line, column;
+    for (size_t at = 0, before = 0; sqlfile_word(b->text, &at, &word); before = at) {
+        const unsigned char *p = word.ptr;
+        ensure(at > before && at <= b->text.len);
+        ensure(word.len > 0 && p >= last && p + word.len <= from + at);
+        last = p;
+        sqlfile_place(f, p, &line, &column);
+        ensure(line >= b->line && column >= 1);
+    }
+    ensure(sqlfile_find(b->text, 0, b->text.len, "\x01") == 0);
+}
+
 static void check_file(const struct sqlfile *f)
 {
     uint32_t last = 0;
@@ -52,6 +69,7 @@ static void check_file(const struct sqlfile *f)
     for (uint32_t i = 0; i < f->handlers; i++) {
         ensure(f->handler[i].types_len >= 1 && f->handler[i].types_len <= SQLFILE_TYPES_MAX);
         check_block(f, &f->handler[i].sql);
+        check_words(f, &f->handler[i].sql);
     }
 }
 
