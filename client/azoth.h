@@ -291,10 +291,11 @@ AZOTH_API int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_tx
  */
 struct azoth_projection_options {
     uint32_t timeout_ms; /* of run: how long; 0: until it is stopped */
-    const volatile int
-        *stop;          /* of run: ends within 0.1 s and a batch after it is not 0. May be set by a
-                                 signal handler, or by another thread with an atomic store. NULL: none */
+    /* Of run: it ends within 0.1 s and a batch after this is not 0. May be set by a signal handler, or by another
+     * thread with an atomic store. NULL: it is not stopped. */
+    const volatile int *stop;
     int accept_changed; /* go on although the handlers are not those that made the rows */
+    const char *load;   /* the library of handlers in C; NULL: the definition's */
     /* Told of what is no reason to end, behind the transaction: "skipped", "dead-lettered", "to be tried
      * again", "retired", "breaker open", "more failures" (event: how many). NULL: nobody. */
     void (*failed)(void *arg, const char *what, uint64_t event, const char *why);
@@ -308,9 +309,9 @@ struct azoth_projection_options {
  * breaker, and when to call again; what came before was applied, and the attempts are kept in the file.
  *
  * HANDLER: an event failed under fail-fast (err names event, FILE:LINE and why); what came before was
- * applied. PROJECTION: the definition is wrong, or was changed. DUPLICATE: another process or thread projects
- * into it. UNSUPPORTED: effects, a remote handle, or inside a callback. DIVERGED, GAP, CORRUPT, FORMAT, NOSPACE, IO,
- * PERMISSION, FULL, USAGE, FORKED, NOMEM. Any thread; projections of several names in several threads at once.
+ * applied. PROJECTION: the definition is wrong, or was changed. CONFIG: its library cannot be used.
+ * DUPLICATE: another process or thread projects into it. UNSUPPORTED: effects, a remote handle, or inside a
+ * callback. DIVERGED, GAP, CORRUPT, FORMAT, NOSPACE, IO, PERMISSION, FULL, USAGE, FORKED, NOMEM. Any thread; projections of several names in several threads at once.
  */
 AZOTH_API int azoth_projection_run_once(struct azoth *db, const char *definition,
                                         const struct azoth_projection_options *opt,

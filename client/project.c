@@ -73,6 +73,7 @@ static int open_shard(struct projecting *p, const char *dir, uint32_t i, struct 
     struct shard *s = &p->shard[i];
     const struct table_options o = {.dir = dir,
                                     .uuid = store_identity(store)->uuid,
+                                    .load = p->o->load,
                                     .accept_changed = p->o->accept_changed,
                                     .shard = i,
                                     .shards = p->shards};

@@ -88,6 +88,30 @@ exits "it is not written over" 2 "$TMP/kept.db is there already" trial --keep "$
 project --accept-changed p
 exits "the live projection was not touched" 0 "p: events 1 to 6: its 5 handled, each once, in order" azoth verify --projection p
 
+# Decisions in C: an hour between attempts is not waited for, and what would be called in the projector is called.
+cat >"$TMP/decides.c" <<'EOF'
+#include "azoth_projection.h"
+static enum azoth_projection_answer decide(void *state, const struct azoth_projection_event *ev,
+                                           const struct azoth_projection_failure *why, uint64_t *ret_wait_ms)
+{
+    (void)state;
+    (void)ev;
+    *ret_wait_ms = 3600000;
+    return why->attempts < 4 ? AZOTH_PROJECTION_RETRY : AZOTH_PROJECTION_DEAD_LETTER;
+}
+static const struct azoth_projection p[] = {{.name = "p", .version = 1, .on_error = decide}};
+const struct azoth_projection_library *azoth_projections(void)
+{
+    static const struct azoth_projection_library library = {AZOTH_PROJECTION_ABI, 1, p};
+    return &library;
+}
+EOF
+cc -shared -fPIC -I"$root/client" -I"$root/core" "$TMP/decides.c" -o "$TMP/decides.so"
+define "$F" '-- azoth: on-error custom\n' "$PUT" "$GONE"
+exits "what decides in C must be there" 1 "on-error custom: no library" trial
+exits "decisions in C are asked, and not waited for" 0 "  103 dead letters, 0 waiting behind one, 0 skipped" timeout 20 "$BUILD/azoth" projection try "$F" --load "$TMP/decides.so" --keep "$TMP/decided.db"
+says "as often as they want" "4" "$(sqlite3 -readonly "$TMP/decided.db" 'SELECT min(attempts) FROM azoth_dlq')"
+
 # Split in three, each with a cursor of its own.
 define "$live" '-- azoth: on-error log-and-skip\n-- azoth: shard-by :k\n-- azoth: shards 3\n' "$PUT" "$GONE"
 for i in 0 1 2; do project p "$i/3"; done
