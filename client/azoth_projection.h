@@ -38,9 +38,13 @@
  * in close(), or both in one call; a handler resets what it has stepped. Another connection to the file must
  * not be opened: SQLite 3.40 has a defect with two that write.
  *
- * Everything is called by the projector's one thread. It gives no sign of life while a function runs: one
- * that takes longer than the supervisor's patience (10 s in the systemd unit, 30 s of azoth run) is killed. A crash takes down this projector only;
- * it is started again and goes on at the cursor, so a crash that an event causes comes again with that event.
+ * A library is loaded when the projector opens its file, and again when it opens another generation of it. Put a new
+ * one in its place under the same name (mv, install, a linker); one that is written into crashes who has it loaded.
+ *
+ * Everything is called by the projector's one thread. It gives no sign of life while a function runs: one that
+ * takes longer than the supervisor's patience (10 s in the systemd unit, 30 s of azoth run) is killed. A crash
+ * takes down this projector only; it is started again and goes on at the cursor, so a crash that an event causes
+ * comes again with that event.
  */
 #ifndef AZOTH_PROJECTION_H
 #define AZOTH_PROJECTION_H
@@ -166,7 +170,7 @@ struct azoth_projection_library {
     const struct azoth_projection *projections;
 };
 
-/* The one symbol of a library. What it returns must stay until the process ends. */
+/* The one symbol of a library. What it returns must stay until the library is unloaded. */
 AZOTH_API const struct azoth_projection_library *azoth_projections(void);
 
 /* 1 when the bytes are this string. */

@@ -25,10 +25,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PROJECTIONS_MAX 256u
 #define HANDLERS_MAX    16384u
@@ -37,6 +39,7 @@
 struct library {
     const struct sqlfile *def;
     void *handle; /* of dlopen */
+    int fd;       /* of its file, when its name was taken; -1: it was not */
     const struct azoth_projection *p;
     struct tablefile *file; /* NULL: not started */
     void *state;
@@ -134,13 +137,31 @@ static int find_projection(struct library *l, const struct azoth_projection_libr
     return error_set(err, AZOTH_ERR_CONFIG, "%s: it has no projection %s", path, l->def->name);
 }
 
+/*
+ * What lies under this path now. The loader knows by name what it has loaded, and the file may be another one by
+ * now: the library was built anew while this process has the old one. By another name the loader looks at the file
+ * itself, and knows the old one when it is that. The descriptor stays, so that no other has its number.
+ */
+static void *open_object(struct library *l, const char *full)
+{
+    char name[40];
+    void *there = dlopen(full, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    if (!there)
+        return dlopen(full, RTLD_NOW | RTLD_LOCAL);
+    l->fd = open(full, O_RDONLY | O_CLOEXEC);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", l->fd);
+    void *now = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    dlclose(there);
+    return now;
+}
+
 static int load_file(struct library *l, const char *path, struct azoth_error *err)
 {
     /* A bare name would be looked for in the system's library directories. */
     char full[PATH_MAX];
     if (!realpath(path, full))
         return error_foreign(err, AZOTH_ERR_CONFIG, errno, "%s: %s", path, strerror(errno));
-    l->handle = dlopen(full, RTLD_NOW | RTLD_LOCAL);
+    l->handle = open_object(l, full);
     if (!l->handle)
         return error_set(err, AZOTH_ERR_CONFIG, "%s", dlerror());
     const struct azoth_projection_library *(*entry)(void);
@@ -164,6 +185,7 @@ int library_load(const struct sqlfile *def, const char *load, struct library **r
     if (!l)
         return error_set(err, AZOTH_ERR_NOMEM, "a library");
     l->def = def;
+    l->fd = -1;
     int rc = path ? load_file(l, path, err) : 0;
     if (!rc)
         rc = serves(l, err);
@@ -178,8 +200,12 @@ int library_load(const struct sqlfile *def, const char *load, struct library **r
 
 void library_unload(struct library *l)
 {
-    if (l && l->handle)
+    if (!l)
+        return;
+    if (l->handle)
         dlclose(l->handle);
+    if (l->fd >= 0)
+        close(l->fd);
     free(l);
 }
 

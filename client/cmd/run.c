@@ -282,7 +282,7 @@ static unsigned ready(const struct run *r)
     return n;
 }
 
-/* Somebody has mended what kept a projector from starting: its definition, or the file that serves. */
+/* Somebody has mended what kept a projector from starting: its definition, its library, or the file that serves. */
 static void try_mended(struct run *r, uint64_t now_ns)
 {
     if (now_ns - r->look_ns < LOOK_NS)

@@ -40,10 +40,10 @@ enum run_state {
     CHILD_FAILED
 };
 
-/* Of a projector: which definition and which file it was started with. */
+/* Of a projector: which definition, which file, and which library of handlers in C it was started with. */
 struct run_mark {
-    uint64_t inode[2];
-    int64_t written_ns[2];
+    uint64_t inode[3];
+    int64_t written_ns[3];
 };
 /* instance: "NAME" or "NAME:I-K". What is missing is 0. */
 void run_mark_of(const char *dir, const char *instance, struct run_mark *ret);

@@ -688,6 +688,39 @@ static void another_version_of_the_library_is_refused_until_it_is_accepted(void 
             AZOTH_ERR_PROJECTION, "the handlers differ");
 }
 
+static void copy(const char *from, const char *to)
+{
+    char path[PATH_MAX], fresh[100];
+    snprintf(path, sizeof path, "%s/%s", fx.build, from);
+    snprintf(fresh, sizeof fresh, "%s/fresh.so", fx.dir);
+    run((const char *[]){"cp", path, fresh, NULL});
+    assert_int_equal(rename(fresh, to), 0);
+}
+
+static void a_library_that_is_replaced_is_another_one_while_the_old_one_is_loaded(void **state)
+{
+    (void)state;
+    char path[100];
+    struct library *l = NULL, *again = NULL;
+    snprintf(path, sizeof path, "%s/mine.so", fx.dir);
+    copy("handlers.so", path);
+    open_good(WITH(""));
+    assert_int_equal(library_load(&fx.def, path, &l, &fx.err), 0);
+    copy("empty.so", path);
+    assert_int_equal(library_load(&fx.def, path, &again, &fx.err), AZOTH_ERR_CONFIG);
+    assert_non_null(strstr(fx.err.message, "mine.so: it has no function azoth_projections"));
+    copy("handlers.so", path);
+    assert_int_equal(library_load(&fx.def, path, &again, &fx.err), 0);
+    assert_ptr_not_equal(library_handler(l, bytes_str("one")),
+                         library_handler(again, bytes_str("one")));
+    library_unload(l);
+    assert_int_equal(library_load(&fx.def, path, &l, &fx.err), 0);
+    assert_ptr_equal(library_handler(l, bytes_str("one")),
+                     library_handler(again, bytes_str("one")));
+    library_unload(l);
+    library_unload(again);
+}
+
 /* ---- check ---- */
 
 static int in_c;
@@ -756,6 +789,7 @@ int main(void)
         T(what_a_definition_wants_in_c_must_be_there),
         T(a_state_that_is_not_opened_ends_it_and_writes_nothing),
         T(another_version_of_the_library_is_refused_until_it_is_accepted),
+        T(a_library_that_is_replaced_is_another_one_while_the_old_one_is_loaded),
         T(check_runs_no_library_unless_it_is_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
