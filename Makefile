@@ -132,9 +132,11 @@ $(BUILD)/tests/fault/test_crash: $(call obj,tests/fault/crash_client.c tests/fau
 $(BUILD)/tests/fault/%: $(BUILD)/tests/fault/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/record_io.so: tests/fault/record_refuse.c tests/fault/powercut.h tests/fault/record_io.h
+$(BUILD)/tests/fault/test_crash_handlers: | $(BUILD)/tests/fault/running_sum.so
+$(BUILD)/tests/fault/running_sum.so: client/azoth_projection.h
 $(BUILD)/tests/fault/%.so: tests/fault/%.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O1 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -shared -fPIC $(filter %.c,$^) -ldl -o $@
+	$(Q)$(CC) -O1 -D_GNU_SOURCE -I. -Icore -Wall -Wextra -Werror -shared -fPIC $(filter %.c,$^) -ldl -o $@
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 $(BUILD)/tests/bench/bench: $(call obj,$(BENCH)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
