@@ -13,7 +13,7 @@ comma := ,
 variant := $(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULTS),-faults)$(if $(filter clang%,$(CC)),-clang)
 BUILD ?= build$(if $(variant),/v$(variant))
 
-PKGS := lmdb sqlite3 nanomsg libtpl jansson libxxhash libsystemd inih
+PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih
 # Looked up when it is used: on a new machine pkg-config comes with the first target.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
@@ -27,7 +27,7 @@ LINK := -pthread $(if $(SAN),-fsanitize=$(SAN))
 LIBS_STORE := -llmdb -lxxhash -lgmp
 LIBS_JSON  := -ljansson
 LIBS_NET   := -lnanomsg -ltpl
-LIBS_SQL   := -lsqlite3
+LIBS_SQL   := -lsqlite3 -lpq
 LIBS_SYS   := -lsystemd -linih
 LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) -ldl -lm
 
@@ -48,7 +48,8 @@ PROJECTOR := $(filter-out projector/main.c,$(wildcard projector/*.c))
 PROJECTING := projector/sqlfile.c projector/marks.c projector/split.c projector/generation.c \
               projector/sql_sqlite.c projector/tablefile.c projector/migrate.c projector/breaker.c \
               projector/coverage.c projector/table.c projector/apply.c projector/failure.c \
-              projector/dlq.c projector/replay.c projector/library.c
+              projector/dlq.c projector/replay.c projector/library.c projector/target.c \
+              projector/sql_pg.c projector/sql_pg_open.c projector/sql_pg_query.c projector/pgtext.c
 CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c client/fill.c \
           client/project.c
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
@@ -123,6 +124,7 @@ $(BUILD)/tests/unit/handlers.so $(BUILD)/tests/system/crashing.so:
 $(BUILD)/tests/unit/empty.so:
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -shared -fPIC -x c /dev/null -o $@
+$(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a

@@ -40,6 +40,8 @@
     X(projector, timeout, TIME, "1s", 10, 600000,                                                  \
       "silence after which a batch is asked for again")                                            \
     X(projector, endpoint, TEXT, "", 0, 0, "where the projector listens; default ipc:// in RUN")   \
+    X(projector, postgresql, TEXT, "", 0, 0,                                                       \
+      "libpq's connection string of projections with the target postgresql, when theirs has none") \
     X(effects, workers, COUNT, "1", 0, 64,                                                         \
       "workers of each effects projection that azoth run starts")                                  \
     X(log, level, TEXT, "info", 0, 0, "err, warning, notice, info or debug")

@@ -25,6 +25,8 @@
 #include <string.h>
 
 #define CAREFUL_BATCHES 16u
+/* A transaction that another one was in the way of is run again so often. */
+#define TRANSIENT_TRIES 10u
 
 int table_run(struct table *t, struct sql_stmt *s, struct azoth_error *err)
 {
@@ -305,6 +307,11 @@ static void learn(struct table *t, struct part *p, struct azoth_error *known,
     p->cut = 0;
 }
 
+int table_again(struct table *t, int rc, uint32_t *tries)
+{
+    return rc == AZOTH_ERR_BUSY && ++*tries < TRANSIENT_TRIES && sql_is_transient(t->file.sql);
+}
+
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
                 uint32_t last_check, struct azoth_error *err)
 {
@@ -315,6 +322,7 @@ int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint
     struct azoth_error known = {0}, why = {0};
     struct part p = {.frames = frames, .known = &known};
     uint64_t from = t->stands ? 0 : first;
+    uint32_t tries = 0;
     breaker_look(&t->faults.breaker, table_mono(t));
     if (t->faults.breaker.at == BREAKER_OPEN && last >= first) {
         return TABLE_STANDS;
@@ -339,6 +347,8 @@ int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint
             t->careful = CAREFUL_BATCHES;
             continue;
         }
+        if (table_again(t, rc, &tries))
+            continue;
         if (!rc)
             rc = p.stops;
         if (rc < 0 && err)

@@ -1,5 +1,5 @@
 /*
- * azoth-projector: applies events to one projection's SQLite file.
+ * azoth-projector: applies events to one projection's SQLite file, or its schema in PostgreSQL.
  *
  * The order of a turn: take a batch, ask for the next, apply this one and its cursor in one SQLite
  * transaction, tell the feed. Killed anywhere, it begins again at the cursor in the file. It opens
@@ -33,7 +33,8 @@
 static const char usage[] =
     "usage: azoth-projector --dir DIR NAME [I/K] | --instance DB:NAME[:I-K]  [options]\n"
     "\n"
-    "Projects events into DIR/projections/NAME.db as DIR/projections/NAME.sql says.\n"
+    "Projects events into DIR/projections/NAME.db as DIR/projections/NAME.sql says, or into\n"
+    "PostgreSQL when that has the target.\n"
     "I/K: of K processes this is shard I (from 0), with NAME.IofK.db for its events.\n"
     "  --definition FILE   another definition file\n"
     "  --uuid HEX          the database's identity, where DIR/uuid is not at hand\n"
@@ -164,6 +165,10 @@ static int fits(const struct projector *p, struct azoth_error *err)
     if (d->effects[0] && p->shards > 1)
         return error_set(err, AZOTH_ERR_USAGE,
                          "%s: effects are not split: start more azoth-effects workers", d->name);
+    if (d->target != TARGET_SQLITE && p->shards > 1)
+        return error_set(err, AZOTH_ERR_PROJECTION,
+                         "%s: a projection in PostgreSQL is not split: start azoth-projector %s",
+                         d->path, d->name);
     if (d->shards && d->shards != p->shards)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s says %u shards: start azoth-projector %s 0/%u to %u/%u", d->path,
@@ -195,6 +200,7 @@ static int open_table(struct projector *p, struct azoth_error *err)
     split_stem(stem, p->def.name, p->shard, p->shards);
     p->options = (struct table_options){
         .dir = p->dir,
+        .postgresql = p->program.config.text[CONFIG_projector_postgresql],
         .uuid = p->uuid,
         .load = p->load,
         .accept_changed = p->accept_changed,

@@ -181,6 +181,11 @@ int parse_shards(struct parser *p, struct words *w)
     uint64_t n;
     if (p->f->shards)
         return fail_at(p, word.ptr, "shards %s: a file says it once", word);
+    if (p->f->target != TARGET_SQLITE)
+        return fail_at(p, word.ptr,
+                       "shards %s: a projection in PostgreSQL is not split: its server's "
+                       "partitions and replicas are",
+                       word);
     if (!word_number(word, SPLIT_MAX, &n) || n < 2)
         return fail_at(p, word.ptr, "\"%s\": shards wants a number of 2 to 10", word);
     p->f->shards = (uint32_t)n;

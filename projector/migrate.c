@@ -122,9 +122,10 @@ static int run_block(struct tablefile *f, const struct sqlfile *def, const struc
         while ((step = sql_step(s)) == SQL_ROW)
             ;
         if (step != SQL_DONE)
-            rc = error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql),
-                               "%s:%u:1: migration %u: %s", def->path, c.line, m->version,
-                               sql_message(f->sql));
+            rc = sql_is_machine(f->sql) ? sql_error(f->sql, err, f->path)
+                                        : error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql),
+                                                        "%s:%u:1: migration %u: %s", def->path,
+                                                        c.line, m->version, sql_message(f->sql));
         sql_finalize(s);
     }
     sql_guard(f->sql, 0);

@@ -115,8 +115,8 @@ static int attempt(struct table *t, uint64_t event, enum outcome *ret, struct az
 }
 
 /* One transaction; with a command's id and answer, those are kept by it. */
-static int try_letter(struct table *t, uint64_t event, const uint8_t *id,
-                      char answer[COMMAND_ANSWER_MAX], enum outcome *ret, struct azoth_error *err)
+static int try_once(struct table *t, uint64_t event, const uint8_t *id,
+                    char answer[COMMAND_ANSWER_MAX], enum outcome *ret, struct azoth_error *err)
 {
     struct azoth_error why = {0};
     int rc = table_begin(t, err);
@@ -141,6 +141,17 @@ static int try_letter(struct table *t, uint64_t event, const uint8_t *id,
         table_rollback(t);
     else
         table_tell(t);
+    return rc;
+}
+
+static int try_letter(struct table *t, uint64_t event, const uint8_t *id,
+                      char answer[COMMAND_ANSWER_MAX], enum outcome *ret, struct azoth_error *err)
+{
+    uint32_t tries = 0;
+    int rc;
+    do {
+        rc = try_once(t, event, id, answer, ret, err);
+    } while (table_again(t, rc, &tries));
     return rc;
 }
 

@@ -3,6 +3,7 @@
 #include "core/dbdir.h"
 #include "core/error.h"
 #include "projector/table.h"
+#include "projector/target.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -119,6 +120,14 @@ int split_serving(const char *dir, const char *name, uint32_t *ret_shards, struc
 {
     struct set set[SPLIT_MAX + 1] = {0};
     uint32_t found = 0, best = 0;
+    char conninfo[SQLFILE_CONNINFO_MAX + 1];
+    int server = target_is_server(dir, name, conninfo, err);
+    if (server < 0)
+        return server;
+    if (server) {
+        *ret_shards = 1;
+        return 0;
+    }
     for (uint32_t k = 1; k <= SPLIT_MAX; k++) {
         set[k].complete = complete(dir, name, k);
         found += (uint32_t)set[k].complete;

@@ -71,6 +71,32 @@ static int parse_projection(struct parser *p, struct words *w)
     return nothing_more(p, w);
 }
 
+/* What CONNINFO says is not quoted in an error. */
+static int parse_target(struct parser *p, struct words *w)
+{
+    struct sqlfile *f = p->f;
+    struct azoth_bytes word = next_word(w);
+    if (f->target != TARGET_SQLITE)
+        return fail_at(p, word.ptr, "a file has one target%s", bytes_of(NULL, 0));
+    if (!is_word(word, "postgresql"))
+        return fail_at(p, word.ptr, "\"%s\" is no target: postgresql", word);
+    if (f->effects[0])
+        return fail_at(p, word.ptr, "effects have no target%s", bytes_of(NULL, 0));
+    if (f->shards)
+        return fail_at(p, word.ptr, "a projection in PostgreSQL is not split%s", bytes_of(NULL, 0));
+    if (f->load[0])
+        return fail_at(p, word.ptr, "handlers in C write to SQLite: no other target%s",
+                       bytes_of(NULL, 0));
+    struct azoth_bytes rest = rest_of_line(w);
+    if (rest.len > SQLFILE_CONNINFO_MAX)
+        return fail_at(p, rest.ptr, "a connection string has at most 1023 bytes%s",
+                       bytes_of(NULL, 0));
+    f->target = TARGET_POSTGRESQL;
+    memcpy(f->conninfo, rest.ptr, rest.len);
+    f->conninfo[rest.len] = 0;
+    return 0;
+}
+
 static int parse_effects(struct parser *p, struct words *w)
 {
     struct sqlfile *f = p->f;
@@ -79,7 +105,8 @@ static int parse_effects(struct parser *p, struct words *w)
     if (f->effects[0])
         return fail_at(p, at, "a file has one effects command%s", bytes_of(NULL, 0));
     if (p->policy_given || f->policies || f->order_by[0] || f->load[0] || f->migrations ||
-        f->handlers || f->replay.every_ms || f->breaker.failures || f->shards)
+        f->handlers || f->replay.every_ms || f->breaker.failures || f->shards ||
+        f->target != TARGET_SQLITE)
         return fail_at(p, at, "effects stands before the marks that are about it%s",
                        bytes_of(NULL, 0));
     if (command.len == 0)
@@ -255,6 +282,8 @@ static int parse_mark(struct parser *p, const char *from, const char *to)
         return parse_projection(p, &w);
     if (!p->f->name[0] && !p->failed)
         return fail_at(p, word.ptr, "the first mark is `projection NAME`, not %s", word);
+    if (is_word(word, "target"))
+        return parse_target(p, &w);
     if (is_word(word, "effects"))
         return parse_effects(p, &w);
     if (is_word(word, "lease"))
@@ -498,6 +527,8 @@ static int finish(struct parser *p)
         block_trim(&h->sql);
         if (f->effects[0] && h->sql.text.len)
             fail_line(p, h->sql.line, "effects run their command: no SQL");
+        else if (h->in_c && f->target != TARGET_SQLITE)
+            fail_line(p, h->mark_line, "handlers in C write to SQLite: no other target");
         else if (h->in_c && h->sql.text.len)
             fail_line(p, h->sql.line, "the handler is in C: no SQL");
         else if (!f->effects[0] && !h->in_c && !h->sql.text.len)

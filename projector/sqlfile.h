@@ -11,6 +11,10 @@
  *   -- azoth: breaker N failures in TIME, open TIME[, probes N]
  *   -- azoth: shard-by :FIELD | @key     which shard an event is of: by default its stream key's
  *   -- azoth: shards K                   so many processes project it (split.h), 2 to 10
+ *   -- azoth: target postgresql [CONNINFO]
+ *                                        the rows lie on a PostgreSQL server (sql_pg.h), not in a SQLite file: CONNINFO as
+ *                                        libpq has it, by default the setting projector.postgresql. Neither split nor
+ *                                        of effects; its SQL is PostgreSQL's
  *   -- azoth: effects COMMAND            no tables: COMMAND is run for each event (projector/effects.h);
  *                                        before the other marks
  *   -- azoth: lease TIME                 of effects: how long a command may run, 1s to 60min; 30s
@@ -43,11 +47,14 @@
 #define SQLFILE_BYTES_MAX      (1u << 20)
 #define SQLFILE_TITLE_MAX      79u   /* bytes of a migration's title */
 #define SQLFILE_COMMAND_MAX    1023u /* bytes of an effects command */
+#define SQLFILE_CONNINFO_MAX   1023u /* bytes of how to reach a server */
 #define SQLFILE_MIGRATIONS_MAX 10000u
 #define SQLFILE_HANDLERS_MAX   1024u
 #define SQLFILE_TYPES_MAX      16u /* event types of one handler */
 #define SQLFILE_TYPES_BYTES_MAX                                                                    \
     65536u /* of all types, with a byte of length each: what a pull carries */
+
+enum sql_target { TARGET_SQLITE, TARGET_POSTGRESQL };
 
 enum strategy {
     STRATEGY_FAIL_FAST,
@@ -131,6 +138,9 @@ struct sqlfile {
     uint64_t lease_ms;                     /* of effects */
     char load[4096];                       /* path of the library, or empty */
     uint32_t load_line;
+    enum sql_target target;
+    char conninfo[SQLFILE_CONNINFO_MAX +
+                  1]; /* of the target; never shown: a password may be in it */
     struct sql_policy policy;
     uint32_t policy_line; /* 0: not said */
     struct sql_policy_for *policy_for;

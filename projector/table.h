@@ -22,8 +22,10 @@
 struct table;
 
 struct table_options {
-    const char *dir;        /* of the projections */
-    const char *file;       /* this one, under a lock of the caller's; NULL: the one that serves */
+    const char *dir;  /* of the projections */
+    const char *file; /* this one, under a lock of the caller's; NULL: the one that serves */
+    const char *
+        postgresql; /* the setting of that name, of a target that says none; NULL: as target.h finds it */
     const uint8_t *uuid;    /* 16 bytes of the database that is followed */
     const char *load;       /* the library of handlers in C; NULL: the definition's */
     int accept_changed;     /* go on although the handlers differ from those that made the rows */
@@ -141,13 +143,26 @@ uint64_t table_failures(const struct table *t);       /* table_stats.failures */
  * PROJECTION, IO, PERMISSION, NOMEM. Touches no file but the definition.
  *
  * What is in C is looked at when `load` names the library, which runs its code: it is loaded, and its state
- * opened on the empty tables. Also CONFIG then. Without, *ret_in_c (may be NULL) is set when there is such.
+ * opened on the empty tables. Also CONFIG then.
+ *
+ * With the target postgresql it is marks, parameters and statements by their first words, since its SQL is the
+ * server's to judge. With a connection string (empty: libpq knows) that is done too, in a schema that is never
+ * committed; also PERMISSION, UNREACHABLE, CONFIG.
  */
 #define PROJECTION_CHECK_MAX 50u
-int projection_check_all(const char *path, const char *load, int *ret_in_c, sqlfile_report report,
-                         void *arg);
+struct projection_check_with {
+    const char *load;       /* NULL: what is in C is not looked at */
+    const char *postgresql; /* NULL: no server is asked */
+};
+struct projection_unchecked {
+    int in_c; /* there are handlers in C, or decisions, and no library was given */
+    int sql;  /* a server would have to judge it, and none was given */
+};
+/* with and ret may be NULL. */
+int projection_check_all(const char *path, const struct projection_check_with *with,
+                         struct projection_unchecked *ret, sqlfile_report report, void *arg);
 
-/* The same without a library; err gets the first error. */
+/* The same without a library or a server; err gets the first error. */
 int projection_check(const char *path, struct azoth_error *err);
 
 /* Whether a handler may use a parameter of this name (":amount", "@id"); NULL: "?", no. */

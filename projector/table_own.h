@@ -125,6 +125,8 @@ int table_commit(struct table *t, struct azoth_error *err);
 int table_savepoint(struct table *t, struct azoth_error *err);
 int table_release(struct table *t, struct azoth_error *err);
 int table_undo(struct table *t, struct azoth_error *err);
+/* Whether the transaction that ended with rc, rolled back, is run again at once. tries begins at 0. */
+int table_again(struct table *t, int rc, uint32_t *tries);
 /* Whatever is left of the transaction; what memory says of the file goes back with it. */
 void table_rollback(struct table *t);
 /* Tells what the transaction that was committed did to failed events. */

@@ -3,6 +3,8 @@
 #include "projector/generation.h"
 #include "projector/migrate.h"
 #include "projector/split.h"
+#include "projector/sql_pg.h"
+#include "projector/target.h"
 
 #include "core/clock.h"
 #include "core/crash.h"
@@ -59,6 +61,8 @@ int tablefile_next(struct tablefile *f, struct sql_cursor *c, struct sql_stmt **
         sqlfile_position(c->block, c->at, &c->line, &column);
         if (sql_prepare_first(f->sql, bytes_of(start + c->at, t.len - c->at), ret, &used, &wrong)) {
             sqlfile_position(c->block, c->at + wrong, &line, &column);
+            if (sql_is_machine(f->sql))
+                return sql_error(f->sql, err, f->path);
             return error_foreign(err, AZOTH_ERR_PROJECTION, sql_code(f->sql), "%s:%u:%u: %s",
                                  c->path, line, column, sql_message(f->sql));
         }
@@ -178,13 +182,36 @@ static int identity(struct tablefile *f, const struct sqlfile *def, const struct
 
 /* ---- the file ---- */
 
+/* make: also what is not there yet. */
+static int open_server(struct tablefile *f, const struct sqlfile *def,
+                       const struct table_options *o, int make, struct azoth_error *err)
+{
+    char conninfo[SQLFILE_CONNINFO_MAX + 1];
+    if (o->shards > 1)
+        return error_set(err, AZOTH_ERR_PROJECTION,
+                         "%s: a projection in PostgreSQL is not split: start one projector",
+                         def->path);
+    if (o->file)
+        return error_set(err, AZOTH_ERR_UNSUPPORTED,
+                         "%s: a projection in PostgreSQL is not rebuilt beside the old one: rename "
+                         "it, or drop its schema",
+                         def->path);
+    snprintf(f->path, sizeof f->path, "PostgreSQL, schema %s", def->name);
+    int rc = target_conninfo(def, o->dir, o->postgresql, conninfo, err);
+    return rc ? rc
+              : sql_pg_open(conninfo, def->name, make ? SQL_PG_PROJECT : SQL_PG_CHANGE, &f->sql,
+                            err);
+}
+
 static int open_file(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
-                     struct azoth_error *err)
+                     int make, struct azoth_error *err)
 {
     int rc = 0;
     f->shard = o->shard;
     f->shards = o->shards;
     f->makers = table_makers(def, o, f->library);
+    if (def->target == TARGET_POSTGRESQL)
+        return open_server(f, def, o, make, err);
     if (o->file) {
         snprintf(f->path, sizeof f->path, "%s", o->file);
     } else if (o->dir) {
@@ -210,7 +237,7 @@ static int open_file(struct tablefile *f, const struct sqlfile *def, const struc
 int tablefile_open(struct tablefile *f, const struct sqlfile *def, const struct table_options *o,
                    uint64_t *ret_cursor, uint32_t *ret_check, struct azoth_error *err)
 {
-    int rc = open_file(f, def, o, err);
+    int rc = open_file(f, def, o, 1, err);
     CRASH_POINT(projector_file_made);
     if (!rc)
         rc = identity(f, def, o, 0, ret_cursor, ret_check, err);
@@ -225,7 +252,7 @@ int tablefile_open_any(struct tablefile *f, const struct sqlfile *def,
 {
     uint64_t cursor;
     uint32_t check;
-    int rc = open_file(f, def, o, err);
+    int rc = open_file(f, def, o, 0, err);
     return rc ? rc : identity(f, def, o, 1, &cursor, &check, err);
 }
 
@@ -399,10 +426,26 @@ static int query_shards(const char *dir, const char *name, uint32_t from, uint32
     return rc;
 }
 
+/* Of a projection on a server, which is unsplit. */
+static int query_server(const char *conninfo, const char *name, const char *sql, query_row row,
+                        void *arg, struct azoth_error *err)
+{
+    struct sql_db *db = NULL;
+    int rc = sql_pg_open(conninfo, name, SQL_PG_READ, &db, err);
+    if (!rc)
+        rc = sql_pg_query(db, sql, row, arg, err);
+    sql_close(db);
+    return rc;
+}
+
 int query_run_shard(const char *dir, const char *name, uint32_t shard, uint32_t shards,
                     const char *sql, query_row row, void *arg, struct azoth_error *err)
 {
-    char stem[SPLIT_STEM], path[4400];
+    char stem[SPLIT_STEM], path[4400], conninfo[SQLFILE_CONNINFO_MAX + 1];
+    int server =
+        shards == 1 && dbdir_name_valid(name) ? target_is_server(dir, name, conninfo, err) : 0;
+    if (server)
+        return server < 0 ? server : query_server(conninfo, name, sql, row, arg, err);
     split_stem(stem, name, shard, shards);
     snprintf(path, sizeof path, "%s/%s.db", dir, stem);
     if (!dbdir_name_valid(name) || access(path, F_OK))
@@ -426,8 +469,12 @@ int query_run(const char *dir, const char *name, const char *sql, query_row row,
               struct azoth_error *err)
 {
     uint32_t shards = 1;
+    char conninfo[SQLFILE_CONNINFO_MAX + 1];
     if (!dbdir_name_valid(name))
         return error_set(err, AZOTH_ERR_NOT_FOUND, "there is no projection %s here", name);
-    int rc = split_serving(dir, name, &shards, err);
+    int rc = target_is_server(dir, name, conninfo, err);
+    if (rc)
+        return rc < 0 ? rc : query_server(conninfo, name, sql, row, arg, err);
+    rc = split_serving(dir, name, &shards, err);
     return rc ? rc : query_shards(dir, name, 0, shards, shards, sql, row, arg, err);
 }

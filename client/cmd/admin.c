@@ -84,14 +84,17 @@ static int run_config(struct cmd_line *l)
     for (int k = 0; k < CONFIG_KEYS; k++) {
         const char *name = config_key_name((enum config_key)k);
         const char *source = sources[c.source[k] & 3];
+        const char *value = c.text[k];
+        if (k == CONFIG_projector_postgresql && *value)
+            value = "(not shown)"; /* a password may be in it */
         if (!l->json) {
-            printf("%-27s %-12s %-12s %s\n", name, *c.text[k] ? c.text[k] : "-", source,
+            printf("%-27s %-12s %-12s %s\n", name, *value ? value : "-", source,
                    config_key_help((enum config_key)k));
             continue;
         }
         out_open(&j, NULL, '{');
         out_str(&j, "key", name);
-        out_str(&j, "value", c.text[k]);
+        out_str(&j, "value", value);
         out_str(&j, "source", source);
         out_str(&j, "help", config_key_help((enum config_key)k));
         out_close(&j, '}');

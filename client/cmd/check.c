@@ -96,8 +96,8 @@ static void sentence(const char *file, const struct finding *one, char *out, siz
         snprintf(out, size, "%s%s", kind, one->text);
 }
 
-/* in_c: there are handlers in C, and no library was given. */
-static void tell_json(const char *file, const struct findings *f, int in_c)
+static void tell_json(const char *file, const struct findings *f,
+                      const struct projection_unchecked * not )
 {
     struct json_text j = {0};
     char text[1200];
@@ -105,7 +105,8 @@ static void tell_json(const char *file, const struct findings *f, int in_c)
     out_open(&j, NULL, '{');
     out_bool(&j, "ok", f->errors == 0);
     out_str(&j, "file", file);
-    out_bool(&j, "c_checked", !in_c);
+    out_bool(&j, "c_checked", !not ->in_c);
+    out_bool(&j, "sql_checked", !not ->sql);
     if (first) {
         sentence(file, first, text, sizeof text);
         out_str(&j, "error", azoth_code_name(first->code));
@@ -132,10 +133,13 @@ static void tell_json(const char *file, const struct findings *f, int in_c)
     out_print(&j);
 }
 
-static void tell(const char *file, const struct findings *f, int in_c)
+static void tell(const char *file, const struct findings *f,
+                 const struct projection_unchecked * not )
 {
     char text[1200];
-    const char *unseen = in_c ? ", but what is in C was not checked (--load)" : "";
+    const char *unseen = not ->in_c  ? ", but what is in C was not checked (--load)"
+                         : not ->sql ? ", but PostgreSQL was not asked about its SQL (--target)"
+                                     : "";
     fflush(stdout);
     for (size_t i = 0; i < f->n; i++) {
         const struct finding *one = &f->list[i];
@@ -174,12 +178,12 @@ static int beside_log(struct store *store, const char *file, uint64_t most, stru
 }
 
 static int check_one(struct cmd_line *l, const char *file, struct store *store,
-                     const struct check_flags *flags)
+                     const struct check_flags *flags, const struct projection_check_with *with)
 {
     struct findings f = {0};
     struct gathering g = {&f, file};
-    int in_c = 0;
-    projection_check_all(file, flags->load, &in_c, gather, &g);
+    struct projection_unchecked not ;
+    projection_check_all(file, with, &not, gather, &g);
     uint64_t most = flags->events.given ? flags->events.n : EVENTS_LOOKED_AT;
     int rc = store ? beside_log(store, file, most, &f) : 0;
     if (f.n)
@@ -191,11 +195,11 @@ static int check_one(struct cmd_line *l, const char *file, struct store *store,
         return rc;
     }
     if (l->json)
-        tell_json(file, &f, in_c);
+        tell_json(file, &f, &not );
     if (l->json && f.errors)
         fprintf(stderr, "azoth: %s: %zu error%s\n", file, f.errors, f.errors == 1 ? "" : "s");
     if (!l->json)
-        tell(file, &f, in_c);
+        tell(file, &f, &not );
     if (f.errors)
         rc = azoth_code_exit(first_error(&f)->code);
     free(f.list);
@@ -204,9 +208,11 @@ static int check_one(struct cmd_line *l, const char *file, struct store *store,
 
 int cmd_projection_check(struct cmd_line *l, const struct check_flags *flags)
 {
+    static struct config config;
     char dir[4096];
     struct azoth_error err = {0};
     struct store *store = NULL;
+    struct projection_check_with with = {.load = flags->load};
     int worst = 0;
     if (l->words < 2)
         return cmd_usage(l, "check takes a file");
@@ -220,8 +226,17 @@ int cmd_projection_check(struct cmd_line *l, const struct check_flags *flags)
             return cmd_fail(&err);
         cmd_catch_signals();
     }
+    if (flags->target) {
+        /* A definition may be checked where there is no database: then the environment says. */
+        const char *of = l->dir ? l->dir : getenv("AZOTH_DIR");
+        if (config_load(&config, of ? of : "/nowhere", &err)) {
+            store_close(store);
+            return cmd_fail(&err);
+        }
+        with.postgresql = config.text[CONFIG_projector_postgresql];
+    }
     for (int i = 1; i < l->words && !cmd_interrupted(); i++) {
-        int rc = check_one(l, l->word[i], store, flags);
+        int rc = check_one(l, l->word[i], store, flags, &with);
         if (rc > worst)
             worst = rc;
     }

@@ -41,6 +41,7 @@ int check_log(struct store *store, const struct sqlfile *def, uint64_t most, str
 struct check_flags {
     const char *load; /* a library of handlers in C */
     int against_log;
+    int target; /* a server of the definition's target is asked */
     struct cmd_number events;
 };
 /* The command: an exit code. */

@@ -15,6 +15,7 @@
 #include "projector/effects.h"
 #include "projector/split.h"
 #include "projector/table.h"
+#include "projector/target.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -61,8 +62,14 @@ static int on_any(void *arg, int n, const char *const *names, const struct query
 /* Whether the projection has the table: a file of a version before it has none. */
 static int has_table(struct dlq *d, struct azoth_error *err)
 {
+    char conninfo[SQLFILE_CONNINFO_MAX + 1];
     d->rows = 0;
-    int rc = query(d, "SELECT 1 FROM pragma_table_info('azoth_dlq')", on_any, err);
+    int rc = target_is_server(d->projections, d->name, conninfo, err);
+    if (rc >= 0)
+        rc = query(d,
+                   rc ? "SELECT 1 WHERE to_regclass('azoth_dlq') IS NOT NULL"
+                      : "SELECT 1 FROM pragma_table_info('azoth_dlq')",
+                   on_any, err);
     int has = d->rows > 0;
     d->rows = 0;
     return rc ? rc : has;
@@ -81,6 +88,9 @@ static int add_member(struct buf *out, const char *key, const struct query_value
     case QUERY_TEXT:
         return json_add_string(out, v->bytes, 1);
     case QUERY_BLOB:
+        /* In SQLite what is text was stored as text; PostgreSQL's columns have one type. */
+        if (utf8_valid(v->bytes))
+            return json_add_string(out, v->bytes, 1);
         rc = buf_add_str(out, "{\"bytes\":\"");
         if (!rc)
             rc = base64_encode(out, v->bytes);

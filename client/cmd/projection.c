@@ -4,6 +4,7 @@
 #include "client/cmd/try.h"
 #include "core/dbdir.h"
 #include "projector/migrate.h"
+#include "projector/target.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -157,6 +158,21 @@ static const char history_sql[] =
     " AS applied, printf('%016x', checksum) AS checksum FROM azoth_migrations GROUP BY version "
     "ORDER BY version";
 
+static const char history_of_server[] =
+    "SELECT version, title, to_char(to_timestamp(applied_at / 1000000000) AT TIME ZONE 'UTC',"
+    " 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS applied, lpad(to_hex(checksum), 16, '0') AS checksum"
+    " FROM azoth_migrations ORDER BY version";
+
+static int run_history(const struct cmd_line *l, const char *dir, const char *name)
+{
+    char conninfo[SQLFILE_CONNINFO_MAX + 1];
+    struct azoth_error err = {0};
+    int server = target_is_server(dir, name, conninfo, &err);
+    if (server < 0)
+        return cmd_fail(&err);
+    return cmd_query_print(dir, name, server ? history_of_server : history_sql, l->json);
+}
+
 struct flags {
     struct check_flags check; /* its --load is try's as well */
     struct try_options trial; /* its --to is rollback's as well */
@@ -174,8 +190,8 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--to is of rollback and try");
     if (f->generation.given && !back)
         return cmd_usage(l, "--generation is of rollback");
-    if ((f->check.against_log || f->check.events.given) && !checks)
-        return cmd_usage(l, "--against-log and --events are of check");
+    if ((f->check.against_log || f->check.events.given || f->check.target) && !checks)
+        return cmd_usage(l, "--against-log, --events and --target are of check");
     if ((f->trial.from.given || f->trial.rows.given || f->trial.keep || f->trial.strict ||
          f->trial.diff) &&
         !tries)
@@ -200,7 +216,7 @@ static int run_named(struct cmd_line *l, const struct flags *f, const char *dir)
     if (strcmp(verb, "new") == 0)
         return run_new(l, dir, name);
     if (strcmp(verb, "history") == 0)
-        return cmd_query_print(dir, name, history_sql, l->json);
+        return run_history(l, dir, name);
     if (strcmp(verb, "rebuild") == 0)
         return rebuild_run(l, dir, name, &f->rebuild);
     if (strcmp(verb, "generations") == 0)
@@ -221,6 +237,7 @@ static int run_projection(struct cmd_line *l)
     const struct cmd_flag flags[] = {{"--load", FLAG_TEXT, &f.check.load},
                                      {"--to", FLAG_NUMBER, &f.trial.to},
                                      {"--generation", FLAG_MAYBE, &f.generation},
+                                     {"--target", FLAG_SWITCH, &f.check.target},
                                      {"--against-log", FLAG_SWITCH, &f.check.against_log},
                                      {"--events", FLAG_NUMBER, &f.check.events},
                                      {"--from", FLAG_NUMBER, &f.trial.from},
@@ -255,7 +272,8 @@ static int run_projection(struct cmd_line *l)
 
 const struct cmd cmd_projection = {
     .name = "projection",
-    .synopsis = "check FILE ... [--load FILE.so] [--against-log [--events N]] | try FILE [--from "
+    .synopsis = "check FILE ... [--load FILE.so] [--target] [--against-log [--events N]] | try "
+                "FILE [--from "
                 "A] [--to B] | new NAME | history NAME | plan NAME | migrate NAME | "
                 "rollback NAME [--to VERSION | --generation [N]] | "
                 "rebuild NAME [--shards K] [--quiet] [--abort] | generations NAME | prune NAME  "
@@ -269,6 +287,9 @@ const struct cmd cmd_projection = {
         "                  that no event of its type has is an error, one that some have a "
         "warning\n"
         "  --events N      of --against-log: the newest N of each type (default 1000); 0: all\n"
+        "  --target        of check: ask the server of a file with the target postgresql, in a\n"
+        "                  transaction that is taken back; without it marks and parameters are "
+        "checked\n"
         "  --load FILE.so  of check and try: load the library of handlers in C, too, which runs "
         "its code\n"
         "  try FILE        run the definition over the log into a scratch file: rates, failures, "

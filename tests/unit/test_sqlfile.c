@@ -340,6 +340,36 @@ static void replay_order_by_and_breaker_are_read_strictly(void **state)
             "f.sql:2:37: \"shut\" is no part of breaker");
 }
 
+static void a_target_is_a_server_that_nobody_is_told_of(void **state)
+{
+    (void)state;
+    parsed("-- azoth: shard-by :a\n");
+    assert_int_equal(file.target, TARGET_SQLITE);
+    parsed("-- azoth: target postgresql\n");
+    assert_int_equal(file.target, TARGET_POSTGRESQL);
+    assert_string_equal(file.conninfo, "");
+    parsed("-- azoth: target postgresql  host=/run/x dbname=y  password='a b' \n");
+    assert_string_equal(file.conninfo, "host=/run/x dbname=y  password='a b'");
+    refused(HEAD "-- azoth: target mysql\n", "f.sql:2:18: \"mysql\" is no target: postgresql");
+    refused(HEAD "-- azoth: target postgresql\n-- azoth: target postgresql password=x\n",
+            "f.sql:3:18: a file has one target");
+    refused(HEAD "-- azoth: target postgresql\n-- azoth: shards 2\n",
+            "f.sql:3:18: shards 2: a projection in PostgreSQL is not split: its server's "
+            "partitions and replicas are");
+    refused(HEAD "-- azoth: shards 2\n-- azoth: target postgresql password=x\n",
+            "f.sql:3:18: a projection in PostgreSQL is not split");
+    refused(HEAD "-- azoth: effects true\n-- azoth: target postgresql password=x\n",
+            "f.sql:3:18: effects have no target");
+    refused(HEAD "-- azoth: target postgresql\n-- azoth: effects true\n",
+            "f.sql:3:19: effects stands before the marks that are about it");
+    static const char mark[] = HEAD "-- azoth: target postgresql ";
+    char text[sizeof mark + SQLFILE_CONNINFO_MAX + 1];
+    memset(text, 'x', sizeof text - 1);
+    memcpy(text, mark, sizeof mark - 1);
+    text[sizeof text - 1] = 0;
+    refused(text, "f.sql:2:29: a connection string has at most 1023 bytes");
+}
+
 static void a_retry_has_a_count_a_range_and_perhaps_another_strategy(void **state)
 {
     (void)state;
@@ -584,6 +614,7 @@ int main(void)
         cmocka_unit_test(handlers_in_c_are_types_without_sql_and_a_library_beside_the_file),
         cmocka_unit_test(a_type_may_have_a_strategy_of_its_own),
         cmocka_unit_test(replay_order_by_and_breaker_are_read_strictly),
+        cmocka_unit_test(a_target_is_a_server_that_nobody_is_told_of),
         cmocka_unit_test(a_retry_has_a_count_a_range_and_perhaps_another_strategy),
         cmocka_unit_test(effects_have_a_command_a_lease_an_order_and_no_sql),
         cmocka_unit_test(what_is_no_text_is_refused_with_its_place),
