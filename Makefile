@@ -127,6 +127,7 @@ $(BUILD)/tests/unit/empty.so:
 $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/system/test_postgres: $(call obj,tests/system/pgserver.c)
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/fault/test_powercut: $(addprefix $(BUILD)/tests/fault/,powercut.o powercut_check.o powercut_record.o)

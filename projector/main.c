@@ -73,6 +73,13 @@ struct projector {
     struct table_standing standing; /* as of this turn */
 };
 
+/*
+ * A projector that is started while its PostgreSQL server is away waits for it, and looks so often. Longer than a
+ * supervisor allows a number of starts in, so that it does not give up on us, and shorter than it waits for READY.
+ */
+#define SERVER_PATIENCE_NS (60 * NS_PER_S)
+#define SERVER_AGAIN_MS    500
+
 /* Dead letters are tried for so long at a time: signals wait no longer. */
 #define REPLAY_NS (20 * NS_PER_MS)
 
@@ -176,6 +183,25 @@ static int fits(const struct projector *p, struct azoth_error *err)
     return 0;
 }
 
+/* UNREACHABLE: it did not come, or we are asked to stop. */
+static int open_when_there(struct projector *p, const struct table_options *o,
+                           struct azoth_error *err)
+{
+    uint64_t until = clock_mono_ns() + SERVER_PATIENCE_NS;
+    int rc, said = 0;
+    struct pollfd fd = {.fd = p->service.signal_fd, .events = POLLIN};
+    while ((rc = table_open(&p->def, o, &p->table, err)) == AZOTH_ERR_UNREACHABLE &&
+           clock_mono_ns() < until) {
+        if (!said++)
+            log_error(LOG_LEVEL_WARN, "waiting", err);
+        service_status(&p->service, "waiting for PostgreSQL");
+        poll(&fd, 1, SERVER_AGAIN_MS);
+        if (service_poll(&p->service))
+            break;
+    }
+    return rc;
+}
+
 static int open_table(struct projector *p, struct azoth_error *err)
 {
     char stem[SPLIT_STEM];
@@ -210,7 +236,7 @@ static int open_table(struct projector *p, struct azoth_error *err)
     if (!rc && p->def.effects[0])
         rc = open_effects(p, &p->options, err);
     else if (!rc)
-        rc = table_open(&p->def, &p->options, &p->table, err);
+        rc = open_when_there(p, &p->options, err);
     if (!rc)
         rc = control_open(p->program.run_dir, stem, &p->control, err);
     if (!rc && p->table) {
@@ -321,8 +347,13 @@ static void advise(const struct projector *p, int rc, struct azoth_error *err)
         error_set(
             err, rc,
             "%s: the rows are of another log than this (was an older copy of the database put "
-            "back?): azoth projection rebuild %s makes them anew from this one",
-            why.message, p->def.name);
+            "back?): %s%s%s",
+            why.message,
+            p->def.target == TARGET_POSTGRESQL ? "drop the projection's schema"
+                                               : "azoth projection rebuild ",
+            p->def.target == TARGET_POSTGRESQL ? "" : p->def.name,
+            p->def.target == TARGET_POSTGRESQL ? " to project this one"
+                                               : " makes them anew from this one");
 }
 
 static int failed(struct projector *p, int rc, struct azoth_error *err)
@@ -581,6 +612,7 @@ static int project(struct projector *p, struct azoth_error *err)
     p->another = p->heard = p->holds = p->idle = 0;
     p->standing = (struct table_standing){0};
     int rc = open_table(p, err);
+    int asked = rc == AZOTH_ERR_UNREACHABLE && p->service.stopping;
     if (!rc)
         rc = open_pull(p, err);
     if (!rc) {
@@ -594,6 +626,8 @@ static int project(struct projector *p, struct azoth_error *err)
             service_stopping(&p->service);
         pull_flush(p->pull, LAST_WORD_MS);
     }
+    if (asked)
+        rc = 0;
     if (!rc)
         log_line(LOG_LEVEL_NOTICE, "%s projection=%s cursor=%" PRIu64 " events=%" PRIu64,
                  p->another ? "reopening" : "stopped", p->def.name, p->cursor,

@@ -79,6 +79,7 @@ void sql_pg_one_line(const char *text, char *out, size_t size)
     size_t n = 0;
     *out = 0;
     while (*text) {
+        text += strspn(text, " \t");
         size_t len = strcspn(text, "\n");
         if (len && strncmp(text, "LOCATION:", 9) != 0 && n < size)
             n += (size_t)snprintf(out + n, size - n, "%s%.*s", n ? "; " : "", (int)len, text);

@@ -116,6 +116,13 @@ static int insert_identity(struct tablefile *f, const struct sqlfile *def,
     return rc;
 }
 
+/* How the rows are made anew. */
+static const char *anew(const struct sqlfile *def)
+{
+    return def->target == TARGET_POSTGRESQL ? "a projector behind DROP SCHEMA"
+                                            : "azoth projection rebuild";
+}
+
 static int check_identity(struct tablefile *f, struct sql_stmt *s, const struct sqlfile *def,
                           const struct table_options *o, int any_handlers, struct azoth_error *err)
 {
@@ -127,19 +134,18 @@ static int check_identity(struct tablefile *f, struct sql_stmt *s, const struct 
         return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is of projection %.63s, not %s",
                          f->path, name ? name : "?", def->name);
     if (o->uuid && !bytes_eq(sql_bytes(s, 1), bytes_of(o->uuid, 16)))
-        return error_set(
-            err, AZOTH_ERR_DIVERGED,
-            "%s: it follows another database: azoth projection rebuild %s projects this one",
-            f->path, def->name);
+        return error_set(err, AZOTH_ERR_DIVERGED,
+                         "%s: it follows another database: %s %s projects this one", f->path,
+                         anew(def), def->name);
     if ((uint32_t)sql_int64(s, 5) != o->shard || (uint32_t)sql_int64(s, 6) != o->shards)
         return error_set(err, AZOTH_ERR_PROJECTION, "%s: it is shard %lld of %lld", f->path,
                          (long long)sql_int64(s, 5), (long long)sql_int64(s, 6));
     if (sql_int64(s, 4) != f->makers && !o->accept_changed && !any_handlers && sql_int64(s, 2) > 0)
         return error_set(err, AZOTH_ERR_PROJECTION,
                          "%s: the handlers differ from those that made the rows up to event %lld: "
-                         "azoth projection rebuild %s makes them anew beside these, "
-                         "--accept-changed goes on with these",
-                         def->path, (long long)sql_int64(s, 2), def->name);
+                         "%s %s makes them anew%s, --accept-changed goes on with these",
+                         def->path, (long long)sql_int64(s, 2), anew(def), def->name,
+                         def->target == TARGET_POSTGRESQL ? "" : " beside these");
     return 0;
 }
 

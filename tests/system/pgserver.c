@@ -122,6 +122,8 @@ static void make_cluster(struct pgserver *s)
 
 void pgserver_begin(struct pgserver *s)
 {
+    /* That a failed assertion left. */
+    at_exit();
     memset(s, 0, sizeof *s);
     const struct passwd *user = getpwnam("postgres");
     if (!user)

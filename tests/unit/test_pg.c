@@ -633,6 +633,74 @@ static void a_deadlock_is_tried_again_and_is_nobodys_fault(void **state)
     assert_string_equal(rows(LETTERS), ";");
 }
 
+/* What the machine says no to is tried again later, by whoever starts the projector again: no event is put aside. */
+static void the_machines_faults_are_not_the_events(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *state;
+        int code;
+    } of[] = {{"53100", AZOTH_ERR_NOSPACE},
+              {"53200", AZOTH_ERR_NOMEM},
+              {"53300", AZOTH_ERR_UNREACHABLE},
+              {"57P01", AZOTH_ERR_UNREACHABLE},
+              {"08006", AZOTH_ERR_UNREACHABLE},
+              {"25006", AZOTH_ERR_UNREACHABLE},
+              {"28000", AZOTH_ERR_PERMISSION},
+              {"42501", AZOTH_ERR_PERMISSION},
+              {"57014", AZOTH_ERR_BUSY},
+              {"55P03", AZOTH_ERR_BUSY},
+              {"58030", AZOTH_ERR_IO},
+              {"XX001", AZOTH_ERR_CORRUPT},
+              {"22012", 0},
+              {"23514", 0},
+              {"42P01", 0},
+              {"P0001", 0},
+              {"54000", 0},
+              {"0A000", 0}};
+    open_good("-- azoth: on-error dead-letter\n",
+              "-- azoth: migration 1 one\n"
+              "CREATE FUNCTION fails(state TEXT) RETURNS void LANGUAGE plpgsql AS $$ BEGIN\n"
+              "  RAISE 'no' USING ERRCODE = state; END $$;\n"
+              "-- azoth: on put\nSELECT fails(:v);\n");
+    int dead = 0;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        char payload[40], want[20];
+        uint64_t before = cursor();
+        snprintf(payload, sizeof payload, "{\"v\":\"%s\"}", of[i].state);
+        add(before + 1, "put", payload);
+        int rc = apply();
+        if (rc != of[i].code)
+            print_error("%s: %s\n", of[i].state, fx.err.message);
+        assert_int_equal(rc, of[i].code);
+        dead += rc == 0;
+        assert_int_equal(cursor(), before + (rc == 0));
+        snprintf(want, sizeof want, "%d;", dead);
+        assert_string_equal(rows("SELECT count(*) FROM azoth_dlq"), want);
+    }
+}
+
+static void a_commit_of_a_transaction_that_failed_is_no_success(void **state)
+{
+    (void)state;
+    struct sql_db *db = NULL;
+    struct sql_stmt *commit = NULL;
+    open_good("", SIMPLE);
+    shut();
+    assert_int_equal(sql_pg_open(server.conninfo, "p", SQL_PG_PROJECT, &db, &fx.err), 0);
+    assert_int_equal(sql_prepare(db, "COMMIT", &commit), 0);
+    assert_int_equal(sql_exec(db, "BEGIN IMMEDIATE"), 0);
+    assert_int_equal(sql_exec(db, "SELECT 1 / 0"), SQL_FAILED);
+    assert_int_equal(sql_in_transaction(db), 1);
+    /* The server says ROLLBACK to it, and means it. */
+    assert_int_equal(sql_run(db, commit, &fx.err, "x"), AZOTH_ERR_BUSY);
+    assert_int_equal(sql_in_transaction(db), 0);
+    assert_int_equal(sql_exec(db, "BEGIN IMMEDIATE"), 0);
+    assert_int_equal(sql_run(db, commit, &fx.err, "x"), 0);
+    sql_finalize(commit);
+    sql_close(db);
+}
+
 /* ---- migrations ---- */
 
 static void count_told(void *arg, uint32_t shard, uint32_t shards, const struct sql_migration *m)
@@ -722,9 +790,9 @@ static void a_check_tells_place_and_reason_with_and_without_a_server(void **stat
     assert_int_equal(unasked.sql, 0);
     assert_string_equal(found,
                         "p.sql:5:1: relation \"t\" already exists (SQLSTATE 42P07)|"
-                        "p.sql:6:1: parameter :a: there is no event in a migration|"
+                        "p.sql:6:8: parameter :a: there is no event in a migration|"
                         "p.sql:11:20: column \"wrong\" does not exist (SQLSTATE 42703)|"
-                        "p.sql:12:1: parameter @idd is neither :field (up to 63 bytes) nor one "
+                        "p.sql:12:23: parameter @idd is neither :field (up to 63 bytes) nor one "
                         "of @id @type @time @txn @key @payload|"
                         "p.sql:13:1: not authorized: transactions are the projector's|"
                         "p.sql:14:13: not authorized: names that begin with azoth_ are the "
@@ -833,6 +901,8 @@ int main(void)
         TEST(what_follows_a_dead_letter_of_its_value_waits_and_is_released),
         TEST(a_breaker_goes_on_counting_over_a_restart),
         TEST(a_deadlock_is_tried_again_and_is_nobodys_fault),
+        TEST(the_machines_faults_are_not_the_events),
+        TEST(a_commit_of_a_transaction_that_failed_is_no_success),
         TEST(migrations_are_tried_applied_and_undone),
         TEST(a_migration_that_fails_leaves_nothing_and_one_that_was_changed_is_refused),
         TEST(a_check_tells_place_and_reason_with_and_without_a_server),
