@@ -326,7 +326,7 @@ static void a_value_that_the_column_cannot_hold_is_the_events_fault(void **state
     add(1, "put", "{\"i\":1,\"s\":\"a\"}");
     add(2, "put", "{\"i\":\"x\",\"s\":\"b\"}");
     add(3, "put", "{\"i\":5000000000,\"s\":\"c\"}");
-    add(4, "put", "{\"i\":4,\"s\":\"a\\u0000b\"}");
+    add(4, "put", "{\"i\":4,\"s\":\"x\\u0000b\"}");
     add(5, "put", "{\"i\":5,\"s\":\"a\"}");
     add(6, "put", "{\"i\":6}");
     add_bytes(7, "all", bytes_str("\xff\xfe"));
@@ -409,6 +409,7 @@ static void what_is_not_for_a_server_is_refused_by_name(void **state)
     table_close(fx.table);
     fx.table = NULL;
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_PROJECTION);
+    assert_non_null(strstr(fx.err.message, "a projection in PostgreSQL is not split"));
     o.shards = 1;
     o.file = "/tmp/some.db";
     assert_int_equal(table_open(&fx.def, &o, &fx.table, &fx.err), AZOTH_ERR_UNSUPPORTED);
@@ -535,6 +536,23 @@ static void a_dead_letter_is_kept_whole_and_may_be_tried_again_or_dropped(void *
     assert_int_equal(table_command(fx.table, (const uint8_t[16]){3}, "drop 4", answer, &fx.err), 0);
     assert_string_equal(answer, "dropped");
     assert_string_equal(rows(LETTERS), ";");
+}
+
+/* One of the two is cut in the middle of a character. */
+static void a_message_that_was_cut_is_kept_all_the_same(void **state)
+{
+    (void)state;
+    open_good("-- azoth: on-error dead-letter\n", FAILS);
+    for (uint64_t id = 1; id <= 2; id++) {
+        char payload[700];
+        size_t n = (size_t)snprintf(payload, sizeof payload, "{\"v\":\"%s", id == 1 ? "" : "x");
+        for (int i = 0; i < 300; i++, n += 2)
+            memcpy(payload + n, "\xc3\xa9", 2);
+        strcpy(payload + n, "\"}");
+        add(id, "put", payload);
+    }
+    apply_good();
+    assert_string_equal(rows("SELECT count(*), min(octet_length(error)) FROM azoth_dlq"), "2,239;");
 }
 
 static void retries_are_counted_over_a_restart(void **state)
@@ -897,6 +915,7 @@ int main(void)
         TEST(fail_fast_keeps_what_came_before_and_stops),
         TEST(a_skipped_event_leaves_nothing_and_the_batch_goes_on),
         TEST(a_dead_letter_is_kept_whole_and_may_be_tried_again_or_dropped),
+        TEST(a_message_that_was_cut_is_kept_all_the_same),
         TEST(retries_are_counted_over_a_restart),
         TEST(what_follows_a_dead_letter_of_its_value_waits_and_is_released),
         TEST(a_breaker_goes_on_counting_over_a_restart),
