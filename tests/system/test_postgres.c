@@ -28,6 +28,7 @@
 #define PATIENCE     (120 * NS_PER_S)
 #define TEMPORARY    75
 #define EVENTS_LEAST 1000
+#define EXAMPLE      "examples/postgresql/accounts.sql"
 
 static struct harness h;
 static struct pgserver server;
@@ -246,6 +247,11 @@ static void the_command_reads_and_mends_it_with_and_without_a_projector(void **s
     contains(out, "undone: migration 1 one\n");
     assert_int_equal(harness_azoth(&h, out, sizeof out, "projection", "migrate", "p", NULL), 0);
     assert_string_equal(out, "applied migration 1 one\n");
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "projection", "check", EXAMPLE, "--target"),
+                     0);
+    assert_string_equal(out, EXAMPLE ": ok\n");
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "projection", "check", EXAMPLE, NULL), 0);
+    contains(out, "PostgreSQL was not asked");
     assert_int_equal(harness_azoth(&h, out, sizeof out, "config", NULL, NULL, NULL), 0);
     contains(out, "projector.postgresql");
     end(db);
