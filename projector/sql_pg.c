@@ -133,11 +133,11 @@ static int db_is_machine(struct sql_db *db)
     return 0;
 }
 
-/* A deadlock, a conflict of serializable transactions, a lock that did not come in time. */
+/* A deadlock, a conflict of serializable transactions. A lock was waited for already. */
 static int db_is_transient(struct sql_db *db)
 {
     const struct session *s = session_of(db);
-    return in_class(s, "40001") || in_class(s, "40P01") || in_class(s, "55P03");
+    return in_class(s, "40001") || in_class(s, "40P01");
 }
 
 static int code_of(const struct session *s)

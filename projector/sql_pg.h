@@ -33,7 +33,7 @@ enum sql_pg_use {
 /*
  * conninfo: keywords and values, or a URI; what it leaves out libpq's environment and service files say.
  * DUPLICATE: another session holds the lock (waits for a session that ends up to SQL_PG_LOCK_MS). NOT_FOUND: no such projection
- * (CHANGE, READ). CONFIG: conninfo is none, or names no database of the server. PERMISSION, UNREACHABLE, NOSPACE, PROJECTION (a name that
+ * (CHANGE, READ). CONFIG: conninfo is none, or names no database of the server that is in UTF8. PERMISSION, UNREACHABLE, NOSPACE, PROJECTION (a name that
  * PostgreSQL keeps to itself), NOMEM. After an error *ret may be there and is to be closed.
  */
 #define SQL_PG_LOCK_MS    3000

@@ -168,6 +168,17 @@ static int settings(struct session *s, enum sql_pg_use use)
     return rc;
 }
 
+/* In another encoding not every event could be stored, and not every message about one. */
+static int encoding_fits(const struct session *s, const char *what, struct azoth_error *err)
+{
+    const char *is = PQparameterStatus(s->c, "server_encoding");
+    return is && strcmp(is, "UTF8") == 0
+               ? 0
+               : error_set(err, AZOTH_ERR_CONFIG,
+                           "%s: the encoding of its database is %s: UTF8 is wanted", what,
+                           is ? is : "not known");
+}
+
 /* A row, or none: 1, 0, SQL_FAILED. */
 static int ask(struct session *s, const char *sql, const char *value)
 {
@@ -187,7 +198,7 @@ static int lock(struct session *s, const char *name, const char *what, struct az
     if (rc && strcmp(s->state, "55P03") == 0)
         return error_set(err, AZOTH_ERR_DUPLICATE, "%s: another process projects into it", what);
     if (!rc)
-        rc = sql_pg_take(s, PQexec(s->c, "SET lock_timeout = '10s'"));
+        rc = sql_pg_take(s, PQexec(s->c, "SET lock_timeout = '5s'"));
     return rc ? sql_error(&s->base, err, what) : 0;
 }
 
@@ -254,6 +265,8 @@ int sql_pg_open(const char *conninfo, const char *name, enum sql_pg_use use, str
     int rc = connect_to(s, conninfo, name, use, what, err);
     if (!rc && settings(s, use))
         rc = sql_error(&s->base, err, what);
+    if (!rc)
+        rc = encoding_fits(s, what, err);
     if (!rc && (use == SQL_PG_PROJECT || use == SQL_PG_CHANGE))
         rc = lock(s, name, what, err);
     if (!rc)

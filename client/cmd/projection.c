@@ -144,9 +144,10 @@ static int run_migrations(struct cmd_line *l, const char *dir, const char *name,
     code = back ? projection_rollback(&def, dir, to, tell_migration, &t, &err)
                 : projection_migrate(&def, dir, dry, tell_migration, &t, &err);
     if (!code && back && !t.json)
-        printf("the rows are not those of the handlers any more: azoth projection rebuild %s makes "
-               "them\n"
+        printf("the rows are not those of the handlers any more: %s%s makes them\n"
                "anew, or the projector goes on with --accept-changed\n",
+               def.target == TARGET_POSTGRESQL ? "dropping the schema of "
+                                               : "azoth projection rebuild ",
                name);
     int rc = finish_telling(&t, code, &err, "nothing is pending");
     sqlfile_fini(&def);

@@ -445,6 +445,10 @@ static void why_there_is_no_connection_is_told_without_the_password(void **state
     assert_int_equal(opens(conninfo, why), AZOTH_ERR_CONFIG);
     assert_non_null(strstr(why, "none"));
     assert_null(strstr(why, "secret77"));
+    pgserver_ask(&server, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    snprintf(conninfo, sizeof conninfo, "host=%s user=azoth dbname=latin", server.dir);
+    assert_int_equal(opens(conninfo, why), AZOTH_ERR_CONFIG);
+    assert_non_null(strstr(why, "is LATIN1: UTF8 is wanted"));
     snprintf(conninfo, sizeof conninfo, "host=%s user=nobody_here dbname=postgres", server.dir);
     assert_int_equal(opens(conninfo, why), AZOTH_ERR_PERMISSION);
 }
