@@ -741,7 +741,11 @@ static int check(const char *sql, const char *load)
     fputs(sql, f);
     fclose(f);
     memset(&fx.err, 0, sizeof fx.err);
-    return projection_check_all(path, load ? so : NULL, &in_c, collect, NULL);
+    const struct projection_check_with with = {.load = load ? so : NULL};
+    struct projection_unchecked not;
+    int rc = projection_check_all(path, &with, &not, collect, NULL);
+    in_c = not.in_c;
+    return rc;
 }
 
 static void check_runs_no_library_unless_it_is_given(void **state)
