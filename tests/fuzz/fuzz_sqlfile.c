@@ -73,9 +73,20 @@ static void check_file(const struct sqlfile *f)
     }
 }
 
+/* What is in C has no SQL, needs a library, and is nothing for effects. */
+static void check_c(const struct sqlfile *f)
+{
+    int custom = f->policy.strategy == STRATEGY_CUSTOM || f->policy.then == STRATEGY_CUSTOM;
+    ensure(!f->load[0] || sqlfile_in_c(f));
+    ensure(!custom || sqlfile_in_c(f));
+    ensure(f->load[0] != '/' && strncmp(f->load, "../", 3) != 0 && !strstr(f->load, "/../"));
+    ensure(!f->effects[0] || !sqlfile_in_c(f));
+    for (uint32_t i = 0; i < f->handlers; i++)
+        ensure(f->effects[0] || f->handler[i].in_c == !f->handler[i].sql.text.len);
+}
+
 static void check_policy(const struct sql_policy *p)
 {
-    ensure(p->strategy != STRATEGY_CUSTOM && p->then != STRATEGY_CUSTOM);
     if (p->strategy != STRATEGY_RETRY)
         return;
     ensure(p->then != STRATEGY_RETRY && p->count >= 1);
@@ -99,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         ensure(dbdir_name_valid(f.name));
         ensure(!f.effects[0] || (f.migrations == 0 && f.lease_ms >= 1000 && !f.policies));
+        check_c(&f);
         check_policy(&f.policy);
         for (uint32_t i = 0; i < f.policies; i++)
             check_policy(&f.policy_for[i].policy);
