@@ -201,12 +201,18 @@ static void read_journals(struct ledger *l, const char *dir)
         qsort(l->entry, l->n, sizeof *l->entry, by_ref);
 }
 
+/* A payload may be the last bytes of the mapped store: what looks for its end would read beyond it. */
+static void text_of(struct azoth_bytes json, char *text, size_t size)
+{
+    size_t n = json.len < size - 1 ? json.len : size - 1;
+    memcpy(text, json.ptr, n);
+    text[n] = 0;
+}
+
 int64_t bank_member(struct azoth_bytes json, const char *name)
 {
     char text[256], want[40];
-    size_t n = json.len < sizeof text - 1 ? json.len : sizeof text - 1;
-    memcpy(text, json.ptr, n);
-    text[n] = 0;
+    text_of(json, text, sizeof text);
     snprintf(want, sizeof want, "\"%s\":", name);
     const char *at = strstr(text, want);
     return at ? strtoll(at + strlen(want), NULL, 10) : -1;
@@ -228,7 +234,9 @@ static int replay(struct ledger *l, const struct azoth_event *ev)
         return 0;
     }
     struct entry key;
-    if (sscanf(ev->payload.ptr, "{\"ref\":\"%55[^\"]", key.ref) != 1)
+    char text[256];
+    text_of(ev->payload, text, sizeof text);
+    if (sscanf(text, "{\"ref\":\"%55[^\"]", key.ref) != 1)
         return 0;
     struct entry *e = l->n ? bsearch(&key, l->entry, l->n, sizeof key, by_ref) : NULL;
     if (!e) {
