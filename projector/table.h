@@ -114,7 +114,7 @@ void table_on_failure(struct table *t, table_failure fn, void *arg);
 /* Every failure of a batch is told one by one, which takes some 300 bytes for each until it is committed. */
 void table_tell_each_failure(struct table *t);
 
-/* For tests, and who does not wait: the clocks stand at these times; 0: they run. */
+/* For tests: the clocks stand at these times; 0: they run. */
 void table_set_clock(struct table *t, int64_t wall_ns, uint64_t mono_ns);
 
 /*

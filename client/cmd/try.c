@@ -1,9 +1,9 @@
 /*
  * try.c - azoth projection try: a definition run over the log into a scratch file.
  *
- * Nothing of it waits: of `retry` only what comes behind its last attempt is done, a breaker never opens, for a
- * decision in C that wants to wait the clock is put forward, and what would stop the projection is skipped, counted
- * and told, unless --strict (or a decision in C says so). The handlers are those of the
+ * Nothing of it waits: of `retry` only what comes behind its last attempt is done, a breaker never opens, what a
+ * decision in C wants to try later is tried at once, and what would stop the projection is skipped, counted and
+ * told, unless --strict (or a decision in C says so). The handlers are those of the
  * definition, so the rows are what the projection would have.
  *
  * The live projection goes on moving. The scratch is first filled as far as that is now; then the live files are
@@ -40,8 +40,7 @@ struct trial {
     char projections[4200], dir[4200], path[4300]; /* dir: made for the scratch file, or "" */
     int made;                                      /* the scratch file is there, or parts of it */
     struct progress progress;
-    uint64_t step;     /* events of the next transaction */
-    uint64_t ahead_ns; /* of the clock */
+    uint64_t step; /* events of the next transaction */
 };
 
 /* ---- strategies that do not wait ---- */
@@ -183,16 +182,6 @@ static void adapt(struct trial *t, uint64_t took_ns)
         t->step /= 2;
 }
 
-/* A decision in C wants to wait: its time has come at once. */
-static void pass_time(struct trial *t)
-{
-    struct table_standing standing;
-    table_standing(t->table, &standing);
-    t->ahead_ns += standing.wait_ns + 1;
-    table_set_clock(t->table, clock_wall_ns() + (int64_t)t->ahead_ns,
-                    clock_mono_ns() + t->ahead_ns);
-}
-
 /* 0 there, 1 a signal came, HANDLER (--strict), or the machine's fault. */
 static int fill_to(struct trial *t, uint64_t to, struct azoth_error *err)
 {
@@ -214,9 +203,8 @@ static int fill_to(struct trial *t, uint64_t to, struct azoth_error *err)
             return rc;
         }
         progress_say(&t->progress, t->r.cursor, t->r.to, "event");
-        if (more == FILL_STANDS)
-            pass_time(t);
-        else if (more >= 0 && t->r.cursor < from)
+        /* Where it stands a decision in C wants to wait: it is tried again at once. */
+        if (more >= 0 && more != FILL_STANDS && t->r.cursor < from)
             return error_set(err, AZOTH_ERR_GAP, "the log ends before event %llu",
                              (unsigned long long)to);
     }
