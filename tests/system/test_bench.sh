@@ -102,7 +102,7 @@ cp "$TMP/b/bench.json" "$TMP/before"
 bench --pairs 1 --rows 1,99 >"$TMP/out" 2>"$TMP/err"
 says "a row that there is not is a usage error" 2 $?
 check "and the rows that there are are told, and nothing measured" \
-    grep -qzx 'bench: there is no row 99; there are 1, 2, 3a, .*, 19, plot.' "$TMP/err"
+    grep -qzx 'bench: there is no row 99; there are 1, 2, 3a, .*, 20, plot.' "$TMP/err"
 check "and the results of before stay" cmp "$TMP/b/bench.json" "$TMP/before"
 for wrong in "--rows 1," "--rows 3c" "--pairs 0" "--pairs 1x" "--events 20000" "--growth --rows 1"; do
     AZOTH_BUILD=$TMP/b timeout -k 5 20 "$BUILD/tests/bench/bench" $wrong >/dev/null 2>&1
