@@ -183,7 +183,7 @@ static int check_one(struct cmd_line *l, const char *file, struct store *store,
     struct findings f = {0};
     struct gathering g = {&f, file};
     struct projection_unchecked not ;
-    projection_check_all(file, with, &not, gather, &g);
+    projection_check_all(file, with, &missed, gather, &g);
     uint64_t most = flags->events.given ? flags->events.n : EVENTS_LOOKED_AT;
     int rc = store ? beside_log(store, file, most, &f) : 0;
     if (f.n)

@@ -742,9 +742,9 @@ static int check(const char *sql, const char *load)
     fclose(f);
     memset(&fx.err, 0, sizeof fx.err);
     const struct projection_check_with with = {.load = load ? so : NULL};
-    struct projection_unchecked not;
-    int rc = projection_check_all(path, &with, &not, collect, NULL);
-    in_c = not.in_c;
+    struct projection_unchecked missed;
+    int rc = projection_check_all(path, &with, &missed, collect, NULL);
+    in_c = missed.in_c;
     return rc;
 }
 
