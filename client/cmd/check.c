@@ -97,7 +97,7 @@ static void sentence(const char *file, const struct finding *one, char *out, siz
 }
 
 static void tell_json(const char *file, const struct findings *f,
-                      const struct projection_unchecked * not )
+                      const struct projection_unchecked *missed)
 {
     struct json_text j = {0};
     char text[1200];
@@ -105,8 +105,8 @@ static void tell_json(const char *file, const struct findings *f,
     out_open(&j, NULL, '{');
     out_bool(&j, "ok", f->errors == 0);
     out_str(&j, "file", file);
-    out_bool(&j, "c_checked", !not ->in_c);
-    out_bool(&j, "sql_checked", !not ->sql);
+    out_bool(&j, "c_checked", !missed->in_c);
+    out_bool(&j, "sql_checked", !missed->sql);
     if (first) {
         sentence(file, first, text, sizeof text);
         out_str(&j, "error", azoth_code_name(first->code));
@@ -134,12 +134,12 @@ static void tell_json(const char *file, const struct findings *f,
 }
 
 static void tell(const char *file, const struct findings *f,
-                 const struct projection_unchecked * not )
+                 const struct projection_unchecked *missed)
 {
     char text[1200];
-    const char *unseen = not ->in_c  ? ", but what is in C was not checked (--load)"
-                         : not ->sql ? ", but PostgreSQL was not asked about its SQL (--target)"
-                                     : "";
+    const char *unseen = missed->in_c  ? ", but what is in C was not checked (--load)"
+                         : missed->sql ? ", but PostgreSQL was not asked about its SQL (--target)"
+                                       : "";
     fflush(stdout);
     for (size_t i = 0; i < f->n; i++) {
         const struct finding *one = &f->list[i];
@@ -182,7 +182,7 @@ static int check_one(struct cmd_line *l, const char *file, struct store *store,
 {
     struct findings f = {0};
     struct gathering g = {&f, file};
-    struct projection_unchecked not ;
+    struct projection_unchecked missed;
     projection_check_all(file, with, &missed, gather, &g);
     uint64_t most = flags->events.given ? flags->events.n : EVENTS_LOOKED_AT;
     int rc = store ? beside_log(store, file, most, &f) : 0;
@@ -195,11 +195,11 @@ static int check_one(struct cmd_line *l, const char *file, struct store *store,
         return rc;
     }
     if (l->json)
-        tell_json(file, &f, &not );
+        tell_json(file, &f, &missed);
     if (l->json && f.errors)
         fprintf(stderr, "azoth: %s: %zu error%s\n", file, f.errors, f.errors == 1 ? "" : "s");
     if (!l->json)
-        tell(file, &f, &not );
+        tell(file, &f, &missed);
     if (f.errors)
         rc = azoth_code_exit(first_error(&f)->code);
     free(f.list);
