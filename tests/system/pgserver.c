@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -212,6 +213,20 @@ void pgserver_kill(struct pgserver *s)
     s->pid = 0;
 }
 
+/* Of one that was killed and not started again: its key to the directory, which it would have found. */
+static void free_memory(const struct pgserver *s)
+{
+    char path[80], line[200];
+    int key, id;
+    snprintf(path, sizeof path, "%s/data/postmaster.pid", s->dir);
+    FILE *f = fopen(path, "r");
+    for (int i = 1; f && fgets(line, sizeof line, f); i++)
+        if (i == 7 && sscanf(line, "%d %d", &key, &id) == 2)
+            shmctl(id, IPC_RMID, NULL);
+    if (f)
+        fclose(f);
+}
+
 void pgserver_end(struct pgserver *s)
 {
     char *argv[] = {(char *)"rm", (char *)"-rf", s->dir, NULL};
@@ -225,6 +240,7 @@ void pgserver_end(struct pgserver *s)
         waitpid(s->pid, NULL, 0);
         s->pid = 0;
     }
+    free_memory(s);
     if (posix_spawnp(&pid, "rm", NULL, NULL, argv, environ) == 0)
         waitpid(pid, NULL, 0);
 }
