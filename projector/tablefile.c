@@ -198,10 +198,11 @@ static int open_server(struct tablefile *f, const struct sqlfile *def,
                          "%s: a projection in PostgreSQL is not split: start one projector",
                          def->path);
     if (o->file)
-        return error_set(err, AZOTH_ERR_UNSUPPORTED,
-                         "%s: a projection in PostgreSQL is not rebuilt beside the old one: rename "
-                         "it, or drop its schema",
-                         def->path);
+        return error_set(
+            err, AZOTH_ERR_UNSUPPORTED,
+            "%s: its rows are in PostgreSQL, and only SQLite files are filled beside those "
+            "that serve: to make them anew rename the projection, or drop its schema",
+            def->path);
     snprintf(f->path, sizeof f->path, "PostgreSQL, schema %s", def->name);
     int rc = target_conninfo(def, o->dir, o->postgresql, conninfo, err);
     return rc ? rc
