@@ -33,8 +33,7 @@ struct field {
 };
 
 struct type {
-    struct azoth_bytes name;
-    const struct sql_handler *handler;
+    struct azoth_bytes name; /* none: every type, of effects that take all */
     struct field *field;
     size_t fields;
     char **name_seen;
@@ -52,7 +51,8 @@ struct log {
     const struct sqlfile *def;
     struct type *type; /* in the order of their names */
     size_t types;
-    struct other *other; /* the same */
+    int all;             /* the one type is every type */
+    struct other *other; /* in the order of their names, too */
     size_t others;
 };
 
@@ -100,8 +100,8 @@ static int add_type(struct log *g, const struct sql_handler *h, struct azoth_byt
     struct azoth_bytes word;
     size_t at = 0;
     int rc = 0;
-    *t = (struct type){.name = name, .handler = h, .left = most ? most : UINT64_MAX};
-    while (!rc && sqlfile_word(h->sql.text, &at, &word)) {
+    *t = (struct type){.name = name, .left = most ? most : UINT64_MAX};
+    while (!rc && h && sqlfile_word(h->sql.text, &at, &word)) {
         struct azoth_bytes field = field_name(word);
         rc = field.len ? add_field(t, field, word.ptr, NULL) : 0;
     }
@@ -128,6 +128,9 @@ static int prepare(struct log *g, uint64_t most)
         for (uint32_t k = 0; k < g->def->handler[i].types_len; k++)
             if (add_type(g, &g->def->handler[i], g->def->handler[i].types[k], most))
                 return AZOTH_ERR_NOMEM;
+    g->all = g->types == 0 && g->def->order_by_at;
+    if (g->all)
+        return add_type(g, NULL, bytes_of(NULL, 0), most);
     qsort(g->type, g->types, sizeof *g->type, compare_types);
     return 0;
 }
@@ -149,6 +152,8 @@ static void log_fini(struct log *g)
 static struct type *find_type(const struct log *g, struct azoth_bytes name)
 {
     const struct type want = {.name = name};
+    if (g->all)
+        return g->type;
     return bsearch(&want, g->type, g->types, sizeof want, compare_types);
 }
 
@@ -450,11 +455,12 @@ static void tell_alike(struct log *g, struct findings *out, const struct type *t
 
 static void tell_type(struct log *g, struct findings *out, struct type *t)
 {
-    char type[80];
-    bytes_print(t->name, type, sizeof type);
+    char type[80] = "event";
+    if (!g->all)
+        bytes_print(t->name, type, sizeof type);
     tell_alike(g, out, t, type);
     if (!t->looked) {
-        finding_at(out, FINDING_WARNING, g->def, t->name.ptr,
+        finding_at(out, FINDING_WARNING, g->def, g->all ? g->def->order_by_at : t->name.ptr,
                    "there is no \"%s\" in the log so far", type);
         return;
     }

@@ -60,6 +60,11 @@ exits "shard-by one that some types have not" 1 "p.sql:3:20: warning: no \"raw2\
 define '' 'created, raw2' 'INSERT INTO t VALUES (@id, :amount);'
 exits "each type of a handler is looked at by itself" 1 "p.sql:5:28: no \"raw2\" of 2 looked at has a field \"amount\"" compare
 
+printf -- '-- azoth: projection p\n-- azoth: effects true\n-- azoth: order-by :accoun\n' >"$F"
+exits "effects that take every type are compared with all" 1 "p.sql:3:20: no \"event\" of " compare
+sed -i 's/:accoun$/:account/' "$F"
+exits "what the newest have not is a warning" 0 "p.sql:3:20: warning: " compare
+
 define '' 'created' 'INSERT INTO t VALUES (@id, :amont);\nINSERT INTO u VALUES (@what);'
 compare >"$TMP/out" 2>&1
 says "both kinds of errors are told, in order" "5:28 5:28 6:13" "$(grep -o 'p.sql:[0-9]*:[0-9]*' "$TMP/out" | cut -d: -f2- | xargs)"
