@@ -285,7 +285,7 @@ AZOTH_API int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_tx
  * projected, one after the other.
  *
  * definition: a name is DIR/projections/NAME.sql; what has a '/' or ends with ".sql" is a file. The rows are read
- * with SQLite, read-only, at any time. `azoth lag` tells the file's cursor (its state is silent);
+ * with SQLite, read-only, at any time (or lie where the definition's target says). `azoth lag` tells the file's cursor (its state is silent);
  * azoth_wait_projected() is about projectors that report to a feed, and commands that ask a projector
  * (`azoth dlq retry`) find the file locked while azoth_projection_run() has it.
  */
@@ -309,7 +309,7 @@ struct azoth_projection_options {
  * breaker, and when to call again; what came before was applied, and the attempts are kept in the file.
  *
  * HANDLER: an event failed under fail-fast (err names event, FILE:LINE and why); what came before was
- * applied. PROJECTION: the definition is wrong, or was changed. CONFIG: its library cannot be used.
+ * applied. PROJECTION: the definition is wrong, or was changed. CONFIG: its library or server cannot be used.
  * DUPLICATE: another process or thread projects into it. UNSUPPORTED: effects, a remote handle, or inside a
  * callback. DIVERGED, GAP, CORRUPT, FORMAT, NOSPACE, IO, PERMISSION, FULL, USAGE, FORKED, NOMEM. Any thread; projections of several names in several threads at once.
  */
