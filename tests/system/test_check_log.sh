@@ -71,7 +71,7 @@ says "both kinds of errors are told, in order" "5:28 5:28 6:13" "$(grep -o 'p.sq
 exits "a file that is not there" 1 "there is no such file" azoth projection check "$TMP/q.sql" --against-log
 exits "no database" 3 "AZOTH_ERR_NO_DATABASE" azoth projection check "$F" --against-log --dir "$TMP/nowhere"
 exits "--events alone" 2 "--events goes with --against-log" azoth projection check "$F" --events 3
-exits "of check alone" 2 "--against-log and --events are of check" azoth projection plan p --against-log
+exits "of check alone" 2 "--against-log, --events and --target are of check" azoth projection plan p --against-log
 
 # The stretches that it reads are of 10,000: events of a rare type lie in the oldest, and one more behind them.
 define '' 'created' 'INSERT INTO t VALUES (@id, :amount);'
