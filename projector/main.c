@@ -45,9 +45,6 @@ static const char usage[] =
     "  --discard           count events and keep nothing (to measure the feed)\n"
     "Exit status: 0 stopped, 1 a handler failed, 75 try again, 100 do not restart.\n";
 
-/* A projector that ends waits at most so long for its last report to be on its way. */
-#define LAST_WORD_MS 500
-
 struct projector {
     struct program program;
     struct service service;
@@ -624,7 +621,7 @@ static int project(struct projector *p, struct azoth_error *err)
             pull_report(p->pull, p->cursor, PROJECTION_STOPPED, errors_of(p), NULL);
         if (!p->another)
             service_stopping(&p->service);
-        pull_flush(p->pull, LAST_WORD_MS);
+        pull_flush(p->pull, PULL_LAST_WORD_MS);
     }
     if (asked)
         rc = 0;

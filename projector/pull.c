@@ -268,6 +268,9 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
     CRASH_POINT(projector_reports);
     note(p, applied, state, errors, error);
     int ends = state == PROJECTION_FAILED || state == PROJECTION_STOPPED;
+    /* There is no next report that would make up for this one. */
+    if (ends)
+        pull_flush(p, PULL_LAST_WORD_MS);
     if (ends || p->untold >= p->o.credit_bytes / 8 || p->untold_batches >= REPORT_BATCHES)
         (void)!send_pull(p, ends ? 0 : p->o.credit_bytes);
     else

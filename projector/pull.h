@@ -36,9 +36,11 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
 void pull_release(struct pull *p);
 /*
  * Tells the feed how far we are, and so that it may send more unless we have failed or stopped. Sent at
- * once in these two cases; else with a few more batches, and behind the one that reaches the head when
+ * once in these two cases, waiting for the message before and for a connection that is being made, for up to
+ * PULL_LAST_WORD_MS; else with a few more batches, and behind the one that reaches the head when
  * pull_next() finds nothing more. state of shm/projection_row.h; error may be NULL.
  */
+#define PULL_LAST_WORD_MS 500
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
                  const char *error);
 /*

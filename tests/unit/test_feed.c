@@ -988,6 +988,30 @@ static void a_first_request_is_sent_as_soon_as_there_is_a_connection(void **stat
     pull_end(&f, p);
 }
 
+/* The connection is made while it speaks, and nothing is said behind it. */
+static void a_last_word_waits_for_its_way(void **state)
+{
+    (void)state;
+    struct fake_feed f;
+    struct pull *p = pull_begin(&f, 0, TIMEOUT_NS);
+    pipe_close(f.in);
+    pull_close(p);
+    struct pull_options o = {.name = "p",
+                             .feed = projector_at[1],
+                             .endpoint = projector_at[0],
+                             .shards = 1,
+                             .credit_bytes = 65536,
+                             .timeout_ns = TIMEOUT_NS};
+    assert_int_equal(pull_open(&o, &p, &err), 0);
+    assert_int_equal(pipe_bind_pull(projector_at[1], &f.in, &err), 0);
+    pull_report(p, 3, PROJECTION_FAILED, 1, "closed");
+    pull_flush(p, PULL_LAST_WORD_MS);
+    assert_true(fake_take(&f, GIVE_UP_MS));
+    assert_int_equal(f.m.state, PROJECTION_FAILED);
+    assert_int_equal(f.m.applied, 3);
+    pull_end(&f, p);
+}
+
 static void a_refusal_is_handed_up_with_its_sentence(void **state)
 {
     (void)state;
@@ -1084,6 +1108,7 @@ int main(void)
         T(only_the_batch_behind_the_cursor_of_the_present_number_is_taken),
         T(after_a_silence_the_rest_is_asked_for_under_the_next_number),
         T(a_first_request_is_sent_as_soon_as_there_is_a_connection),
+        T(a_last_word_waits_for_its_way),
         T(a_refusal_is_handed_up_with_its_sentence),
         T(a_feed_that_is_replaced_goes_on_where_the_projector_is),
     };
