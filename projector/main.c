@@ -621,7 +621,6 @@ static int project(struct projector *p, struct azoth_error *err)
             pull_report(p->pull, p->cursor, PROJECTION_STOPPED, errors_of(p), NULL);
         if (!p->another)
             service_stopping(&p->service);
-        pull_flush(p->pull, PULL_LAST_WORD_MS);
     }
     if (asked)
         rc = 0;

@@ -23,6 +23,8 @@
 #define TRIES_MAX 8
 /* So many are reported together at most, while more are on their way: a fraction of what may be. */
 #define REPORT_BATCHES 8u
+/* A last word that is not answered is said again. */
+#define LAST_WORD_AGAIN_NS (100 * NS_PER_MS)
 
 struct pull {
     struct pull_options o;
@@ -206,13 +208,6 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
     return 0;
 }
 
-void pull_flush(struct pull *p, int timeout_ms)
-{
-    /* Writable again: the message before has been handed over. */
-    struct pollfd fd = {.fd = pipe_send_fd(p->out), .events = POLLIN};
-    poll(&fd, 1, timeout_ms);
-}
-
 void pull_keep(struct pull *p, uint64_t now_ns)
 {
     if (!p->subscribed)
@@ -262,17 +257,52 @@ void pull_hold(struct pull *p, uint64_t now_ns, uint64_t applied, uint32_t state
         p->retry_ns = 0;
 }
 
+/* Whether the feed has answered under the present number. */
+static int answered(struct pull *p)
+{
+    struct wire_batch b;
+    int yes = 0;
+    pull_release(p);
+    while (!yes && pipe_receive(p->in, 0, &p->message, NULL) > 0) {
+        yes = wire_batch_decode(p->message, &b, NULL) == 0 && b.subscription == p->subscription;
+        pull_release(p);
+    }
+    return yes;
+}
+
+static void last_word(struct pull *p)
+{
+    uint64_t until = clock_mono_ns() + PULL_LAST_WORD_MS * NS_PER_MS, now;
+    /* What comes under the number before is no answer to it. */
+    p->subscription++;
+    for (int said = 0; !answered(p) && (now = clock_mono_ns()) < until;) {
+        /* Until the transport can take it, and then until it is answered or is to be said again. */
+        struct pollfd fd[2] = {{.fd = pipe_poll_fd(p->in), .events = POLLIN},
+                               {.fd = pipe_send_fd(p->out), .events = POLLIN}};
+        if (said && now >= p->retry_ns)
+            said = 0;
+        int rc = said ? 0 : send_pull(p, 0);
+        if (rc && rc != AZOTH_ERR_BUSY)
+            return;
+        if (!said && !rc) {
+            said = 1;
+            p->retry_ns = now + LAST_WORD_AGAIN_NS;
+        }
+        uint64_t next = said && p->retry_ns < until ? p->retry_ns : until;
+        poll(fd, said ? 1 : 2, (int)((next - now) / NS_PER_MS) + 1);
+    }
+}
+
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
                  const char *error)
 {
     CRASH_POINT(projector_reports);
     note(p, applied, state, errors, error);
     int ends = state == PROJECTION_FAILED || state == PROJECTION_STOPPED;
-    /* There is no next report that would make up for this one. */
     if (ends)
-        pull_flush(p, PULL_LAST_WORD_MS);
-    if (ends || p->untold >= p->o.credit_bytes / 8 || p->untold_batches >= REPORT_BATCHES)
-        (void)!send_pull(p, ends ? 0 : p->o.credit_bytes);
+        last_word(p);
+    else if (p->untold >= p->o.credit_bytes / 8 || p->untold_batches >= REPORT_BATCHES)
+        (void)!send_pull(p, p->o.credit_bytes);
     else
         p->owes = 1;
 }

@@ -36,9 +36,11 @@ int pull_next(struct pull *p, uint64_t now_ns, struct wire_batch *ret, struct az
 void pull_release(struct pull *p);
 /*
  * Tells the feed how far we are, and so that it may send more unless we have failed or stopped. Sent at
- * once in these two cases, waiting for the message before and for a connection that is being made, for up to
- * PULL_LAST_WORD_MS; else with a few more batches, and behind the one that reaches the head when
+ * once in these two cases; else with a few more batches, and behind the one that reaches the head when
  * pull_next() finds nothing more. state of shm/projection_row.h; error may be NULL.
+ *
+ * A last word, which FAILED and STOPPED are, is said until the feed has answered it, for at most
+ * PULL_LAST_WORD_MS: what a socket still holds when it is closed is lost. Nothing can be pulled behind it.
  */
 #define PULL_LAST_WORD_MS 500
 void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,
@@ -49,11 +51,6 @@ void pull_report(struct pull *p, uint64_t applied, uint32_t state, uint64_t erro
  */
 void pull_keep(struct pull *p, uint64_t now_ns);
 #define PULL_KEEP_NS 250000000u
-/*
- * Before pull_close(): waits until the last report is with the kernel, since nanomsg discards on close
- * what it has not sent. At most timeout_ms: without a feed it never gets there.
- */
-void pull_flush(struct pull *p, int timeout_ms);
 /* What later reports tell beside it. */
 struct pull_faults {
     uint32_t breaker;

@@ -70,7 +70,7 @@ struct subscription {
     size_t on_way;
     int greet;     /* new: told the head even when there is nothing to send */
     int refused;   /* the error that it gets instead of events */
-    int refuse_it; /* the refusal is not sent yet */
+    int answer_it; /* that, or that its last word was heard, is not sent yet */
     char why[sizeof((struct azoth_error *)0)->message];
     uint32_t tries; /* sends in a row that the transport did not take */
     uint64_t retry_ns, heard_ns;
@@ -210,7 +210,7 @@ static int send_to(struct subscription *s, const struct buf *image, uint64_t now
         s->retry_ns = now_ns + (NS_PER_MS << s->tries++);
     } else {
         s->credit = 0;
-        s->refuse_it = 0;
+        s->answer_it = 0;
         s->retry_ns = 0;
     }
     return 0;
@@ -219,13 +219,13 @@ static int send_to(struct subscription *s, const struct buf *image, uint64_t now
 static void refuse(struct subscription *s, int code, const char *why)
 {
     s->refused = code;
-    s->refuse_it = 1;
+    s->answer_it = 1;
     s->credit = 0;
     snprintf(s->why, sizeof s->why, "%s", why);
 }
 
-static int send_refusal(struct feed *f, struct subscription *s, uint64_t now_ns,
-                        struct azoth_error *err)
+static int send_answer(struct feed *f, struct subscription *s, uint64_t now_ns,
+                       struct azoth_error *err)
 {
     struct wire_batch b = {.subscription = s->number,
                            .first = s->cursor + 1,
@@ -236,10 +236,10 @@ static int send_refusal(struct feed *f, struct subscription *s, uint64_t now_ns,
     buf_clear(&f->refusal);
     int rc = wire_batch_encode(&f->refusal, &b);
     if (rc)
-        return error_set(err, rc, "refusing %s", s->name);
+        return error_set(err, rc, "answering %s", s->name);
     rc = send_to(s, &f->refusal, now_ns, err);
     if (rc > 0)
-        s->refuse_it = 0;
+        s->answer_it = 0;
     return rc;
 }
 
@@ -308,7 +308,7 @@ static int subscribe(struct feed *f, struct subscription *s, const struct wire_p
     s->credit = m->credit_bytes;
     s->sent_len = 0;
     s->on_way = 0;
-    s->refused = s->refuse_it = 0;
+    s->refused = s->answer_it = 0;
     s->tries = 0;
     s->retry_ns = 0;
     s->greet = 1;
@@ -393,18 +393,23 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     /* A projector counts its subscriptions up: one from before comes late. */
     if (s->used && s->instance == m.instance && (int64_t)(m.subscription - s->number) < 0)
         return;
-    if (fresh && m.credit_bytes == 0 && !s->used)
+    int last_word = m.state == PROJECTION_FAILED || m.state == PROJECTION_STOPPED;
+    if (fresh && m.credit_bytes == 0 && !s->used && !last_word)
         return; /* a report behind its own end */
-    if (fresh && m.credit_bytes) {
+    if (fresh && (m.credit_bytes || !s->used)) {
         if (!subscribe(f, s, &m))
             return;
     } else if (m.credit_bytes && m.cursor <= s->cursor && !s->refused) {
         confirm(s, m.cursor);
         s->credit = m.credit_bytes;
     }
-    /* It takes no more: what it was granted before would only be sent to nobody. */
-    if (m.state == PROJECTION_FAILED || m.state == PROJECTION_STOPPED)
+    if (last_word) {
+        /* It takes no more: what it was granted before would only be sent to nobody. It waits for the answer, since
+         * what a socket still holds is gone when its other end closes. */
         s->credit = 0;
+        s->number = m.subscription;
+        s->answer_it = 1;
+    }
     s->heard_ns = now_ns;
     text_of(s->told_error, sizeof s->told_error, m.error);
     s->told = m;
@@ -466,12 +471,12 @@ static int serve(struct feed *f, struct subscription *s, uint64_t now_ns, struct
 {
     struct feed_look l;
     struct azoth_error why = {0};
-    if (s->refuse_it)
-        return send_refusal(f, s, now_ns, err);
+    if (s->answer_it)
+        return send_answer(f, s, now_ns, err);
     int rc = make(f, s, &l, &why);
     if (feed_is_damage(rc)) {
         refuse(s, rc, why.message);
-        return send_refusal(f, s, now_ns, err);
+        return send_answer(f, s, now_ns, err);
     }
     if (rc) {
         if (err)
@@ -544,7 +549,7 @@ int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
         int before = work;
         for (uint32_t k = 0; k < SUBSCRIPTIONS_MAX; k++) {
             struct subscription *s = &f->sub[(f->turn + k) % SUBSCRIPTIONS_MAX];
-            if (!s->used || !(room(s) || s->refuse_it) || !sendable(s, now_ns))
+            if (!s->used || !(room(s) || s->answer_it) || !sendable(s, now_ns))
                 continue;
             rc = serve(f, s, now_ns, err);
             if (rc < 0)
