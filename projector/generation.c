@@ -219,16 +219,37 @@ static int look_at(void *arg, uint64_t n)
 }
 
 /* An empty log, or none: what it held is in the database. */
-static int drop_log(const char *built, struct azoth_error *err)
+static int check_log(const char *built, struct azoth_error *err)
 {
     char path[PATH_BYTES + 8];
     struct stat st;
     snprintf(path, sizeof path, "%s-wal", built);
     if (stat(path, &st) == 0 && st.st_size > 0)
         return error_set(err, AZOTH_ERR_BUSY, "%s: not everything is in the database yet", path);
-    int rc = remove_file(path, err);
-    snprintf(path, sizeof path, "%s-shm", built);
-    return rc ? rc : remove_file(path, err);
+    return 0;
+}
+
+static int move_file(const char *from, const char *to, struct azoth_error *err)
+{
+    if (rename(from, to) == 0)
+        return 0;
+    return errno == ENOENT ? remove_file(to, err) : error_errno(err, errno, "%s", to);
+}
+
+/*
+ * What SQLite keeps beside it gets the new name as well, before the database does: who may read but not write finds
+ * no log otherwise, and cannot make one; and a log that a pruned generation of this number left when we died would
+ * be taken for this one's.
+ */
+static int move_log(const char *built, const char *path, struct azoth_error *err)
+{
+    char from[PATH_BYTES + 8], to[PATH_BYTES + 8];
+    snprintf(from, sizeof from, "%s-wal", built);
+    snprintf(to, sizeof to, "%s-wal", path);
+    int rc = move_file(from, to, err);
+    snprintf(from, sizeof from, "%s-shm", built);
+    snprintf(to, sizeof to, "%s-shm", path);
+    return rc ? rc : move_file(from, to, err);
 }
 
 static int name_it(struct search *s, const char *built, uint64_t *ret)
@@ -237,6 +258,8 @@ static int name_it(struct search *s, const char *built, uint64_t *ret)
     /* Named by one that died before the link pointed to it. */
     *ret = s->same ? s->same : s->most + 1;
     int rc = generation_path(path, sizeof path, s->dir, s->stem, *ret, s->err);
+    if (!rc)
+        rc = move_log(built, path, s->err);
     if (rc || s->same)
         return rc;
     if (link(built, path))
@@ -255,7 +278,7 @@ int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct az
     if (stat(built, &s.built))
         return errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: nothing was built", built)
                                : error_errno(err, errno, "%s", built);
-    rc = drop_log(built, err);
+    rc = check_log(built, err);
     if (!rc)
         rc = generation_each(dir, stem, look_at, &s, err);
     if (!rc)
@@ -282,10 +305,11 @@ int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth
 {
     char path[PATH_BYTES];
     int rc = generation_path(path, sizeof path, dir, stem, n, err);
-    if (!rc && access(path, F_OK))
-        rc = errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND,
-                                         "%s: there is no generation %" PRIu64, stem, n)
-                             : error_errno(err, errno, "%s", path);
+    /* 0 is the one that is being built. */
+    if (!rc && (!n || access(path, F_OK)))
+        rc = !n || errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND,
+                                               "%s: there is no generation %" PRIu64, stem, n)
+                                   : error_errno(err, errno, "%s", path);
     return rc ? rc : point_to(dir, stem, n, err);
 }
 

@@ -24,6 +24,7 @@ until_true() { # SECONDS COMMAND...
 define 1
 commit "$(event a 1),$(event b 2),$(event a 3)"
 exits "what has no file yet is built as well" 0 "p: generation 1 serves: events 1 to 3" rebuild
+says "its log lies beside it, for those who may not make one" 0 "$(stat -c %s "$projections/p.g1.db-wal")"
 says "with the rows of the log" "2 4" "$(rows)"
 exits "and is what a projector goes on with" 0 "events 1 to 3: its 2 handled" azoth verify --projection p
 "$BUILD/azoth-feed" --dir "$AZOTH_DIR" 2>"$TMP/feed.log" & pids+=($!)
@@ -53,13 +54,16 @@ exits "to one that is not there" 1 "(AZOTH_ERR_NOT_FOUND)" azoth projection roll
 exits "before the first there is none" 1 "there is no generation before 1" azoth projection rollback p --generation
 exits "prune removes what does not serve" 0 "1 removed" azoth projection prune p
 says "and nothing else" "p.db p.g1.db" "$(files | tr ' ' '\n' | grep '\.db$' | xargs)"
+check "a log is left of a generation that was pruned" sh -c "sqlite3 '$TMP/stranger.db' \"PRAGMA journal_mode = WAL; CREATE TABLE stranger (x);\" '.shell cp $TMP/stranger.db-wal $projections/p.g2.db-wal' >/dev/null"
 exits "numbers go on where they were" 0 "generation 2 serves" rebuild
+says "without what is in that log" "3 9" "$(rows)"
 
 # ---- a mistake, an interruption ----
 define 1 '-- azoth: on-error fail-fast\n'
 commit "$(event a 0),$(event a 6)"
 exits "a handler that fails ends it, the old file serves" 1 "event 5 (a): " rebuild
 says "and what is built stays" "p.g2.db 1" "$(generation) $(ls "$projections/p.rebuild.db" | wc -l)"
+exits "which is no generation to go back to" 2 "--generation is a number from 1" azoth projection rollback p --generation 0
 define nonsense
 exits "a mistake in the definition is told before anything is done" 1 "p.sql:5:" rebuild
 says "what was built is still there" 1 "$(ls "$projections/p.rebuild.db" | wc -l)"
