@@ -191,6 +191,8 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--to is of rollback and try");
     if (f->generation.given && !back)
         return cmd_usage(l, "--generation is of rollback");
+    if (f->generation.has && !f->generation.n)
+        return cmd_usage(l, "--generation is a number from 1");
     if ((f->check.against_log || f->check.events.given || f->check.target) && !checks)
         return cmd_usage(l, "--against-log, --events and --target are of check");
     if ((f->trial.from.given || f->trial.rows.given || f->trial.keep || f->trial.strict ||
