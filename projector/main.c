@@ -65,6 +65,7 @@ struct projector {
     uint32_t cursor_check;
     uint64_t idle_ns;
     int idle, heard, another; /* another: the file or the definition may be another one now */
+    int reopens;              /* that one is opened */
     struct wire_batch held;   /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
@@ -76,6 +77,9 @@ struct projector {
  */
 #define SERVER_PATIENCE_NS (60 * NS_PER_S)
 #define SERVER_AGAIN_MS    500
+/* One that opens another file has left its lock for a moment: a command that takes it meanwhile is soon done. */
+#define LOCK_PATIENCE_NS (10 * NS_PER_S)
+#define LOCK_AGAIN_MS    20
 
 /* Dead letters are tried for so long at a time: signals wait no longer. */
 #define REPLAY_NS (20 * NS_PER_MS)
@@ -180,19 +184,28 @@ static int fits(const struct projector *p, struct azoth_error *err)
     return 0;
 }
 
-/* UNREACHABLE: it did not come, or we are asked to stop. */
+/* How long what kept the file from being opened is waited for. */
+static uint64_t patience_ns(const struct projector *p, int rc)
+{
+    return rc == AZOTH_ERR_UNREACHABLE               ? SERVER_PATIENCE_NS
+           : rc == AZOTH_ERR_DUPLICATE && p->reopens ? LOCK_PATIENCE_NS
+                                                     : 0;
+}
+
+/* UNREACHABLE, DUPLICATE: it did not come, or we are asked to stop. */
 static int open_when_there(struct projector *p, const struct table_options *o,
                            struct azoth_error *err)
 {
-    uint64_t until = clock_mono_ns() + SERVER_PATIENCE_NS;
+    uint64_t begun = clock_mono_ns();
     int rc, said = 0;
     struct pollfd fd = {.fd = p->service.signal_fd, .events = POLLIN};
-    while ((rc = table_open(&p->def, o, &p->table, err)) == AZOTH_ERR_UNREACHABLE &&
-           clock_mono_ns() < until) {
+    while ((rc = table_open(&p->def, o, &p->table, err)) &&
+           clock_mono_ns() - begun < patience_ns(p, rc)) {
+        int server = rc == AZOTH_ERR_UNREACHABLE;
         if (!said++)
             log_error(LOG_LEVEL_WARN, "waiting", err);
-        service_status(&p->service, "waiting for PostgreSQL");
-        poll(&fd, 1, SERVER_AGAIN_MS);
+        service_status(&p->service, server ? "waiting for PostgreSQL" : "waiting for the lock");
+        poll(&fd, 1, server ? SERVER_AGAIN_MS : LOCK_AGAIN_MS);
         if (service_poll(&p->service))
             break;
     }
@@ -606,10 +619,11 @@ static void close_all(struct projector *p)
 /* From opening the file to closing it: until it is told to stop, or another file serves. */
 static int project(struct projector *p, struct azoth_error *err)
 {
+    p->reopens = p->another;
     p->another = p->heard = p->holds = p->idle = 0;
     p->standing = (struct table_standing){0};
     int rc = open_table(p, err);
-    int asked = rc == AZOTH_ERR_UNREACHABLE && p->service.stopping;
+    int asked = (rc == AZOTH_ERR_UNREACHABLE || rc == AZOTH_ERR_DUPLICATE) && p->service.stopping;
     if (!rc)
         rc = open_pull(p, err);
     if (!rc) {

@@ -261,6 +261,9 @@ static int ask(struct dlq *d, const char *text, char answer[COMMAND_ANSWER_MAX],
         uint64_t now = clock_mono_ns();
         int left_ms = until > now ? (int)((until - now) / NS_PER_MS) : 0;
         int rc = control_ask(d->run_dir, d->stem, id, text, left_ms, answer, err);
+        /* It is about to open another file, and has done nothing. */
+        if (!rc && strncmp(answer, "refused ", 8) == 0)
+            rc = AZOTH_ERR_UNREACHABLE;
         if (rc != AZOTH_ERR_UNREACHABLE)
             return rc;
         rc = take_lock(d, err);

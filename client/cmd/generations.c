@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 
 #define PATH_BYTES     4400
-#define AGAIN_MS       10u
 #define GENERATION_MAX 1000u /* listed */
+#define AGAIN_MS       10u
 
 struct files {
     struct cmd_line *l;
@@ -175,23 +175,28 @@ int generations_list(struct cmd_line *l, const char *projections, const char *na
 
 /* ---- changing ---- */
 
-/* Until somebody has answered: what is asked for may be asked for twice, and a projector that opens another file
- * closes its connections. */
+static int ask_once(const struct files *f, const struct one *one, const char *text, uint64_t *ret,
+                    struct azoth_error *err)
+{
+    struct owner owner;
+    int rc = owner_find(f->run_dir, f->projections, one->stem, f->timeout_ms, &owner, err);
+    if (!rc)
+        rc = owner_ask(&owner, f->definition, &one->o, 0, text, ret, err);
+    owner_close(&owner);
+    return rc;
+}
+
+/* A projector that ends, or opens another file, is asked again: twice is as good as once. */
 static int ask_one(const struct files *f, const struct one *one, const char *text, uint64_t *ret,
                    struct azoth_error *err)
 {
     uint64_t until = clock_mono_ns() + (uint64_t)f->timeout_ms * NS_PER_MS;
-    for (;;) {
-        struct owner owner;
-        int rc = owner_find(f->run_dir, f->projections, one->stem, f->timeout_ms, &owner, err);
-        if (!rc)
-            rc = owner_ask(&owner, f->definition, &one->o, 0, text, ret, err);
-        owner_close(&owner);
-        if ((rc != AZOTH_ERR_UNREACHABLE && rc != AZOTH_ERR_BUSY) || clock_mono_ns() >= until ||
-            cmd_interrupted())
-            return rc;
+    int rc;
+    while (((rc = ask_once(f, one, text, ret, err)) == AZOTH_ERR_UNREACHABLE ||
+            rc == AZOTH_ERR_BUSY) &&
+           clock_mono_ns() < until && !cmd_interrupted())
         cmd_sleep_ms(AGAIN_MS);
-    }
+    return rc;
 }
 
 /* Which one every shard is to go back to, all looked at before the first does. */

@@ -240,18 +240,18 @@ static int part_swap(struct rebuild *r, struct part *p, struct progress *say,
 {
     int rc = 0;
     for (unsigned tries = 0; tries < ASKS_MAX; tries++) {
-        if (!p->table) {
-            rc = part_lock(r, p, err);
-            if (!rc)
-                rc = open_table(r, p, err);
-        }
+        /* Open still when the projector went away before it was asked to adopt. */
+        rc = p->table ? 0 : part_lock(r, p, err);
+        if (!rc && !p->table)
+            rc = open_table(r, p, err);
         if (!rc)
             rc = part_fill(p, UINT64_MAX, say, err);
+        uint64_t until = clock_mono_ns() + (uint64_t)r->timeout_ms * NS_PER_MS;
         if (!rc)
             rc = swap_once(r, p, say, err);
         if (rc < 0 && serves_already(r, p))
             return 0;
-        if (rc >= 0 || !may_pass(rc))
+        if (rc >= 0 || !may_pass(rc) || clock_mono_ns() >= until)
             return rc;
         if (cmd_interrupted())
             return INTERRUPTED;
@@ -332,6 +332,11 @@ static void tell(const struct rebuild *r, uint32_t serving)
         const struct part *p = &r->part[i];
         uint64_t events = p->cursor - p->from;
         double rate = p->seconds > 0 ? (double)events / p->seconds : 0;
+        if (!r->l->json && !events) {
+            printf("%s: generation %llu serves at event %llu: nothing was left to apply\n", p->stem,
+                   (unsigned long long)p->generation, (unsigned long long)p->cursor);
+            continue;
+        }
         if (!r->l->json) {
             printf("%s: generation %llu serves: events %llu to %llu in %.1f s, %.0f/s\n", p->stem,
                    (unsigned long long)p->generation, (unsigned long long)p->from + 1,

@@ -100,12 +100,53 @@ exits "its rows are proved" 0 "p: events 1 to 7: its 6 handled" azoth verify --p
 exits "rollback asks it too" 1 "put the definition of that time back first" azoth projection rollback p --generation 3
 exits "and prune" 0 "3 removed" azoth projection prune p
 says "json tells of the generation" '[5,1,7]' "$(rebuild --json | jq -c '.shards[0] | [.generation, .from, .cursor]')"
+cat >"$TMP/waits.py" <<'P' # LOCK MARK: has the lock as soon as it is left, and until it is killed
+import fcntl, os, struct, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, 38, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLKW
+open(sys.argv[2], 'w')
+time.sleep(60)
+P
+python3 "$TMP/waits.py" "$projections/p.lock" "$TMP/locked" & waits=$!; pids+=($waits)
+rebuild_until_locked() { rebuild --quiet >"$TMP/out" 2>&1 || return 1; until_true 1 test -e "$TMP/locked"; }
+check "somebody takes the lock while the projector opens the new file" until_true 20 rebuild_until_locked
+check "which waits for it" until_true 20 grep -q 'waiting: .*p.lock: another process projects into it' "$TMP/live.log"
+before=$(grep -c 'ready projection=p' "$TMP/live.log")
+kill $waits; wait $waits 2>/dev/null
+ready_again() { [ "$(grep -c 'ready projection=p' "$TMP/live.log")" -gt "$before" ]; }
+check "and goes on" until_true 20 ready_again
 exits "one at a time" 1 "another process rebuilds it" sh -c "exec 9<>'$projections/p.rebuild.lock'; python3 - '$BUILD/azoth' <<'P'
 import fcntl, struct, subprocess, sys
 fcntl.fcntl(9, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
 sys.exit(subprocess.call([sys.argv[1], 'projection', 'rebuild', 'p'], close_fds=True))
 P"
 kill $live; wait $live 2>/dev/null
+
+# ---- a projector that goes away while it is asked ----
+cat >"$TMP/goes.py" <<'P' # SOCKET MARK [ANSWER]: hears one command, answers or not, and is gone
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.bind(sys.argv[1])
+s.listen(1)
+open(sys.argv[2], 'w')
+c = s.accept()[0]
+c.recv(1000)
+if sys.argv[3:]: c.send(sys.argv[3].encode())
+os.unlink(sys.argv[1])
+P
+goes() { rm -f "$TMP/listens"; python3 "$TMP/goes.py" "$AZOTH_DIR/run/dlq-p.sock" "$TMP/listens" "$@" & pids+=($!); until_true 20 test -e "$TMP/listens"; }
+exits "what holds the lock and cannot be asked is waited for as long as is said" 3 "holds p, but does not listen in" \
+    timeout 10 python3 - "$BUILD/azoth" "$projections/p.lock" <<'P'
+import fcntl, os, struct, subprocess, sys
+fcntl.fcntl(os.open(sys.argv[2], os.O_RDWR), 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
+sys.exit(subprocess.call([sys.argv[1], 'projection', 'rebuild', 'p', '--timeout', '1']))
+P
+check "one goes" goes
+exits "a rebuild goes on without it" 0 "serves at event 7: nothing was left to apply" rebuild
+check "one goes" goes
+exits "prune as well" 0 " removed" azoth projection prune p
+check "one opens another file, and goes" goes "refused -5 another file serves: ask again"
+exits "a dead letter is dropped without it" 0 "event 5: dropped" azoth dlq drop p 5
 
 # ---- shards ----
 exits "into three files" 0 "these are other files than the 1" rebuild --shards 3
