@@ -57,7 +57,7 @@ int generation_lock(const char *dir, const char *stem, const char *suffix, int *
 
 /* ---- what is there ---- */
 
-/* N of STEM.gN.db; 0: it is none. */
+/* N of STEM.gN.db; 0: it is none. One that leaves no room for the next is none of ours. */
 static uint64_t number_of(const char *stem, const char *name)
 {
     size_t n = strlen(stem);
@@ -66,7 +66,7 @@ static uint64_t number_of(const char *stem, const char *name)
         name[n + 2] > '9')
         return 0;
     unsigned long long k = strtoull(name + n + 2, &end, 10);
-    return strcmp(end, ".db") == 0 ? k : 0;
+    return strcmp(end, ".db") == 0 && k < UINT64_MAX / 2 ? k : 0;
 }
 
 int generation_current(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err)

@@ -54,6 +54,7 @@ exits "to one that is not there" 1 "(AZOTH_ERR_NOT_FOUND)" azoth projection roll
 exits "before the first there is none" 1 "there is no generation before 1" azoth projection rollback p --generation
 exits "prune removes what does not serve" 0 "1 removed" azoth projection prune p
 says "and nothing else" "p.db p.g1.db" "$(files | tr ' ' '\n' | grep '\.db$' | xargs)"
+touch "$projections/p.g18446744073709551615.db" # none of ours: there is no number after it
 check "a log is left of a generation that was pruned" sh -c "sqlite3 '$TMP/stranger.db' \"PRAGMA journal_mode = WAL; CREATE TABLE stranger (x);\" '.shell cp $TMP/stranger.db-wal $projections/p.g2.db-wal' >/dev/null"
 exits "numbers go on where they were" 0 "generation 2 serves" rebuild
 says "without what is in that log" "3 9" "$(rows)"
