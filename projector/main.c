@@ -65,7 +65,6 @@ struct projector {
     uint32_t cursor_check;
     uint64_t idle_ns;
     int idle, heard, another; /* another: the file or the definition may be another one now */
-    int reopens;              /* that one is opened */
     struct wire_batch held;   /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
@@ -77,8 +76,8 @@ struct projector {
  */
 #define SERVER_PATIENCE_NS (60 * NS_PER_S)
 #define SERVER_AGAIN_MS    500
-/* One that opens another file has left its lock for a moment: a command that takes it meanwhile is soon done. */
-#define LOCK_PATIENCE_NS (10 * NS_PER_S)
+/* A command that has the lock, since no projector ran, is soon done; another projector is not. */
+#define LOCK_PATIENCE_NS (5 * NS_PER_S)
 #define LOCK_AGAIN_MS    20
 
 /* Dead letters are tried for so long at a time: signals wait no longer. */
@@ -185,11 +184,16 @@ static int fits(const struct projector *p, struct azoth_error *err)
 }
 
 /* How long what kept the file from being opened is waited for. */
-static uint64_t patience_ns(const struct projector *p, int rc)
+static uint64_t patience_ns(int rc)
 {
-    return rc == AZOTH_ERR_UNREACHABLE               ? SERVER_PATIENCE_NS
-           : rc == AZOTH_ERR_DUPLICATE && p->reopens ? LOCK_PATIENCE_NS
-                                                     : 0;
+    return rc == AZOTH_ERR_UNREACHABLE ? SERVER_PATIENCE_NS
+           : rc == AZOTH_ERR_DUPLICATE ? LOCK_PATIENCE_NS
+                                       : 0;
+}
+
+static int open_file(struct projector *p, const struct table_options *o, struct azoth_error *err)
+{
+    return p->def.effects[0] ? open_effects(p, o, err) : table_open(&p->def, o, &p->table, err);
 }
 
 /* UNREACHABLE, DUPLICATE: it did not come, or we are asked to stop. */
@@ -199,8 +203,8 @@ static int open_when_there(struct projector *p, const struct table_options *o,
     uint64_t begun = clock_mono_ns();
     int rc, said = 0;
     struct pollfd fd = {.fd = p->service.signal_fd, .events = POLLIN};
-    while ((rc = table_open(&p->def, o, &p->table, err)) &&
-           clock_mono_ns() - begun < patience_ns(p, rc)) {
+    while ((rc = open_file(p, o, err)) && !p->effects &&
+           clock_mono_ns() - begun < patience_ns(rc)) {
         int server = rc == AZOTH_ERR_UNREACHABLE;
         if (!said++)
             log_error(LOG_LEVEL_WARN, "waiting", err);
@@ -243,9 +247,7 @@ static int open_table(struct projector *p, struct azoth_error *err)
         .shard = p->shard,
         .shards = p->shards,
     };
-    if (!rc && p->def.effects[0])
-        rc = open_effects(p, &p->options, err);
-    else if (!rc)
+    if (!rc)
         rc = open_when_there(p, &p->options, err);
     if (!rc)
         rc = control_open(p->program.run_dir, stem, &p->control, err);
@@ -619,7 +621,6 @@ static void close_all(struct projector *p)
 /* From opening the file to closing it: until it is told to stop, or another file serves. */
 static int project(struct projector *p, struct azoth_error *err)
 {
-    p->reopens = p->another;
     p->another = p->heard = p->holds = p->idle = 0;
     p->standing = (struct table_standing){0};
     int rc = open_table(p, err);
