@@ -21,7 +21,7 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstric
 OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
         $(if $(FAULTS),-DAZOTH_FAULTS) $(if $(filter thread,$(SAN)),-DSTORE_MAP_BYTES=4294967296ull)
-LINK := -pthread $(if $(SAN),-fsanitize=$(SAN))
+LINK := -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
 # Libraries by who needs them. The writer links neither nanomsg nor jansson.
 LIBS_STORE := -llmdb -lxxhash -lgmp
@@ -81,19 +81,19 @@ EXAMPLES := $(patsubst examples/%.c,%,$(wildcard examples/*/*.c))
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 .PHONY: all
-all: packages $(addprefix $(BUILD)/,$(PROGRAMS)) $(BUILD)/libazoth.so.0
+all: packages $(addprefix $(BUILD)/,$(PROGRAMS)) $(BUILD)/libazoth.so.0 $(BUILD)/install/libazoth.a
 
 # `make V=1` shows the commands. Objects are rebuilt when the flags change.
 Q := $(if $(V),,@)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(CC) $(CFLAGS) $(OURS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(OURS)' > $@
+	@echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(OURS)' | cmp -s - $@ || echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(OURS)' > $@
 .PHONY: FORCE
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | packages
 	@mkdir -p $(@D)
 	@echo '  CC $<'
-	$(Q)$(CC) $(CFLAGS) $(OURS) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(OURS) -MMD -MP -c $< -o $@
 
 $(BUILD)/libazoth.a: $(call obj,$(LIB_SRC))
 	@rm -f $@
@@ -101,9 +101,14 @@ $(BUILD)/libazoth.a: $(call obj,$(LIB_SRC))
 $(BUILD)/libother.a: $(call obj,$(OTHER_SRC))
 	@rm -f $@
 	$(Q)ar rcs $@ $^
-$(BUILD)/libazoth.so.0: $(call obj,$(LIB_SRC))
-	$(Q)$(CC) $(LINK) -shared -Wl,-soname,libazoth.so.0 $^ $(LIBS_ALL) -o $@
+$(BUILD)/libazoth.so.0: $(call obj,$(LIB_SRC)) client/libazoth.map
+	$(Q)$(CC) $(LINK) -shared -Wl,-soname,libazoth.so.0 -Wl,--version-script,client/libazoth.map $(filter %.o,$^) $(LIBS_ALL) -o $@
 	ln -sf libazoth.so.0 $(BUILD)/libazoth.so
+# The one that is installed: of one object, whose inner names are its own and cannot meet a program's.
+$(BUILD)/install/libazoth.a: $(call obj,$(LIB_SRC))
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(Q)ld -r -o $(@D)/libazoth.o $^ && objcopy --localize-hidden $(@D)/libazoth.o && ar rcs $@ $(@D)/libazoth.o
 
 define program_rule
 $(BUILD)/$(1): $(call obj,$(MAIN_$(1))) $(BUILD)/libother.a $(BUILD)/libazoth.a
@@ -211,7 +216,7 @@ help:
 	@echo 'make model      every interleaving of the larger scenarios, and whether breaks are found'
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
-	@echo 'make install DESTDIR= PREFIX=/usr/local'
+	@echo 'make install DESTDIR= PREFIX=/usr/local LIBDIR= UNITDIR='
 	@echo 'make uninstall, make clean'
 
 EXAMPLE_PROGRAMS := $(patsubst %,$(BUILD)/examples/%,$(filter-out commands/% projections/%,$(EXAMPLES)))
@@ -287,21 +292,16 @@ C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projec
 lint: packages
 	tools/lint $(C_FILES)
 
+# What is put where stands in the tool, which also takes it away again.
+LIBDIR ?= $(PREFIX)/lib
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+VERSION = $(shell sed -n 's/^\#define AZOTH_VERSION "\(.*\)"/\1/p' core/azoth_base.h)
+INSTALL_TREE = BUILD='$(BUILD)' PROGRAMS='$(PROGRAMS)' VERSION='$(VERSION)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' \
+  LIBDIR='$(LIBDIR)' UNITDIR='$(UNITDIR)' LIBS_PRIVATE='$(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SYS) -ldl -lm -pthread' tools/install-tree
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/azoth \
-	  $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
-	install $(addprefix $(BUILD)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 client/azoth.h client/azoth_command.h client/azoth_projection.h core/azoth_base.h $(DESTDIR)$(PREFIX)/include/azoth
-	install -m 644 $(BUILD)/libazoth.a $(BUILD)/libazoth.so.0 $(DESTDIR)$(PREFIX)/lib
-	ln -sf libazoth.so.0 $(DESTDIR)$(PREFIX)/lib/libazoth.so
-	install -m 644 $(wildcard systemd/*.service systemd/*.target) $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for m in $(wildcard client/man/*.[15]); do install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}; done
-
+	@$(INSTALL_TREE) install
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/lib/libazoth.*
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,$(notdir $(wildcard systemd/*.service systemd/*.target)))
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/azoth*.1 $(DESTDIR)$(PREFIX)/share/man/man5/azoth*.5
-	rm -rf $(DESTDIR)$(PREFIX)/include/azoth
+	@$(INSTALL_TREE) uninstall
 
 clean:
 	rm -rf build
