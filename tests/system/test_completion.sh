@@ -92,7 +92,7 @@ cat >session.py <<'P'
 import os, pty, sys
 pid, fd = pty.fork()
 if pid == 0:
-    os.environ.update(PS1="ready> ", TERM="dumb", INPUTRC="/dev/null")
+    os.environ.update(PS1="ready> ", TERM="dumb", HISTFILE="/dev/null", INPUTRC="/dev/null")
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 seen = b""
 def until(what):
@@ -108,7 +108,7 @@ for written, completed in (b"azoth projection reb", b"uild "), (b"acc", b"ounts 
     seen = b""
     os.write(fd, written + b"\t")
     until(completed)
-os.write(fd, b"\x03exit\r")
+os.write(fd, b"\x15exit\r")
 os.waitpid(pid, 0)
 P
 check "a bash completes a whole line with the tabulator" timeout 20 python3 session.py "$root" 2>out
