@@ -217,6 +217,7 @@ help:
 	@echo 'make lint       format, clang-tidy, cppcheck, and which library is called where'
 	@echo 'make fuzz SECONDS=60  each fuzz target for so long (clang)'
 	@echo 'make install DESTDIR= PREFIX=/usr/local LIBDIR= UNITDIR='
+	@echo 'make deb        the packages azoth, libazoth0 and libazoth-dev into $(BUILD)/deb'
 	@echo 'make uninstall, make clean'
 
 EXAMPLE_PROGRAMS := $(patsubst %,$(BUILD)/examples/%,$(filter-out commands/% projections/%,$(EXAMPLES)))
@@ -302,6 +303,13 @@ install: all
 	@$(INSTALL_TREE) install
 uninstall:
 	@$(INSTALL_TREE) uninstall
+
+# The packages of Debian, built in a copy of the tree. make deb DEB=DIR puts them elsewhere.
+DEB ?= $(BUILD)/deb
+.PHONY: deb
+deb:
+	tools/build-deb $(DEB)
+	lintian --allow-root --fail-on error $(DEB)/*.changes
 
 clean:
 	rm -rf build
