@@ -2,7 +2,7 @@
  * command.h - runs an effects projection's command for one event, as a child process of its own group.
  *
  * /bin/sh -c COMMAND; the payload on standard input; what there is to know of the event in the
- * environment (azoth(1), EFFECTS). Exit status 0 is success. What it writes to standard error goes to
+ * environment (azoth-projection(5), EFFECTS). Exit status 0 is success. What it writes to standard error goes to
  * ours, and its last line into the error. One thread; one child at a time for one struct.
  */
 #ifndef EFFECTS_COMMAND_H

@@ -54,7 +54,7 @@ static const char usage[] =
     "The command gets the payload on standard input and AZOTH_EVENT_ID, AZOTH_EVENT_TYPE,\n"
     "AZOTH_EVENT_KEY, AZOTH_ATTEMPT, AZOTH_IDEMPOTENCY_KEY and others in its environment; exit "
     "status 0\n"
-    "is success. It runs at least once for each event: azoth(1) says more.\n"
+    "is success. It runs at least once for each event: azoth-projection(5) says more.\n"
     "Exit status: 0 stopped, 75 try again, 100 do not restart.\n";
 
 struct worker {

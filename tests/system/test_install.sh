@@ -29,9 +29,35 @@ says "no link leads nowhere" "" "$(find "$TMP/local" "$TMP/usr" -xtype l)"
 says "azoth.pc says the version that azoth says" "$(azoth version)" \
     "azoth $(PKG_CONFIG_PATH=$TMP/usr/usr/lib/multi/pkgconfig pkg-config --modversion azoth)"
 
+# ---- uninstall
+
+# Beside files of others in each directory, nothing but what was installed goes.
+mkdir "$TMP/before"
+(cd "$TMP/local" && find . -type d -not -path '*/azoth' -not -path '*/azoth/*') |
+    while read -r d; do mkdir -p "$TMP/before/$d" && echo other >"$TMP/before/$d/other"; done
+cp -a "$TMP/before" "$TMP/tree"
+check "make install goes into a tree that is used" make_ DESTDIR="$TMP/tree" install
+check "another make install changes nothing" make_ DESTDIR="$TMP/tree" install
+in_tree "$TMP/tree" >"$TMP/installed"
+check "something was installed" test "$(wc -l <"$TMP/installed")" -gt "$(($(in_tree "$TMP/before" | wc -l) + 40))"
+check "make uninstall takes it away" make_ DESTDIR="$TMP/tree" uninstall
+check "and leaves the tree as it was before" diff <(in_tree "$TMP/before") <(in_tree "$TMP/tree")
+make_ DESTDIR="$TMP/mine" install
+touch "$TMP/mine/usr/local/include/azoth/mine.h"
+check "make uninstall works where one has put a file of one's own" make_ DESTDIR="$TMP/mine" uninstall
+says "which stays, and nothing else" "./usr/local/include/azoth/mine.h" "$(cd "$TMP/mine" && find . ! -type d)"
+check "make uninstall with another prefix" \
+    make_ DESTDIR="$TMP/usr" PREFIX=/usr LIBDIR=/usr/lib/multi UNITDIR=/lib/systemd/system uninstall
+says "leaves no file" "" "$(find "$TMP/usr" ! -type d)"
 # ---- the library: what it exports, and programs that use it
 
 lib=$TMP/local/usr/local/lib
+if nm -D "$lib/libazoth.so.0" | grep -qE '__(asan|tsan|ubsan)_'; then
+    echo "skip - the library is of a sanitizer build: no program was linked with it"
+    checks_end
+    exit
+fi
+
 grep -hoE '\bazoth_[a-z0-9_]+\(' <(cc -E -P -I"$root/core" "$root/client/azoth.h" | tr '\n' ' ' |
     grep -oE 'visibility\("default"\)\)\) [^;]*;' | sed 's/^[^ ]* //; s/__attribute__.*//' |
     sed -E 's/^[^(]*\b(azoth_[a-z0-9_]+)\(.*/\1(/') | tr -d '(' | sort -u >"$TMP/declared"
@@ -91,24 +117,4 @@ check "the installed writer ends in order" wait "${pids[0]}"
 pids=()
 "$installed/azoth" status --dir "$db" --json | grep -oE '"shm(_gauges)?":"[^"]*"' | cut -d'"' -f4 |
     while read -r name; do rm -f "/dev/shm$name"; done
-
-# ---- uninstall
-
-# Beside files of others in each directory, nothing but what was installed goes.
-mkdir "$TMP/before"
-(cd "$TMP/local" && find . -type d -not -path '*/azoth' -not -path '*/azoth/*') |
-    while read -r d; do mkdir -p "$TMP/before/$d" && echo other >"$TMP/before/$d/other"; done
-cp -a "$TMP/before" "$TMP/tree"
-check "make install goes into a tree that is used" make_ DESTDIR="$TMP/tree" install
-check "another make install changes nothing" make_ DESTDIR="$TMP/tree" install
-in_tree "$TMP/tree" >"$TMP/installed"
-check "something was installed" test "$(wc -l <"$TMP/installed")" -gt "$(($(in_tree "$TMP/before" | wc -l) + 40))"
-check "make uninstall takes it away" make_ DESTDIR="$TMP/tree" uninstall
-check "and leaves the tree as it was before" diff <(in_tree "$TMP/before") <(in_tree "$TMP/tree")
-touch "$TMP/local/usr/local/include/azoth/mine.h"
-check "make uninstall works where one has put a file of one's own" make_ DESTDIR="$TMP/local" uninstall
-says "which stays, and nothing else" "./usr/local/include/azoth/mine.h" "$(cd "$TMP/local" && find . ! -type d)"
-check "make uninstall with another prefix" \
-    make_ DESTDIR="$TMP/usr" PREFIX=/usr LIBDIR=/usr/lib/multi UNITDIR=/lib/systemd/system uninstall
-says "leaves no file" "" "$(find "$TMP/usr" ! -type d)"
 checks_end
