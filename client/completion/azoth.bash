@@ -151,4 +151,4 @@ _azoth() {
     esac
 }
 
-complete -F _azoth azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects
+complete -F _azoth azoth azoth-{writer,feed,worker,projector,effects,exporter}
