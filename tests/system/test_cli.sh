@@ -91,11 +91,6 @@ for c in $commands; do
     check "$c --help has an example" grep -q "^  azoth $c" "$TMP/out"
     exits "$c refuses an unknown flag" 2 "there is no flag --nonsense.*(AZOTH_ERR_USAGE)" \
         "$AZOTH" "$c" --nonsense
-    check "azoth.1 has $c" grep -Eq "^\.It Cm $c( |$)" "$SOURCE/client/man/azoth.1"
-    for flag in $("$AZOTH" "$c" --help | grep -Eo '^  --[a-z-]+' | sort -u); do
-        check "azoth.1 has $c $flag" sh -c "sed -n '/^\.It Cm $c/,/^\.It Cm /p;/^\.It Cm $c/,/^\.Sh/p' \
-            '$SOURCE/client/man/azoth.1' | grep -q -- '-${flag#--}'"
-    done
 done
 exits "no command is a usage error" 2 "usage: azoth" "$AZOTH"
 exits "an unknown command is named" 2 "there is no command frob" "$AZOTH" frob
