@@ -302,7 +302,7 @@ LIBDIR ?= $(PREFIX)/lib
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 VERSION = $(shell sed -n 's/^\#define AZOTH_VERSION "\(.*\)"/\1/p' core/azoth_base.h)
 INSTALL_TREE = BUILD='$(BUILD)' PROGRAMS='$(PROGRAMS)' VERSION='$(VERSION)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' \
-  LIBDIR='$(LIBDIR)' UNITDIR='$(UNITDIR)' LIBS_PRIVATE='$(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SYS) -ldl -lm -pthread' tools/install-tree
+  LIBDIR='$(LIBDIR)' UNITDIR='$(UNITDIR)' LIBS_PRIVATE='$(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) -ldl -lm -pthread' tools/install-tree
 install: all
 	@$(INSTALL_TREE) install
 uninstall:

@@ -110,7 +110,7 @@ _azoth_word() {
     help:) _azoth_reply "$(_azoth_commands "$1")" "$4" ;;
     init: | run:) _azoth_files '' "$4" ;;
     lag:* | query:) _azoth_reply "$(_azoth_projections)" "$4" ;;
-    "projection:check "*) _azoth_files .sql "$4" ;;
+    "projection:check "* | "projection:try "*) _azoth_files .sql "$4" ;;
     "projection:new "*) ;;
     projection:?* | dlq:?*) [ -n "${3#* }" ] || _azoth_reply "$(_azoth_projections)" "$4" ;;
     *:) _azoth_reply "$(_azoth_help "$1" "$2" | _azoth_words)" "$4" ;;

@@ -56,8 +56,8 @@ says "and of the services, beside their own" "--accept-changed" "$(completes azo
 says "as the writer" "--writer-sync" "$(completes azoth-writer --writer-s)"
 says "a flag that a sentence names is not taken for one of the command's" "" "$(completes azoth config --w)"
 
-says "projection has its own commands" "check generations history migrate new plan prune rebuild rollback" \
-    "$(completes azoth projection '' | tr ' ' '\n' | grep -vxE 'try|shadow' | one_line)"
+says "projection has its own commands" "check generations history migrate new plan prune rebuild rollback try" \
+    "$(completes azoth projection '')"
 says "dlq, too" "drop export list retry retry-all show" "$(completes azoth dlq '')"
 says "tx knows outcome" "outcome" "$(completes azoth tx o)"
 
@@ -76,6 +76,7 @@ says "to azoth run, of the directory that it is given" "others" "$(completes azo
 says "no name for a new one" "" "$(completes azoth projection new a | one_line)"
 
 says "definitions are files of SQL, or on the way to one" "db one.sql other sub" "$(completes azoth projection check '')"
+says "also those that are tried" "one.sql" "$(completes azoth projection try o | tr ' ' '\n' | grep -x one.sql)"
 says "also below" "sub/two.sql" "$(completes azoth projection check sub/)"
 says "libraries are shared objects" "db handlers.so other sub" "$(completes azoth run --load '')"
 says "a database is a directory" "db" "$(completes azoth --dir d)"
