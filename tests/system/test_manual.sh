@@ -51,9 +51,11 @@ said() {
     sed -n -e '1,/^$/{s/[][|]/ /g;p;}' -e '/^$/,$s/^  *\([a-z-]* NAME \)\{0,1\}\(--[a-z][a-z-]*\).*/\2/p' |
         grep -oE '(^|[[:space:]])--[a-z][a-z-]*' | tr -d ' \t' | sorted
 }
-# synopsis PAGE NAME: the flags below `.Nm NAME ...` in its synopsis. Capitals stand for flags, and are none.
+# synopsis PAGE NAME: the flags below `.Nm NAME ...`, or `.Nm` for the page's own name, in its synopsis. Capitals stand for
+# flags, and are none.
 synopsis() {
-    awk -v name="$2" '/^\.Sh / {on = 0; in_it = $2 == "SYNOPSIS"}
+    awk -v name="$2" -v own="$(names "$1" | head -1)" '/^\.Sh / {on = 0; in_it = $2 == "SYNOPSIS"}
+        in_it && $0 == ".Nm" {$0 = ".Nm " own}
         in_it && /^\.Nm/ {on = ($0 " ") ~ "^\\.Nm " name " "} in_it && on' "$1" | flags
 }
 flags() { grep -oE 'Fl -[a-z][a-z-]*' | sed 's/^Fl -/--/' | sorted; }

@@ -110,9 +110,9 @@ E2
 bed() { unshare --mount --pid --fork --ipc --net --kill-child bash "$0" --inner "$TMP" plain >"$TMP/out" 2>&1; }
 check "installed, used and purged: init, run with a projection, a program in C, and nothing is left" bed
 
-# Under systemd: the same, with its units. The runner copies a tree, and runs a script of it as the check.
-runner=${AZOTH_SHARED:-$root/../shared}/systemd/run-systemd.sh
-if [ ! -x "$runner" ]; then
+# Under systemd: the same, with its units. What boots it copies a tree, and runs a script of it as the check.
+boot=$root/tests/system/boot-systemd runner=${AZOTH_SHARED:-$root/../shared}/systemd/run-systemd.sh
+if [ ! -x "$boot" ] && [ ! -x "$runner" ]; then
     echo "skip - no systemd to boot here: the package's units were not started"
     check "lintian finds no error" lint
     checks_end
@@ -145,7 +145,11 @@ rm -r /var/lib/azoth
 files >/tmp/after
 diff /tmp/before /tmp/after || fails "a purge leaves nothing else"
 E2
-"$runner" -s "$TMP/stage" -t 60 "$TMP/units" basic.target /bin/bash /opt/in/check >"$TMP/out" 2>&1
+if [ -x "$boot" ]; then
+    "$boot" "$TMP/stage" 60 /bin/bash /opt/in/check >"$TMP/out" 2>&1
+else
+    "$runner" -s "$TMP/stage" -t 60 "$TMP/units" basic.target /bin/bash /opt/in/check >"$TMP/out" 2>&1
+fi
 rc=$?
 if [ $rc = 125 ]; then
     echo "skip - systemd could not be booted here: the package's units were not started"
