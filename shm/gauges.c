@@ -9,7 +9,7 @@ static uint32_t bucket_of(uint64_t v)
     return (top - 1) * 4 + (uint32_t)(v >> (top - 2) & 3);
 }
 
-static uint64_t bucket_end(uint32_t b)
+uint64_t histogram_bucket_end(uint32_t b)
 {
     if (b < 4)
         return b;
@@ -40,7 +40,7 @@ uint64_t histogram_at(const struct histogram_shm *h, double q)
     for (uint32_t b = 0; b < SHM_HISTOGRAM_BUCKETS; b++) {
         seen += gauge_get(&h->bucket[b]);
         if (seen > want)
-            return bucket_end(b);
+            return histogram_bucket_end(b);
     }
     return gauge_get(&h->max);
 }

@@ -20,6 +20,8 @@ static inline uint64_t gauge_get(const A64 *g)
 
 /* Log-linear buckets, four to a power of two (after HdrHistogram): within 25% of the value. */
 void histogram_add(struct histogram_shm *h, uint64_t value);
+/* The greatest value that is counted in this bucket. */
+uint64_t histogram_bucket_end(uint32_t bucket);
 /* The value at quantile q (0 to 1), upper bound of its bucket; 0 when empty. */
 uint64_t histogram_at(const struct histogram_shm *h, double q);
 

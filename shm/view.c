@@ -1,15 +1,16 @@
 /* view.c - looking at a database from outside; see view.h. */
-#include "client/cmd/view.h"
+#include "shm/view.h"
 
 #include "core/clock.h"
 #include "core/dbdir.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* participants.lock tells who lives, to those who may write it. */
+/* participants.lock tells who lives, to those who may read it: asking for a lock needs no more. */
 static void look_who_lives(struct view *v)
 {
     char path[4200];
@@ -17,7 +18,7 @@ static void look_who_lives(struct view *v)
     v->writer_alive = v->feed_alive = -1;
     if (dbdir_path(path, sizeof path, v->dir, "participants.lock"))
         return;
-    v->lock_fd = open(path, O_RDWR | O_CLOEXEC);
+    v->lock_fd = open(path, O_RDONLY | O_CLOEXEC);
     if (v->lock_fd >= 0) {
         v->writer_alive = writer_place_held(v->dir);
         v->feed_alive = feed_place_held(v->dir);

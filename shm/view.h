@@ -1,0 +1,47 @@
+/*
+ * view.h - what a database shows to those who look: segment, gauges, who lives. Nobody is asked, no
+ * lock is taken, nothing is written or made; works on what dead processes left, and where there is
+ * nothing yet.
+ */
+#ifndef SHM_VIEW_H
+#define SHM_VIEW_H
+
+#include "shm/gauges.h"
+#include "shm/participant.h"
+#include "shm/projection_row.h"
+
+struct view {
+    char dir[4096];
+    struct segment_name name; /* of the shared objects */
+    struct segment *segment;  /* NULL: see segment_err */
+    struct gauges *gauges;    /* NULL: see gauges_err */
+    struct azoth_error segment_err, gauges_err;
+    int writer_alive, feed_alive; /* 1, 0, or -1: we may not look */
+    int lock_fd;                  /* participants.lock, or -1 */
+};
+
+void view_open(struct view *v, const char *dir);
+void view_close(struct view *v);
+
+/* The row's process lives: 1, 0 (it died), -1 (we may not look). */
+int view_participant_alive(const struct view *v, uint32_t index);
+
+enum view_pause { PAUSE_NONE, PAUSE_ASKED, PAUSED };
+/* *ret_left_ns: until it ends by itself. */
+enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_left_ns);
+
+struct view_counts {
+    uint32_t slot[SLOT_REAPING + 1]; /* by state */
+    uint32_t exclusive, shared;      /* stripes held */
+    uint32_t blocks_used;
+};
+void view_count(const struct segment *s, struct view_counts *ret);
+
+const char *slot_state_name(uint32_t state);
+const char *participant_kind_name(uint32_t kind);
+const char *writer_state_name(uint32_t state);
+const char *sync_mode_name(uint64_t mode);
+/* "yes", "no" or "unknown". */
+const char *alive_name(int alive);
+
+#endif
