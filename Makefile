@@ -13,7 +13,7 @@ comma := ,
 variant := $(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULTS),-faults)$(if $(filter clang%,$(CC)),-clang)
 BUILD ?= build$(if $(variant),/v$(variant))
 
-PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih
+PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih libmicrohttpd
 # Looked up when it is used: on a new machine pkg-config comes with the first target.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
@@ -29,7 +29,8 @@ LIBS_JSON  := -ljansson
 LIBS_NET   := -lnanomsg -ltpl
 LIBS_SQL   := -lsqlite3 -lpq
 LIBS_SYS   := -lsystemd -linih
-LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) -ldl -lm
+LIBS_HTTP  := -lmicrohttpd
+LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) -ldl -lm
 
 # --- sources, in the order in which data flows --------------------------------------------------
 
@@ -38,7 +39,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
-       shm/projection_row.c
+       shm/projection_row.c shm/view.c
 WRITER := writer/reserve.c writer/create.c writer/append.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
@@ -52,19 +53,21 @@ PROJECTING := projector/sqlfile.c projector/marks.c projector/split.c projector/
               projector/sql_pg.c projector/sql_pg_open.c projector/sql_pg_query.c projector/pgtext.c
 CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c client/fill.c \
           client/project.c
+EXPORTER := $(filter-out exporter/main.c,$(wildcard exporter/*.c))
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) writer/feed_look.c $(PROJECTING) $(WORKERS) $(CLIENT)
 EFFECTS := effects/command.c
-OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(CMD))
+OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(EXPORTER) $(CMD))
 
-PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects
+PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects azoth-exporter
 MAIN_azoth := client/cmd/main.c
 MAIN_azoth-writer := writer/main.c
 MAIN_azoth-feed := writer/feed_main.c
 MAIN_azoth-worker := workers/main.c
 MAIN_azoth-projector := projector/main.c
 MAIN_azoth-effects := effects/main.c
+MAIN_azoth-exporter := exporter/main.c
 
 # Tests: unit tests are one file each; system tests share a harness; shell tests end in .sh.
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
@@ -94,6 +97,9 @@ $(BUILD)/%.o: %.c $(BUILD)/flags | packages
 	@mkdir -p $(@D)
 	@echo '  CC $<'
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(OURS) -MMD -MP -c $< -o $@
+
+# The page is read by the assembler: no compiler says that it depends on it.
+$(BUILD)/exporter/page.o: exporter/page.html
 
 $(BUILD)/libazoth.a: $(call obj,$(LIB_SRC))
 	@rm -f $@
@@ -292,7 +298,7 @@ SECONDS ?= 60
 fuzz:
 	tests/fuzz/run $(SECONDS) $(FUZZ)
 
-C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] effects/*.[ch] \
+C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] effects/*.[ch] exporter/*.[ch] \
              client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c examples/*/*.c)
 lint: packages
 	tools/lint $(C_FILES)

@@ -44,6 +44,12 @@
       "libpq's connection string of projections with the target postgresql, when theirs has none") \
     X(effects, workers, COUNT, "1", 0, 64,                                                         \
       "workers of each effects projection that azoth run starts")                                  \
+    X(exporter, listen, TEXT, "127.0.0.1:7109", 0, 0,                                              \
+      "address and port of azoth-exporter's HTTP; port 0: any that is free")                       \
+    X(exporter, max_lag_events, COUNT, "10000", 0, 1000000000000,                                  \
+      "a projection further behind is not ready; 0: no limit")                                     \
+    X(exporter, max_lag_seconds, COUNT, "60", 0, 1000000000,                                       \
+      "seconds; a projection whose oldest event is older is not ready; 0: no limit")               \
     X(log, level, TEXT, "info", 0, 0, "err, warning, notice, info or debug")
 
 enum config_type { CONFIG_COUNT, CONFIG_SIZE, CONFIG_TIME, CONFIG_TEXT, CONFIG_SYNC };

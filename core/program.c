@@ -99,6 +99,8 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
         return error_set(err, rc, "log.level: %s is none of err, warning, notice, info, debug",
                          p->config.text[CONFIG_log_level]);
     log_init(p->name, level);
+    if (p->looks_only)
+        return 0;
     struct stat st;
     if (stat(p->dir, &st))
         return error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", p->dir);

@@ -15,6 +15,7 @@ struct program {
     char run_dir[4096];      /* made if missing, mode 0770 */
     char instance_name[128]; /* --name, the instance's part behind the colon, or the word */
     int parts;               /* the name may be NAME:PART */
+    int looks_only;          /* nothing is made, and the database may be missing */
     struct config config;
     /* Takes one of the program's own flags: 1 taken (*i advanced), 0 not its own, or an error. */
     int (*flag)(void *arg, int argc, char **argv, int *i, struct azoth_error *err);

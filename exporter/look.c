@@ -1,0 +1,240 @@
+/*
+ * look.c - see look.h.
+ *
+ * How old what a projection has not applied may be, without the store: the first event behind its
+ * cursor came after the head was last seen at or before that cursor, by this process (each second) or
+ * by the feed. When only the newest event is missing, its own time says it too. The least of these
+ * is told: never less than the truth but for a wall clock that jumped, and within a second of it
+ * while this process runs.
+ */
+#include "exporter/look.h"
+
+#include "core/clock.h"
+#include "core/dbdir.h"
+#include "shm/stripe.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+/* Seconds since a point of running time; NAN for 0. */
+static double since(uint64_t now_ns, uint64_t then_ns)
+{
+    if (then_ns == 0)
+        return NAN;
+    return now_ns > then_ns ? (double)(now_ns - then_ns) / 1e9 : 0;
+}
+
+/* ---- projections ---- */
+
+static int unheard(const struct look_projection *p, uint64_t now_ns, uint64_t lapse_ns)
+{
+    return p->r.heard_ns + lapse_ns < now_ns;
+}
+
+static int same_split(const struct look_projection *a, const struct look_projection *b)
+{
+    return strcmp(a->r.name, b->r.name) == 0 && a->r.shards == b->r.shards;
+}
+
+/* When this split was heard last; one with a row that lives counts more than any time. */
+static uint64_t split_lives(const struct look *k, const struct look_projection *row,
+                            uint64_t lapse_ns)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < k->projections; i++) {
+        const struct look_projection *a = &k->projection[i];
+        if (!same_split(a, row))
+            continue;
+        int gone = a->r.state == PROJECTION_STOPPED || unheard(a, k->now_ns, lapse_ns);
+        uint64_t n = gone ? a->r.heard_ns : UINT64_MAX;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* Rows of a split that was replaced go, as azoth lag leaves them out: nobody moves them any more. */
+static void drop_old_splits(struct look *k, uint64_t lapse_ns)
+{
+    uint64_t lives[SHM_PROJECTIONS];
+    uint8_t old[SHM_PROJECTIONS] = {0};
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < k->projections; i++)
+        lives[i] = split_lives(k, &k->projection[i], lapse_ns);
+    for (uint32_t i = 0; i < k->projections; i++)
+        for (uint32_t n = 0; n < k->projections; n++)
+            if (lives[n] > lives[i] &&
+                strcmp(k->projection[n].r.name, k->projection[i].r.name) == 0)
+                old[i] = 1;
+    for (uint32_t i = 0; i < k->projections; i++)
+        if (!old[i])
+            k->projection[kept++] = k->projection[i];
+    k->projections = kept;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct look_projection *x = a, *y = b;
+    int c = strcmp(x->r.name, y->r.name);
+    if (c == 0)
+        c = (x->r.shards > y->r.shards) - (x->r.shards < y->r.shards);
+    return c ? c : (x->r.shard > y->r.shard) - (x->r.shard < y->r.shard);
+}
+
+/* Shared memory is input: the same name twice would make the whole answer invalid to who scrapes it. */
+static void drop_twins(struct look *k)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < k->projections; i++)
+        if (kept == 0 || by_name(&k->projection[kept - 1], &k->projection[i]) != 0)
+            k->projection[kept++] = k->projection[i];
+    k->projections = kept;
+}
+
+static double age(const struct look *k, const struct look_memory *m,
+                  const struct look_projection *p)
+{
+    if (p->behind == 0)
+        return 0;
+    double feeds = since(k->now_ns, p->r.at_head_ns);
+    double most = fmin(feeds, since(k->now_ns, history_last_at_most(&m->head, p->r.cursor)));
+    if (p->behind == 1) {
+        int64_t then_ns = (int64_t)gauge_get(&k->v.gauges->g->head_time_ns);
+        double own = k->wall_ns >= then_ns ? (double)(k->wall_ns - then_ns) / 1e9 : NAN;
+        most = fmin(most, own);
+    }
+    return most;
+}
+
+static const char *state_of(const struct look *k, const struct look_projection *p,
+                            uint64_t lapse_ns)
+{
+    if (p->r.cursor > k->head)
+        return "diverged";
+    if (p->r.state == PROJECTION_FAILED || p->r.state == PROJECTION_STOPPED)
+        return projection_state_name(p->r.state);
+    if (k->v.feed_alive == 0 || unheard(p, k->now_ns, lapse_ns))
+        return projection_state_name(PROJECTION_SILENT);
+    return projection_state_name(p->r.state);
+}
+
+static void look_at_projections(struct look *k, const struct look_memory *m, uint64_t lapse_ns)
+{
+    const struct gauges *g = k->v.gauges;
+    for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
+        struct look_projection *p = &k->projection[k->projections];
+        p->row = i;
+        if (projection_row_read(g, i, &p->r))
+            k->projections++;
+    }
+    /* After the rows: a cursor is not ahead of it then, unless the log went back. */
+    k->head = gauge_get(&g->g->head_event);
+    k->now_ns = clock_mono_ns();
+    drop_old_splits(k, lapse_ns);
+    qsort(k->projection, k->projections, sizeof *k->projection, by_name);
+    drop_twins(k);
+    for (uint32_t i = 0; i < k->projections; i++) {
+        struct look_projection *p = &k->projection[i];
+        p->behind = k->head > p->r.cursor ? k->head - p->r.cursor : 0;
+        p->seconds = age(k, m, p);
+        p->progress_age = since(k->now_ns, p->r.progress_ns);
+        p->heard_age = since(k->now_ns, p->r.heard_ns);
+        p->state = state_of(k, p, lapse_ns);
+    }
+}
+
+/* ---- stripes ---- */
+
+static void note_stripe(struct look *k, uint32_t index, uint64_t waits)
+{
+    uint32_t at = k->stripes_len;
+    while (at > 0 && k->stripe[at - 1].waits < waits)
+        at--;
+    if (at >= LOOK_STRIPES)
+        return;
+    if (k->stripes_len < LOOK_STRIPES)
+        k->stripes_len++;
+    memmove(&k->stripe[at + 1], &k->stripe[at], (k->stripes_len - at - 1) * sizeof *k->stripe);
+    k->stripe[at] = (struct look_stripe){
+        .index = index, .waits = waits, .holder = stripe_holder(k->v.segment, index)};
+}
+
+static void look_at_stripes(struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    for (uint32_t i = 0; i < s->stripes; i++) {
+        uint64_t waits = gauge_get(&s->stripe[i].waits);
+        k->stripe_waits += waits;
+        if (waits)
+            note_stripe(k, i, waits);
+    }
+}
+
+/* ---- the disk ---- */
+
+static int disk_free(const char *dir, uint64_t *ret_free, uint64_t *ret_size)
+{
+    struct statvfs st;
+    if (statvfs(dir, &st))
+        return 0;
+    *ret_free = (uint64_t)st.f_bavail * st.f_frsize;
+    *ret_size = (uint64_t)st.f_blocks * st.f_frsize;
+    return 1;
+}
+
+static void look_at_disk(struct look *k, const struct look_memory *m, const char *dir)
+{
+    char path[4200];
+    struct stat st;
+    k->disk_known = disk_free(dir, &k->disk_free, &k->disk_size);
+    k->disk_seconds = history_seconds_to_zero(&m->free_bytes);
+    if (dbdir_path(path, sizeof path, dir, "data.mdb") == 0 && stat(path, &st) == 0)
+        k->store_bytes = (uint64_t)st.st_blocks * 512;
+}
+
+/* ---- the whole ---- */
+
+void look_note(struct look_memory *m, const char *dir)
+{
+    struct segment_name name;
+    struct gauges *g = NULL;
+    uint64_t now_ns = clock_mono_ns(), free_bytes, size;
+    if (segment_name_of(dir, &name, NULL) == 0 && gauges_attach(&name, 0, &g, NULL) == 0)
+        history_add(&m->head, now_ns, gauge_get(&g->g->head_event));
+    else
+        g = NULL;
+    recent_note(&m->recent, g, now_ns);
+    gauges_detach(g);
+    if (disk_free(dir, &free_bytes, &size))
+        history_add(&m->free_bytes, now_ns, free_bytes);
+}
+
+void look_open(struct look *k, const struct look_memory *m, const char *dir, uint64_t lapse_ms)
+{
+    memset(k, 0, sizeof *k);
+    view_open(&k->v, dir);
+    k->now_ns = clock_mono_ns();
+    k->wall_ns = clock_wall_ns();
+    k->writer_beat_age = k->feed_beat_age = NAN;
+    k->pause = view_pause(&k->v, k->now_ns, &k->pause_left_ns);
+    if (k->v.gauges) {
+        look_at_projections(k, m, lapse_ms * NS_PER_MS);
+        k->writer_beat_age = since(k->now_ns, gauge_get(&k->v.gauges->g->writer_heartbeat_ns));
+        k->feed_beat_age = since(k->now_ns, gauge_get(&k->v.gauges->g->feed_heartbeat_ns));
+    }
+    if (k->v.segment) {
+        view_count(k->v.segment, &k->counts);
+        look_at_stripes(k);
+    }
+    /* Where we may not ask the kernel who lives, the heartbeat tells. */
+    int alive = k->v.writer_alive >= 0 ? k->v.writer_alive : k->writer_beat_age <= LOOK_HANGS_S;
+    k->up = alive && k->v.segment && !segment_retired(k->v.segment);
+    look_at_disk(k, m, dir);
+}
+
+void look_close(struct look *k)
+{
+    view_close(&k->v);
+}

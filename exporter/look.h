@@ -1,0 +1,71 @@
+/*
+ * look.h - what the exporter sees of a database, from shared memory alone, and what it makes of it.
+ *
+ * It is no participant: read-only mappings, no lock, nobody waits for it. Each look maps the objects
+ * anew, so that a database that is made, a writer that comes, and a segment that was retired and
+ * made anew are found by the next look, and nothing is held of what has gone.
+ */
+#ifndef EXPORTER_LOOK_H
+#define EXPORTER_LOOK_H
+
+#include "core/config.h"
+#include "exporter/history.h"
+#include "exporter/recent.h"
+#include "shm/view.h"
+
+#define LOOK_STRIPES 10u /* those that were waited for most */
+
+/* A process that writes its heartbeat once a second at least is told to hang after so long. */
+#define LOOK_HANGS_S 10.0
+
+struct look_projection {
+    struct projection_row r;
+    uint32_t row;        /* in the gauges */
+    const char *state;   /* corrected by who lives: "silent", "diverged" */
+    uint64_t behind;     /* events */
+    double seconds;      /* age of the oldest event that is not applied, at most; NAN: not known */
+    double progress_age; /* since the cursor moved; NAN: never */
+    double heard_age;    /* since it was heard; NAN: never */
+};
+
+struct look_stripe {
+    uint32_t index;
+    uint64_t waits;
+    int holder; /* slot, or -1 */
+};
+
+/* What is kept from look to look. Zeroed to begin. */
+struct look_memory {
+    struct history head, free_bytes;
+    struct recent recent;
+};
+
+struct look {
+    struct view v;
+    uint64_t now_ns;
+    int64_t wall_ns;
+    int up;                                /* a writer lives, in a segment that is not retired */
+    double writer_beat_age, feed_beat_age; /* seconds; NAN: never */
+    enum view_pause pause;
+    uint64_t pause_left_ns;
+    struct view_counts counts;
+    uint64_t stripe_waits;
+    uint32_t stripes_len;
+    struct look_stripe stripe[LOOK_STRIPES]; /* most waited for first */
+    uint64_t head;
+    uint32_t projections;
+    struct look_projection projection[SHM_PROJECTIONS]; /* by name and shard */
+    int disk_known;
+    uint64_t disk_free, disk_size; /* of the directory's file system, for who is not root */
+    uint64_t store_bytes;          /* that data.mdb takes on the disk */
+    double disk_seconds;           /* until it is full; INFINITY: not at all, NAN: not known yet */
+};
+
+/* A short look, once a second: adds to the memory what later looks are measured against. */
+void look_note(struct look_memory *m, const char *dir);
+
+/* The whole. lapse_ms: feed.lapse. To be closed, before the next. */
+void look_open(struct look *k, const struct look_memory *m, const char *dir, uint64_t lapse_ms);
+void look_close(struct look *k);
+
+#endif
