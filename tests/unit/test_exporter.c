@@ -1,0 +1,706 @@
+/* test_exporter.c - what the exporter makes of shared memory: every metric follows what it is named
+ * after, ages are right, readiness names what is not. */
+#include "core/clock.h"
+#include "core/error.h"
+#include "exporter/metrics.h"
+#include "exporter/status.h"
+#include "shm/slot.h"
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define LAPSE_MS 10000u
+
+static char dir[64];
+static struct segment_name name;
+static struct segment *seg;
+static struct gauges *gauges;
+static struct participant *worker;
+static struct place *writer_place, *feed_place;
+static struct azoth_error err;
+static struct look_memory memory;
+static struct look look;
+static struct buf text;
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/azoth-exp-XXXXXX");
+    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
+        return -1;
+    struct segment_plan plan = {.incarnation = 1, .slots = 32, .stripes = 256, .blocks = 80};
+    plan.mode = 0600;
+    if (segment_create(&name, &plan, &seg, &err) || gauges_create(&name, &gauges, &err) ||
+        writer_place_take(dir, "test", &writer_place, &err))
+        return -1;
+    memset(&memory, 0, sizeof memory);
+    return participant_join(seg, dir, PARTICIPANT_WORKER, "w\"1", &worker, &err);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    char path[100];
+    participant_leave(worker);
+    place_leave(writer_place);
+    place_leave(feed_place);
+    feed_place = NULL;
+    segment_detach(seg);
+    gauges_detach(gauges);
+    segment_unlink(&name);
+    buf_fini(&text);
+    static const char *const files[] = {"participants.lock", "data.mdb"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+        unlink(path);
+    }
+    return rmdir(dir);
+}
+
+/* ---- what a metric says ---- */
+
+static const char *metrics(void)
+{
+    look_open(&look, &memory, dir, LAPSE_MS);
+    buf_clear(&text);
+    assert_int_equal(metrics_write(&text, &look, 5), 0);
+    look_close(&look);
+    assert_int_equal(buf_add(&text, "", 1), 0);
+    return (const char *)text.ptr;
+}
+
+/* The value of a line that begins so; "" when there is none. */
+static const char *value_in(const char *all, const char *line)
+{
+    static char value[64];
+    size_t n = strlen(line);
+    *value = 0;
+    for (const char *p = all; p; p = strchr(p, '\n'), p += p != NULL)
+        if (strncmp(p, line, n) == 0 && p[n] == ' ')
+            snprintf(value, sizeof value, "%.*s", (int)strcspn(p + n + 1, "\n"), p + n + 1);
+    return value;
+}
+
+static const char *value_of(const char *line)
+{
+    return value_in(metrics(), line);
+}
+
+static struct projection_shm *row_p(void)
+{
+    int row = projection_row_claim(gauges, "p", 0, 1);
+    assert_true(row >= 0);
+    return &gauges->projection[row];
+}
+
+static void makes_a_row(void)
+{
+    atomic_store(&row_p()->state, PROJECTION_RUNNING);
+    gauge_set(&row_p()->heard_ns, clock_mono_ns());
+    atomic_store(&gauges->g->feed_heartbeat_ns, clock_mono_ns());
+    assert_int_equal(feed_place_take(dir, "test", &feed_place, &err), 0);
+}
+
+/* ---- actions ---- */
+
+static void writer_leaves(void)
+{
+    place_leave(writer_place);
+    writer_place = NULL;
+}
+static void feed_comes(void)
+{
+    assert_int_equal(feed_place_take(dir, "test", &feed_place, &err), 0);
+}
+static void hears_writer(void)
+{
+    gauge_set(&gauges->g->writer_heartbeat_ns, clock_mono_ns() - 5 * NS_PER_S);
+}
+static void hears_feed(void)
+{
+    gauge_set(&gauges->g->feed_heartbeat_ns, clock_mono_ns() - 5 * NS_PER_S);
+}
+static void retires(void)
+{
+    segment_retire(seg);
+}
+static void runs(void)
+{
+    atomic_store(&seg->header->writer_state, WRITER_RUNNING);
+}
+static void pauses(void)
+{
+    atomic_store(&seg->header->pause_until_ns, clock_mono_ns() + 100 * NS_PER_S);
+    atomic_store(&seg->header->paused, 1);
+}
+static void epoch(void)
+{
+    atomic_store(&seg->header->epoch, 3);
+}
+static void incarnation(void)
+{
+    seg->header->incarnation = 9;
+}
+static void submits(void)
+{
+    atomic_store(&seg->slot[3].word, slot_word(SLOT_SUBMITTED, 0, 1));
+}
+static void holds(void)
+{
+    atomic_store(&seg->stripe[1].exclusive, stripe_owner(3, 1));
+    atomic_store(&seg->stripe[2].shared[0], 8);
+}
+static void waits(void)
+{
+    atomic_store(&seg->stripe[1].waits, 4);
+    atomic_store(&seg->stripe[5].waits, 2);
+}
+static void takes_a_block(void)
+{
+    atomic_store(&seg->block_owner[7], 1);
+}
+static void works(void)
+{
+    struct participant_shm *p = &seg->participant[worker->index];
+    gauge_set(&p->submitted, 11);
+    gauge_set(&p->refused, 12);
+    gauge_set(&p->lock_timeouts, 13);
+    gauge_set(&p->stripe_waits, 14);
+    gauge_set(&p->reaped, 15);
+}
+static void client_dies(void)
+{
+    struct participant *p;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(participant_join(seg, dir, PARTICIPANT_CLIENT, "c", &p, &err) ? 1 : 0);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+static void disk_fills(void)
+{
+    for (uint64_t i = 0; i < 100; i++) /* a byte a second: 1000 s are left */
+        history_add(&memory.free_bytes, (i + 1) * NS_PER_S, 1100 - i - 1);
+}
+static void store_grows(void)
+{
+    char path[100];
+    static const char page[8192] = "x";
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(fd, page, sizeof page), sizeof page);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+}
+static void one_behind(void)
+{
+    makes_a_row();
+    struct projection_shm *p = row_p();
+    uint64_t now = clock_mono_ns();
+    gauge_set(&gauges->g->head_event, 107);
+    gauge_set(&p->cursor, 100);
+    gauge_set(&p->at_head_ns, now - 30 * NS_PER_S);
+    gauge_set(&p->progress_ns, now - 20 * NS_PER_S);
+    gauge_set(&p->heard_ns, now - 3 * NS_PER_S);
+    gauge_set(&p->errors, 4);
+    gauge_set(&p->events_sent, 5);
+    gauge_set(&p->bytes_sent, 6);
+    gauge_set(&p->stands_event, 101);
+    gauge_set(&p->dead_waiting, 1);
+    gauge_set(&p->dead_retired, 2);
+    gauge_set(&p->dead_parked, 3);
+    atomic_store(&p->breaker, 2);
+    atomic_store(&p->state, PROJECTION_OPEN);
+}
+static void commits(void)
+{
+    histogram_add(&gauges->g->commit_ns, 1000000);
+    histogram_add(&gauges->g->queue_ns, 2000000);
+    histogram_add(&gauges->g->batch_size, 3);
+}
+
+/* What each line says before and after the action, or after the field of the gauges was set. */
+static const struct effect {
+    const char *line, *before, *after; /* after: ends in "~" when only its beginning is known */
+    void (*act)(void);
+    size_t field; /* of gauges_shm, when there is no act */
+    uint64_t value;
+} effects[] = {
+#define FIELD(line, field, value, after)                                                           \
+    {                                                                                              \
+        line, "0", after, NULL, offsetof(struct gauges_shm, field), value                          \
+    }
+#define P "{projection=\"p\",shard=\"0\",shards=\"1\"}"
+#define W "{kind=\"worker\",name=\"w\\\"1\",row=\"0\"}"
+    FIELD("azoth_commits_total", commits, 7, "7"),
+    FIELD("azoth_transactions_total", transactions, 7, "7"),
+    FIELD("azoth_events_total", events, 1ull << 50, "1125899906842624"),
+    FIELD("azoth_transactions_rejected_total", rejected, 7, "7"),
+    FIELD("azoth_transactions_duplicate_total", duplicates, 7, "7"),
+    FIELD("azoth_commit_failures_total", commit_failures, 7, "7"),
+    FIELD("azoth_transactions_recovered_total", recovered, 7, "7"),
+    FIELD("azoth_commit_bytes_total", bytes, 7, "7"),
+    FIELD("azoth_head_event", head_event, 7, "7"),
+    FIELD("azoth_head_transaction", head_txn, 7, "7"),
+    FIELD("azoth_clock_held", clock_held, 1, "1"),
+    FIELD("azoth_feed_batches_total", feed_batches, 7, "7"),
+    FIELD("azoth_feed_events_total", feed_events, 7, "7"),
+    FIELD("azoth_feed_bytes_total", feed_bytes, 7, "7"),
+    FIELD("azoth_feed_broken_connections_total", feed_broken_connections, 7, "7"),
+    FIELD("azoth_readers_cleared_total", readers_cleared, 7, "7"),
+    FIELD("azoth_participants_reaped_total", participants_reaped, 7, "7"),
+    FIELD("azoth_disk_reserve_bytes", reserve_bytes, 7, "7"),
+    FIELD("azoth_writer_start_time_seconds", writer_started_ns, 1700000000500000000,
+          "1700000000.5"),
+    FIELD("azoth_head_timestamp_seconds", head_time_ns, 1700000000500000000, "1700000000.5"),
+    FIELD("azoth_disk_full", disk_full_ns, 7, "1"),
+    {"azoth_up", "1", "0", writer_leaves, 0, 0},
+    {"azoth_up", "1", "0", retires, 0, 0},
+    {"azoth_feed_up", "0", "1", feed_comes, 0, 0},
+    {"azoth_writer_heartbeat_age_seconds", "NaN", "5.~", hears_writer, 0, 0},
+    {"azoth_feed_heartbeat_age_seconds", "NaN", "5.~", hears_feed, 0, 0},
+    {"azoth_writer_epoch", "0", "3", epoch, 0, 0},
+    {"azoth_segment_incarnation", "1", "9", incarnation, 0, 0},
+    {"azoth_segment_retired", "0", "1", retires, 0, 0},
+    {"azoth_writer_state{state=\"running\"}", "0", "1", runs, 0, 0},
+    {"azoth_writer_state{state=\"absent\"}", "1", "0", runs, 0, 0},
+    {"azoth_paused", "0", "1", pauses, 0, 0},
+    {"azoth_pause_remaining_seconds", "0", "99.~", pauses, 0, 0},
+    {"azoth_queue_depth", "0", "1", submits, 0, 0},
+    {"azoth_slots{state=\"submitted\"}", "0", "1", submits, 0, 0},
+    {"azoth_slots{state=\"free\"}", "32", "31", submits, 0, 0},
+    {"azoth_stripes", "256", "256", holds, 0, 0},
+    {"azoth_stripes_held{mode=\"exclusive\"}", "0", "1", holds, 0, 0},
+    {"azoth_stripes_held{mode=\"shared\"}", "0", "1", holds, 0, 0},
+    {"azoth_stripe_waits_total", "0", "6", waits, 0, 0},
+    {"azoth_blocks", "80", "80", takes_a_block, 0, 0},
+    {"azoth_blocks_used", "0", "1", takes_a_block, 0, 0},
+    {"azoth_participants{kind=\"worker\"}", "1", "1", client_dies, 0, 0},
+    {"azoth_participants{kind=\"client\"}", "0", "1", client_dies, 0, 0},
+    {"azoth_participants_dead", "0", "1", client_dies, 0, 0},
+    {"azoth_process_submitted_total" W, "0", "11", works, 0, 0},
+    {"azoth_process_refused_total" W, "0", "12", works, 0, 0},
+    {"azoth_process_lock_timeouts_total" W, "0", "13", works, 0, 0},
+    {"azoth_process_stripe_waits_total" W, "0", "14", works, 0, 0},
+    {"azoth_process_reaped_total" W, "0", "15", works, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "1000", disk_fills, 0, 0},
+    {"azoth_store_size_bytes", "0", "8192", store_grows, 0, 0},
+    {"azoth_projection_lag_events" P, "", "7", one_behind, 0, 0},
+    {"azoth_projection_lag_seconds" P, "", "30.~", one_behind, 0, 0},
+    {"azoth_projection_progress_age_seconds" P, "", "20.~", one_behind, 0, 0},
+    {"azoth_projection_heard_age_seconds" P, "", "3.~", one_behind, 0, 0},
+    {"azoth_projection_cursor" P, "", "100", one_behind, 0, 0},
+    {"azoth_projection_errors_total" P, "", "4", one_behind, 0, 0},
+    {"azoth_projection_sent_events_total" P, "", "5", one_behind, 0, 0},
+    {"azoth_projection_sent_bytes_total" P, "", "6", one_behind, 0, 0},
+    {"azoth_projection_stands_at_event" P, "", "101", one_behind, 0, 0},
+    {"azoth_projection_breaker_open" P, "", "1", one_behind, 0, 0},
+    {"azoth_projection_dead_letters{projection=\"p\",shard=\"0\",shards=\"1\",state=\"retired\"}",
+     "", "2", one_behind, 0, 0},
+    {"azoth_projection_state{projection=\"p\",shard=\"0\",shards=\"1\",state=\"open\"}", "", "1",
+     one_behind, 0, 0},
+    {"azoth_projection_state{projection=\"p\",shard=\"0\",shards=\"1\",state=\"idle\"}", "", "0",
+     one_behind, 0, 0},
+    {"azoth_commit_duration_seconds_count", "0", "1", commits, 0, 0},
+    {"azoth_commit_duration_seconds_sum", "0", "0.001", commits, 0, 0},
+    {"azoth_commit_duration_seconds_bucket{le=\"0.000786431\"}", "0", "0", commits, 0, 0},
+    {"azoth_commit_duration_seconds_bucket{le=\"0.001048575\"}", "0", "1", commits, 0, 0},
+    {"azoth_commit_duration_seconds_bucket{le=\"+Inf\"}", "0", "1", commits, 0, 0},
+    {"azoth_queue_duration_seconds_sum", "0", "0.002", commits, 0, 0},
+    {"azoth_commit_transactions_bucket{le=\"1\"}", "0", "0", commits, 0, 0},
+    {"azoth_commit_transactions_bucket{le=\"3\"}", "0", "1", commits, 0, 0},
+};
+/* Those that other tests see. */
+static const char *const others[] = {"azoth_build_info", "azoth_disk_free_bytes",
+                                     "azoth_disk_size_bytes", "azoth_exporter_requests_total"};
+
+static int as_wanted(const char *got, const char *want)
+{
+    size_t n = strcspn(want, "~");
+    return strncmp(got, want, n) == 0 && (want[n] || !got[n]);
+}
+
+static void every_metric_follows_what_it_is_named_after(void **state)
+{
+    for (size_t i = 0; i < sizeof effects / sizeof *effects; i++) {
+        const struct effect *e = &effects[i];
+        const char *got = value_of(e->line);
+        if (!as_wanted(got, e->before))
+            fail_msg("%s says '%s' before, not '%s'", e->line, got, e->before);
+        if (e->act)
+            e->act();
+        else
+            gauge_set((A64 *)((char *)gauges->g + e->field), e->value);
+        got = value_of(e->line);
+        if (!as_wanted(got, e->after))
+            fail_msg("%s says '%s' after, not '%s'", e->line, got, e->after);
+        assert_int_equal(teardown(state), 0);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+static int in_table(const char *family, size_t n)
+{
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strlen(others[i]) == n && strncmp(others[i], family, n) == 0)
+            return 1;
+    for (size_t i = 0; i < sizeof effects / sizeof *effects; i++) {
+        const char *line = effects[i].line;
+        static const char *const ends[] = {"{", "", "_bucket", "_sum", "_count"};
+        for (size_t k = 0; k < 5; k++)
+            if (strncmp(line, family, n) == 0 && strncmp(line + n, ends[k], strlen(ends[k])) == 0 &&
+                (*ends[k] || !line[n]))
+                return 1;
+    }
+    return 0;
+}
+
+static void no_metric_is_without_a_test(void **state)
+{
+    (void)state;
+    int families = 0;
+    one_behind();
+    for (const char *p = metrics(); (p = strstr(p, "# TYPE ")); families++) {
+        p += strlen("# TYPE ");
+        if (!in_table(p, strcspn(p, " ")))
+            fail_msg("nothing tests %.*s", (int)strcspn(p, " "), p);
+    }
+    assert_true(families > 50);
+}
+
+static void free_bytes_are_those_of_the_file_system(void **state)
+{
+    (void)state;
+    struct statvfs st;
+    char size[32];
+    assert_int_equal(statvfs(dir, &st), 0);
+    snprintf(size, sizeof size, "%llu", (unsigned long long)st.f_blocks * st.f_frsize);
+    assert_string_equal(value_of("azoth_disk_size_bytes"), size);
+    double told = strtod(value_of("azoth_disk_free_bytes"), NULL);
+    /* Others write meanwhile. */
+    assert_true(fabs(told - (double)st.f_bavail * (double)st.f_frsize) < 4e9);
+    assert_string_equal(value_of("azoth_exporter_requests_total"), "5");
+    assert_string_equal(value_of("azoth_build_info{version=\"" AZOTH_VERSION "\"}"), "1");
+}
+
+/* ---- without a writer, without anything ---- */
+
+static void what_is_not_there_is_left_out(void **state)
+{
+    (void)state;
+    segment_unlink(&name);
+    const char *all = metrics();
+    assert_string_equal(value_in(all, "azoth_up"), "0");
+    assert_null(strstr(all, "azoth_commits_total"));
+    assert_null(strstr(all, "azoth_queue_depth"));
+    assert_non_null(strstr(all, "azoth_disk_free_bytes"));
+    look_open(&look, &memory, "/tmp/there/is/no/such", LAPSE_MS);
+    buf_clear(&text);
+    assert_int_equal(metrics_write(&text, &look, 0), 0);
+    look_close(&look);
+    assert_int_equal(buf_add(&text, "", 1), 0);
+    assert_null(strstr((const char *)text.ptr, "azoth_disk_free_bytes"));
+    assert_string_equal(value_in((const char *)text.ptr, "azoth_up"), "0");
+}
+
+/* ---- projections ---- */
+
+#define NONE 0
+#define LAG  "azoth_projection_lag_seconds" P
+
+static void an_age_is_the_least_that_is_known(void **state)
+{
+    /* seconds ago: the feed saw it at the head; this process saw the head at its cursor; the newest
+     * event was committed. NONE: never. */
+    static const struct {
+        uint64_t behind, feed, own, committed;
+        const char *age;
+    } cases[] = {
+        {0, 50, NONE, 40, "0"},    {5, 30, NONE, 2, "30.~"}, {5, 30, 4, 2, "4.~"},
+        {5, 3, 20, 2, "3.~"},      {1, 30, NONE, 2, "2.~"},  {1, NONE, NONE, 2, "2.~"},
+        {5, NONE, NONE, 2, "NaN"}, {5, NONE, 12, 2, "12.~"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint64_t now = clock_mono_ns();
+        makes_a_row();
+        gauge_set(&gauges->g->head_event, 100);
+        gauge_set(&row_p()->cursor, 100 - cases[i].behind);
+        gauge_set(&row_p()->at_head_ns, cases[i].feed ? now - cases[i].feed * NS_PER_S : 0);
+        gauge_set(&gauges->g->head_time_ns,
+                  (uint64_t)clock_wall_ns() - cases[i].committed * NS_PER_S);
+        if (cases[i].own) {
+            history_add(&memory.head, now - cases[i].own * NS_PER_S, 100 - cases[i].behind);
+            history_add(&memory.head, now - NS_PER_S, 100);
+        }
+        const char *got = value_of(LAG);
+        if (!as_wanted(got, cases[i].age))
+            fail_msg("case %zu: %s, not %s", i, got, cases[i].age);
+        assert_int_equal(teardown(state), 0);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+static const char *state_told(void)
+{
+    static char told[32];
+    *told = 0;
+    const char *all = metrics();
+    for (const char *p = all; (p = strstr(p, "azoth_projection_state{")); p++) {
+        const char *at = strstr(p, "state=\"");
+        if (at && strstr(at, "\"} 1\n") == at + strlen("state=\"") + strcspn(at + 7, "\""))
+            snprintf(told, sizeof told, "%.*s", (int)strcspn(at + 7, "\""), at + 7);
+    }
+    return told;
+}
+
+static void a_state_is_corrected_by_who_lives(void **state)
+{
+    (void)state;
+    makes_a_row();
+    assert_string_equal(state_told(), "running");
+    gauge_set(&row_p()->cursor, 1);
+    assert_string_equal(state_told(), "diverged");
+    gauge_set(&row_p()->cursor, 0);
+    gauge_set(&row_p()->heard_ns, clock_mono_ns() - 11 * NS_PER_S);
+    assert_string_equal(state_told(), "silent");
+    gauge_set(&row_p()->heard_ns, clock_mono_ns());
+    place_leave(feed_place);
+    feed_place = NULL;
+    assert_string_equal(state_told(), "silent");
+    atomic_store(&row_p()->state, PROJECTION_FAILED);
+    assert_string_equal(state_told(), "failed");
+}
+
+static void rows_of_a_split_that_was_replaced_are_left_out(void **state)
+{
+    (void)state;
+    makes_a_row();
+    gauge_set(&row_p()->heard_ns, clock_mono_ns() - 20 * NS_PER_S);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct projection_shm *p = &gauges->projection[projection_row_claim(gauges, "p", i, 2)];
+        gauge_set(&p->heard_ns, clock_mono_ns());
+        atomic_store(&p->state, PROJECTION_RUNNING);
+    }
+    assert_string_equal(value_of("azoth_projection_cursor" P), "");
+    assert_string_equal(
+        value_of("azoth_projection_cursor{projection=\"p\",shard=\"1\",shards=\"2\"}"), "0");
+}
+
+static void texts_of_others_are_escaped_and_never_there_twice(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct projection_shm *p = &gauges->projection[i];
+        strcpy(p->name, "a\"b\\c\nd\xff\x01");
+        atomic_store(&p->shards, 1);
+        strcpy(p->error, "<script>\xff\"");
+        atomic_store(&p->used, 1);
+    }
+    const char *line = "azoth_projection_cursor{projection=\"a\\\"b\\\\c\\nd??\",shard=\"0\","
+                       "shards=\"1\"} 0\n";
+    const char *first = strstr(metrics(), line);
+    assert_non_null(first);
+    assert_null(strstr(first + 1, line));
+    look_open(&look, &memory, dir, LAPSE_MS);
+    buf_clear(&text);
+    assert_int_equal(status_write(&text, &look, &memory, dir), 0);
+    look_close(&look);
+    json_t *o = json_loadb((const char *)text.ptr, text.len, 0, NULL);
+    assert_non_null(o);
+    json_t *projections = json_object_get(o, "projections");
+    assert_int_equal(json_array_size(projections), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(projections, 0), "error")),
+                        "<script>?\"");
+    json_decref(o);
+}
+
+/* ---- readiness ---- */
+
+static const char *readiness(int *ret_ready)
+{
+    struct config c;
+    config_defaults(&c);
+    c.number[CONFIG_exporter_max_lag_events] = 6;
+    c.number[CONFIG_exporter_max_lag_seconds] = 20;
+    look_open(&look, &memory, dir, LAPSE_MS);
+    buf_clear(&text);
+    assert_int_equal(status_ready(&text, &look, &c, ret_ready), 0);
+    look_close(&look);
+    assert_int_equal(buf_add(&text, "", 1), 0);
+    return (const char *)text.ptr;
+}
+
+static void is_ready(void)
+{
+    runs();
+    gauge_set(&gauges->g->writer_heartbeat_ns, clock_mono_ns());
+}
+static void hangs(void)
+{
+    gauge_set(&gauges->g->writer_heartbeat_ns, clock_mono_ns() - 11 * NS_PER_S);
+}
+static void drains(void)
+{
+    atomic_store(&seg->header->writer_state, WRITER_DRAINING);
+}
+static void disk_is_full(void)
+{
+    gauge_set(&gauges->g->disk_full_ns, 1);
+}
+static void old_but_few(void)
+{
+    one_behind();
+    gauge_set(&row_p()->cursor, 102);
+}
+static void age_unknown(void)
+{
+    old_but_few();
+    gauge_set(&row_p()->at_head_ns, 0);
+}
+static void segment_is_gone(void)
+{
+    segment_unlink(&name);
+}
+static void within(void)
+{
+    old_but_few();
+    gauge_set(&row_p()->at_head_ns, clock_mono_ns() - 19 * NS_PER_S);
+}
+static void nothing(void)
+{
+}
+
+static void readiness_names_what_is_not(void **state)
+{
+    static const struct {
+        void (*act)(void);
+        const char *says;
+    } cases[] = {
+        {nothing, "ready\n"},
+        {within, "ready\n"},
+        {writer_leaves, "writer: not running\n"},
+        {segment_is_gone, "writer: no writer has made the shared segment yet\n"},
+        {retires, "writer: the segment is retired\n"},
+        {drains, "writer: draining\n"},
+        {hangs, "writer: no heartbeat for 11 s\n"},
+        {pauses, "writer: writes are paused\n"},
+        {disk_is_full, "writer: writes are refused\n"},
+        {one_behind, "projection p: 7 events behind, the limit is 6\n"},
+        {old_but_few, "projection p: 30.0 s behind, the limit is 20\n"},
+        {age_unknown, "projection p: 5 events behind, how old is not known\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int ready = -1;
+        is_ready();
+        cases[i].act();
+        assert_string_equal(readiness(&ready), cases[i].says);
+        assert_int_equal(ready, strcmp(cases[i].says, "ready\n") == 0);
+        assert_int_equal(teardown(state), 0);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+/* ---- memory ---- */
+
+static void a_history_finds_when_a_value_was_last_so_small(void **state)
+{
+    (void)state;
+    static struct history h;
+    memset(&h, 0, sizeof h);
+    assert_int_equal(history_last_at_most(&h, 5), 0);
+    /* Two days, each second: the value is the number of the second. */
+    for (uint64_t i = 1; i <= 172800; i++)
+        history_add(&h, i * NS_PER_S, i);
+    assert_int_equal(history_last_at_most(&h, 172800), 172800 * NS_PER_S);
+    assert_int_equal(history_last_at_most(&h, 172500), 172500 * NS_PER_S);
+    uint64_t at = history_last_at_most(&h, 100000) / NS_PER_S; /* from those a minute apart */
+    assert_true(at <= 100000 && at > 100000 - 60);
+    assert_int_equal(history_last_at_most(&h, 10000), 0); /* too long ago */
+}
+
+static void a_trend_is_told_when_enough_is_known(void **state)
+{
+    (void)state;
+    static struct history h;
+    static const struct {
+        double step; /* a second */
+        uint64_t seconds;
+        double want; /* until zero, from 1e9; -1: not known */
+    } cases[] = {{-1000, 59, -1},
+                 {-1000, 100, 999900},
+                 {0, 100, INFINITY},
+                 {500, 100, INFINITY},
+                 {-1000, 86400, 913600}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        memset(&h, 0, sizeof h);
+        for (uint64_t s = 0; s <= cases[i].seconds; s++)
+            history_add(&h, (s + 1) * NS_PER_S, (uint64_t)(1e9 + cases[i].step * (double)s));
+        double got = history_seconds_to_zero(&h), want = cases[i].want;
+        if (want < 0 ? !isnan(got) : isinf(want) ? got != want : fabs(got - want) > want / 1000)
+            fail_msg("case %zu: %f, not %f", i, got, want);
+    }
+}
+
+static void the_last_minutes_are_kept_second_by_second(void **state)
+{
+    (void)state;
+    static struct recent r;
+    memset(&r, 0, sizeof r);
+    makes_a_row();
+    gauge_set(&gauges->g->transactions, 1000);
+    recent_note(&r, gauges, NS_PER_S);
+    assert_int_equal(recent_at(&r, 0)->span_ns, 0); /* there is nothing to compare with */
+    gauge_set(&gauges->g->transactions, 1030);
+    gauge_set(&gauges->g->head_event, 12);
+    commits();
+    recent_note(&r, gauges, 3 * NS_PER_S);
+    const struct recent_point *p = recent_at(&r, 1);
+    assert_int_equal(p->transactions, 30);
+    assert_int_equal(p->span_ns, 2 * NS_PER_S);
+    assert_int_equal(p->p99_ns, 1048575);
+    assert_int_equal(p->lag[0], 12);
+    assert_true(p->lag[1] == RECENT_NONE);
+    gauge_set(&gauges->g->transactions, 0); /* made anew */
+    recent_note(&r, gauges, 4 * NS_PER_S);
+    assert_int_equal(recent_at(&r, 2)->span_ns, 0);
+    recent_note(&r, NULL, 5 * NS_PER_S);
+    recent_note(&r, gauges, 6 * NS_PER_S);
+    assert_int_equal(recent_at(&r, 4)->span_ns, 0); /* what was between is not known */
+    for (uint64_t i = 0; i < RECENT_POINTS; i++)
+        recent_note(&r, gauges, (7 + i) * NS_PER_S);
+    assert_int_equal(r.len, RECENT_POINTS);
+    assert_int_equal(recent_at(&r, 0)->at_ns, 7 * NS_PER_S);
+    assert_true(recent_at(&r, 0)->p50_ns == RECENT_NONE);
+}
+
+int main(void)
+{
+#define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(every_metric_follows_what_it_is_named_after),
+        T(no_metric_is_without_a_test),
+        T(free_bytes_are_those_of_the_file_system),
+        T(what_is_not_there_is_left_out),
+        T(an_age_is_the_least_that_is_known),
+        T(a_state_is_corrected_by_who_lives),
+        T(rows_of_a_split_that_was_replaced_are_left_out),
+        T(texts_of_others_are_escaped_and_never_there_twice),
+        T(readiness_names_what_is_not),
+        T(a_history_finds_when_a_value_was_last_so_small),
+        T(a_trend_is_told_when_enough_is_known),
+        T(the_last_minutes_are_kept_second_by_second),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
