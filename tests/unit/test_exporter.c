@@ -224,6 +224,11 @@ static void one_behind(void)
     atomic_store(&p->breaker, 2);
     atomic_store(&p->state, PROJECTION_OPEN);
 }
+static void breaker_is_half_open(void)
+{
+    makes_a_row();
+    atomic_store(&row_p()->breaker, 3);
+}
 static void commits(void)
 {
     histogram_add(&gauges->g->commit_ns, 1000000);
@@ -307,6 +312,7 @@ static const struct effect {
     {"azoth_projection_sent_bytes_total" P, "", "6", one_behind, 0, 0},
     {"azoth_projection_stands_at_event" P, "", "101", one_behind, 0, 0},
     {"azoth_projection_breaker_open" P, "", "1", one_behind, 0, 0},
+    {"azoth_projection_breaker_open" P, "", "0", breaker_is_half_open, 0, 0},
     {"azoth_projection_dead_letters{projection=\"p\",shard=\"0\",shards=\"1\",state=\"retired\"}",
      "", "2", one_behind, 0, 0},
     {"azoth_projection_state{projection=\"p\",shard=\"0\",shards=\"1\",state=\"open\"}", "", "1",
@@ -576,6 +582,7 @@ static void segment_is_gone(void)
 static void within(void)
 {
     old_but_few();
+    gauge_set(&row_p()->cursor, 101); /* as far behind as the limit, no further */
     gauge_set(&row_p()->at_head_ns, clock_mono_ns() - 19 * NS_PER_S);
 }
 static void nothing(void)
