@@ -121,6 +121,14 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     return send_answer(h, c, &a);
 }
 
+/* Paths are compared as they came: none of ours has anything to decode, and %00 would cut one short. */
+static size_t leave_escaped(void *arg, struct MHD_Connection *c, char *path)
+{
+    (void)arg;
+    (void)c;
+    return strlen(path);
+}
+
 /* ---- deadlines ---- */
 
 static void on_connection(void *arg, struct MHD_Connection *c, void **state,
@@ -276,8 +284,8 @@ int http_open(const char *listen_text, http_handler *handler, void *arg, struct 
         MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)(HTTP_REQUEST_NS / NS_PER_S), MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-        h, MHD_OPTION_END);
+        MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_END);
     if (!h->daemon) {
         close(fd);
         free(h);

@@ -194,6 +194,9 @@ int main(int argc, char **argv)
     e.program.name = "azoth-exporter";
     e.program.looks_only = 1;
     int rc = program_parse(&e.program, argc, argv, &err);
+    if (!rc && e.program.instance_name[0])
+        rc = error_set(&err, AZOTH_ERR_USAGE, "%s: a database is all that is wanted",
+                       e.program.instance_name);
     if (!rc)
         rc = service_init(&e.service, &err);
     if (!rc)

@@ -70,7 +70,7 @@ struct single {
     X(rejected, "azoth_transactions_rejected_total", "counter",                                    \
       "Transactions that the writer refused.")                                                     \
     X(duplicates, "azoth_transactions_duplicate_total", "counter",                                 \
-      "Requests answered from the first result of their id.")                                      \
+      "Requests that the writer answered from the first result of their id.")                      \
     X(commit_failures, "azoth_commit_failures_total", "counter", "Commits that failed.")           \
     X(recovered, "azoth_transactions_recovered_total", "counter",                                  \
       "Transactions that a restarted writer found in flight and answered.")                        \

@@ -1,0 +1,248 @@
+#!/bin/bash
+# azoth-exporter beside the real programs: what it says before there is a database, while things are done, when
+# processes die, and to clients that mean it ill. Needs AZOTH_BUILD, jq and python3.
+. "$(dirname "$0")/checks.sh"
+. "$(dirname "$0")/exporter.sh"
+
+# ---- before there is a database ----
+start_exporter || exit 1
+says "without a database it says that nothing is up" 0 "$(metric azoth_up)"
+says "and lives" "200 ok" "$(get /healthz) $(cat "$TMP/body")"
+says "and is not ready, and why" "503 writer: not running" "$(get /readyz) $(cat "$TMP/body")"
+says "the page is there" "200 <!doctype html>" "$(get /) $(head -1 "$TMP/body")"
+says "its JSON says so too" "200 false none" "$(get /status.json) $(jq -r '"\(.up) \(.writes)"' "$TMP/body")"
+check "nothing was made" test ! -e "$db"
+
+# ---- a database, and its programs ----
+make_database
+size=$(stat -f -c '%b %S' "$db" | awk '{printf "%.0f", $1 * $2}')
+check "a database that was made is found" until_true 10 is azoth_disk_size_bytes "$size"
+says "without a writer" 0 "$(metric azoth_up)"
+start writer azoth-writer; writer=$started
+start feed azoth-feed; feed=$started
+start projector azoth-projector seen; projector=$started
+start worker azoth-worker --name 1; worker=$started
+check "a writer that came is seen" until_true 20 is azoth_up 1
+check "and the feed" until_true 20 is azoth_feed_up 1
+seen='{projection="seen",shard="0",shards="1"'
+check "and the projector" until_true 20 is "azoth_projection_state$seen,state=\"idle\"}" 1
+check "then it is ready" until_true 20 ready_says '^ready$'
+says "it is no participant" "feed worker writer" "$(azoth status --dir "$db" --json | jq -r '.participants[].kind' | sort | xargs)"
+holds_nothing() { ! { ls -l "/proc/$exporter/fd"; cat "/proc/$exporter/maps"; } | grep -qE "$db|/dev/shm/azoth-"; }
+check "it holds nothing of the database between its looks" until_true 5 holds_nothing
+
+# effect SENTENCE DELTA METRIC COMMAND...: what the command adds to a metric.
+effect() {
+    local what=$1 delta=$2 line=$3 before; shift 3
+    before=$(metric "$line")
+    "$@" >"$TMP/out" 2>&1
+    check "$what: ${line%%\{*} $delta" until_true 20 is "$line" $((before + delta))
+}
+refused() { azoth tx --dir "$db" --to "ipc://$db/run/worker-1.sock" '{"require":[{"key":"a","min":1000000}],"add":{"a":1}}'; }
+until_true 20 test -S "$db/run/worker-1.sock"
+row=$(azoth status --dir "$db" --json | jq '.participants[] | select(.kind == "worker") | .row')
+while IFS='|' read -r what delta line command; do
+    effect "$what" "$delta" "$line" $command
+done <<END
+a transaction|1|azoth_transactions_total|add
+a transaction|1|azoth_commits_total|add
+a transaction|1|azoth_commit_duration_seconds_count|add
+a transaction|1|azoth_commit_transactions_bucket{le="1"}|add
+a transaction|1|azoth_head_transaction|add
+an event|1|azoth_events_total|add
+an event|1|azoth_head_event|add
+an event|1|azoth_feed_events_total|add
+an event|1|azoth_projection_cursor$seen}|add
+an event|1|azoth_projection_sent_events_total$seen}|add
+an event whose handler fails|1|azoth_projection_errors_total$seen}|add null
+an event whose handler fails|1|azoth_projection_dead_letters$seen,state="waiting"}|add null
+a refused request|1|azoth_process_refused_total{kind="worker",name="1",row="$row"}|refused
+a pause|1|azoth_paused|azoth pause --dir $db
+its end|-1|azoth_paused|azoth resume --dir $db
+END
+
+# ---- lag, and readiness ----
+kill -9 "$projector"
+for _ in 1 2 3; do add >/dev/null; done
+check "what nobody projects is lag" until_true 20 is "azoth_projection_lag_events$seen}" 3
+check "a projector that died falls silent" until_true 20 is "azoth_projection_state$seen,state=\"silent\"}" 1
+older() { metric "azoth_projection_lag_seconds$seen}" | awk '{exit !($1 >= 1 && $1 < 60)}'; }
+check "its age grows" until_true 20 older
+says "within the limits it is ready all the same" 200 "$(get /readyz)"
+printf '[exporter]\nmax_lag_events = 2\n' >>"$db/azoth.conf"
+kill -HUP "$exporter"
+check "limits are read again on SIGHUP, and named" until_true 10 ready_says '^projection seen: 3 events behind, the limit is 2$'
+says "and the status says it" 503 "$(get /readyz)"
+printf 'nonsense\n' >>"$db/azoth.conf"
+kill -HUP "$exporter"
+check "settings that are none change nothing" until_true 10 grep -q 'stay as they are' "$TMP/exporter.log"
+says "nothing at all" 503 "$(get /readyz)"
+sed -i '$d; s/^max_lag_events.*/max_lag_seconds = 1/' "$db/azoth.conf"
+kill -HUP "$exporter"
+check "an age over its limit is named" until_true 10 ready_says '^projection seen: [0-9.]+ s behind, the limit is 1$'
+start projector azoth-projector seen; projector=$started
+check "what is projected is no lag any more" until_true 20 is "azoth_projection_lag_events$seen}" 0
+says "and has no age" 0 "$(metric "azoth_projection_lag_seconds$seen}")"
+check "then it is ready again" until_true 20 ready_says '^ready$'
+
+# ---- deaths ----
+effect "a worker that died is cleaned up after" 1 azoth_participants_reaped_total kill -9 "$worker"
+total=$(metric azoth_transactions_total) epoch=$(metric azoth_writer_epoch)
+kill -9 "$writer"
+check "a writer that died is down" until_true 10 is azoth_up 0
+says "what it left is still told" "$total" "$(metric azoth_transactions_total)"
+says "and it is not ready" "503 writer: not running" "$(get /readyz) $(cat "$TMP/body")"
+says "the JSON says so" "false false" "$(get /status.json >/dev/null; jq -r '"\(.up) \(.writer.alive)"' "$TMP/body")"
+start writer azoth-writer; writer=$started
+check "another writer is up" until_true 20 is azoth_up 1
+says "it is another start" $((epoch + 1)) "$(metric azoth_writer_epoch)"
+kill -STOP "$writer"
+check "one that was stopped hangs, and is named" until_true 30 ready_says '^writer: no heartbeat for 1[0-9] s$'
+kill -CONT "$writer"
+check "until it goes on" until_true 10 ready_says '^ready$'
+kill "$projector" "$feed" "$writer"
+wait "$projector" "$feed" "$writer" 2>/dev/null
+check "a feed that went is down" until_true 10 is azoth_feed_up 0
+# Files put back from a copy: the writer retires the segment and makes another.
+cp "$db/data.mdb" "$db/copy" && mv "$db/copy" "$db/data.mdb"
+start writer azoth-writer; writer=$started
+check "a segment that was made anew is found" until_true 20 is azoth_segment_incarnation 2
+check "with its writer" until_true 20 is azoth_up 1
+effect "and follows it" 1 azoth_transactions_total add
+
+# ---- HTTP of those who mean it ill ----
+python3 - "$port" >"$TMP/hostile" 2>&1 <<'P'
+import socket, sys, threading, time
+port = int(sys.argv[1])
+lock = threading.Lock()
+def tell(good, sentence, got=""):
+    with lock: print("ok - " + sentence if good else f"not ok - {sentence}: {got!r}", flush=True)
+def connect(timeout=30):
+    return socket.create_connection(("127.0.0.1", port), timeout)
+def ask(data, most=1 << 20):
+    with connect() as s:
+        try:
+            s.sendall(data)
+        except OSError:
+            pass # closed before all was sent: what it answered counts
+        got = b""
+        try:
+            while len(got) < most:
+                part = s.recv(65536)
+                if not part: break
+                got += part
+        except ConnectionResetError:
+            pass
+        return got
+def status(got):
+    return got.split(b" ", 2)[1].decode() if got.startswith(b"HTTP/1.") else "none"
+CLOSE = b"Host: localhost\r\nConnection: close\r\n\r\n"
+head = ask(b"HEAD /metrics HTTP/1.1\r\n" + CLOSE)
+tell(status(head) == "200" and head.endswith(b"\r\n\r\n") and b"Content-Length: " in head, "HEAD tells the length and sends no body", head)
+for method in (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"NONSENSE"):
+    got = ask(method + b" /metrics HTTP/1.1\r\n" + CLOSE)
+    tell(status(got) == "405" and b"Allow: GET, HEAD" in got, f"{method.decode()} is not allowed", got)
+got = ask(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 100000)
+tell(status(got) in ("405", "413", "none"), "a large body is not waited for", got)
+got = ask(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+tell(status(got) == "421", "another site's name for this address is refused", got)
+for host in (b"127.0.0.1:80", b"[::1]:7109", b"localhost", b"LOCALHOST:1"):
+    got = ask(b"GET /healthz HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+    tell(status(got) == "200", f"{host.decode()} is taken for its own", got)
+for path in (b"/nothing", b"/../metrics", b"/metrics/", b"//metrics", b"/metrics%00x", b"*"):
+    got = ask(b"GET " + path + b" HTTP/1.1\r\n" + CLOSE)
+    tell(status(got) in ("404", "400"), f"{path.decode()} is no page", got[:100])
+got = ask(b"GET /metrics?name=a HTTP/1.1\r\n" + CLOSE)
+tell(status(got) == "200", "a query is left aside", got[:200])
+got = ask(b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n" + CLOSE)
+tell(status(got) in ("414", "431", "400", "none"), "a long path is refused", got)
+got = ask(b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: %s\r\n" % (i, b"v" * 100) for i in range(1000)) + CLOSE)
+tell(status(got) in ("413", "431", "400", "none"), "many headers are refused", got)
+got = ask(bytes(range(256)) * 16 + b"\r\n\r\n")
+tell(status(got) in ("400", "404", "405", "413", "431", "505", "none"), "what is no HTTP is refused", got)
+
+# These take until the deadline: all at once. Fewer than the connections there are.
+def slow():
+    began, n = time.monotonic(), 0
+    with connect() as s:
+        s.settimeout(0.5)
+        for c in b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 1000:
+            try:
+                s.sendall(bytes([c]))
+                if s.recv(1) == b"": break
+            except socket.timeout: n += 1
+            except OSError: break
+    took = time.monotonic() - began
+    tell(9 < took < 13, "who sends a byte now and then is cut off", took)
+def deaf():
+    began = time.monotonic()
+    with connect() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(1)
+        sent = 0
+        while time.monotonic() - began < 25:
+            try:
+                sent += s.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+            except socket.timeout: continue
+            except OSError: break
+    took = time.monotonic() - began
+    tell(8 < took < 20, "who takes no answers is cut off", took)
+def silent(sentence):
+    began = time.monotonic()
+    with connect() as s:
+        end = s.recv(1)
+    took = time.monotonic() - began
+    tell(end == b"" and 8 < took < 13, sentence, took)
+threads = [threading.Thread(target=f, args=a) for f, a in ((slow, ()), (deaf, ()), (silent, ("who says nothing is cut off",)))]
+for t in threads: t.start()
+got = ask(b"GET /healthz HTTP/1.1\r\n" + CLOSE)
+tell(status(got) == "200", "others are answered meanwhile", got)
+for t in threads: t.join()
+
+# More than there is room for: the next one waits until they are cut off.
+began = time.monotonic()
+crowd = [connect() for _ in range(60)]
+got = ask(b"GET /healthz HTTP/1.1\r\n" + CLOSE)
+took = time.monotonic() - began
+tell(status(got) == "200" and 5 < took < 25, "a crowd is survived", (took, got))
+for s in crowd: s.close()
+with connect() as s:
+    for _ in range(3):
+        s.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        got = s.recv(4096)
+tell(status(got) == "200", "a connection serves one request after the other", got)
+print("end")
+P
+cat "$TMP/hostile"
+says "the hostile ones came to their end" end "$(tail -1 "$TMP/hostile")"
+passed=$((passed + $(grep -c '^ok - ' "$TMP/hostile"))) failed=$((failed + $(grep -c '^not ok - ' "$TMP/hostile")))
+says "the exporter is the same process, and well" "200 1" "$(get /healthz) $(grep -c 'ready listen' "$TMP/exporter.log")"
+check "its memory is bounded" sh -c "awk '/VmRSS/ {exit \$2 > 65536}' /proc/$exporter/status"
+
+# ---- under a supervisor ----
+python3 - "$BUILD/azoth-exporter" "$TMP" >"$TMP/notify" 2>&1 <<'P'
+import os, socket, subprocess, sys
+program, tmp = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(tmp + "/notify.sock")
+s.settimeout(20)
+p = subprocess.Popen([program, "--dir", tmp + "/none", "--exporter-listen", "[::1]:0" if os.path.exists("/proc/net/if_inet6") and os.path.getsize("/proc/net/if_inet6") else "127.0.0.1:0"],
+    env=dict(os.environ, NOTIFY_SOCKET=tmp + "/notify.sock", WATCHDOG_USEC="400000"), stderr=subprocess.DEVNULL)
+first = s.recv(4096).decode()
+heard = [s.recv(4096).decode() for _ in range(4)]
+p.terminate()
+while "STOPPING=1" not in heard[-1]: heard.append(s.recv(4096).decode())
+print(first.startswith("READY=1\nSTATUS=http://"), sum("WATCHDOG=1" in h for h in heard) >= 2, any("STATUS=" in h and "writer is down" in h for h in heard), p.wait())
+P
+says "it is ready, beats the watchdog, says its status, and ends in order" "True True True 0" "$(cat "$TMP/notify")"
+
+# ---- what it refuses ----
+exits "an address that is none is a mistake of the settings" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen nonsense
+exits "so is a name for an address" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen localhost:7109
+exits "so is a port that is none" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen 127.0.0.1:http
+exits "a port that is taken is named" 1 "127.0.0.1:$port" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen "127.0.0.1:$port"
+exits "there is one database" 100 "AZOTH_ERR_USAGE" "$BUILD/azoth-exporter" --instance main:1
+kill "$exporter"
+wait "$exporter"
+says "SIGTERM ends it in order" 0 $?
+checks_end
