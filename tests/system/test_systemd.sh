@@ -13,11 +13,11 @@ no() { echo "not ok - $1"; failed=1; }
 if (cd "$root" && make -s BUILD="$build" DESTDIR="$stage" install >"$stage.log" 2>&1); then ok "make install fills a staging tree"; else no "make install fills a staging tree"; cat "$stage.log"; fi
 rm -f "$stage.log"
 units=$stage/usr/local/lib/systemd/system
-for u in azoth@.target azoth-writer@.service azoth-feed@.service azoth-worker@.service azoth-projector@.service azoth-effects@.service; do
+for u in azoth@.target azoth-writer@.service azoth-feed@.service azoth-worker@.service azoth-projector@.service azoth-effects@.service azoth-exporter@.service; do
     [ -f "$units/$u" ] || no "$u is installed"
     [ -f "$units/$u" ] && grep -q '%i' "$units/$u" && ok "$u is a template on the database's name"
 done
-for p in writer feed worker projector; do
+for p in writer feed worker projector exporter; do
     s=$units/azoth-$p@.service
     if grep -q '^Type=notify' "$s" && grep -q '^WatchdogSec=' "$s" && grep -q '^RestartPreventExitStatus=100' "$s"; then
         ok "azoth-$p is notified, watched, and not restarted on 100"
