@@ -95,7 +95,7 @@ says "and it is not ready" "503 writer: not running" "$(get /readyz) $(cat "$TMP
 says "the JSON says so" "false false" "$(get /status.json >/dev/null; jq -r '"\(.up) \(.writer.alive)"' "$TMP/body")"
 start writer azoth-writer; writer=$started
 check "another writer is up" until_true 20 is azoth_up 1
-says "it is another start" $((epoch + 1)) "$(metric azoth_writer_epoch)"
+check "it is another start" until_true 10 is azoth_writer_epoch $((epoch + 1))
 kill -STOP "$writer"
 check "one that was stopped hangs, and is named" until_true 30 ready_says '^writer: no heartbeat for 1[0-9] s$'
 kill -CONT "$writer"

@@ -79,7 +79,7 @@ exits "azoth tx finds no writer" 3 AZOTH_ERR_NO_WRITER "$AZOTH" tx --dir "$db" '
 exits "azoth get reads" 0 '^5$' "$AZOTH" get a --dir "$db"
 exits "azoth scan reads" 0 '^a' "$AZOTH" scan --dir "$db"
 exits "azoth events reads" 0 added "$AZOTH" events --dir "$db"
-exits "azoth status reads" 0 '1 keys, 1 events' "$AZOTH" status --dir "$db"
+exits "azoth status reads, and knows that there is no writer" 3 '1 keys, 1 events' "$AZOTH" status --dir "$db"
 exits "azoth query reads" 0 '^1$' "$AZOTH" query counts 'SELECT n FROM seen' --dir "$db"
 
 # Mounted for reading only here, while a writer that came before goes on writing there.

@@ -7,6 +7,7 @@
 #include "shm/slot.h"
 
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -238,7 +239,7 @@ static void commits(void)
 
 /* What each line says before and after the action, or after the field of the gauges was set. */
 static const struct effect {
-    const char *line, *before, *after; /* after: ends in "~" when only its beginning is known */
+    const char *line, *before, *after; /* "N~": from N, and as much more as a busy machine takes */
     void (*act)(void);
     size_t field; /* of gauges_shm, when there is no act */
     uint64_t value;
@@ -274,15 +275,15 @@ static const struct effect {
     {"azoth_up", "1", "0", writer_leaves, 0, 0},
     {"azoth_up", "1", "0", retires, 0, 0},
     {"azoth_feed_up", "0", "1", feed_comes, 0, 0},
-    {"azoth_writer_heartbeat_age_seconds", "NaN", "5.~", hears_writer, 0, 0},
-    {"azoth_feed_heartbeat_age_seconds", "NaN", "5.~", hears_feed, 0, 0},
+    {"azoth_writer_heartbeat_age_seconds", "NaN", "5~", hears_writer, 0, 0},
+    {"azoth_feed_heartbeat_age_seconds", "NaN", "5~", hears_feed, 0, 0},
     {"azoth_writer_epoch", "0", "3", epoch, 0, 0},
     {"azoth_segment_incarnation", "1", "9", incarnation, 0, 0},
     {"azoth_segment_retired", "0", "1", retires, 0, 0},
     {"azoth_writer_state{state=\"running\"}", "0", "1", runs, 0, 0},
     {"azoth_writer_state{state=\"absent\"}", "1", "0", runs, 0, 0},
     {"azoth_paused", "0", "1", pauses, 0, 0},
-    {"azoth_pause_remaining_seconds", "0", "99.~", pauses, 0, 0},
+    {"azoth_pause_remaining_seconds", "0", "90~", pauses, 0, 0},
     {"azoth_queue_depth", "0", "1", submits, 0, 0},
     {"azoth_slots{state=\"submitted\"}", "0", "1", submits, 0, 0},
     {"azoth_slots{state=\"free\"}", "32", "31", submits, 0, 0},
@@ -303,9 +304,9 @@ static const struct effect {
     {"azoth_disk_full_in_seconds", "NaN", "1000", disk_fills, 0, 0},
     {"azoth_store_size_bytes", "0", "8192", store_grows, 0, 0},
     {"azoth_projection_lag_events" P, "", "7", one_behind, 0, 0},
-    {"azoth_projection_lag_seconds" P, "", "30.~", one_behind, 0, 0},
-    {"azoth_projection_progress_age_seconds" P, "", "20.~", one_behind, 0, 0},
-    {"azoth_projection_heard_age_seconds" P, "", "3.~", one_behind, 0, 0},
+    {"azoth_projection_lag_seconds" P, "", "30~", one_behind, 0, 0},
+    {"azoth_projection_progress_age_seconds" P, "", "20~", one_behind, 0, 0},
+    {"azoth_projection_heard_age_seconds" P, "", "3~", one_behind, 0, 0},
     {"azoth_projection_cursor" P, "", "100", one_behind, 0, 0},
     {"azoth_projection_errors_total" P, "", "4", one_behind, 0, 0},
     {"azoth_projection_sent_events_total" P, "", "5", one_behind, 0, 0},
@@ -334,8 +335,10 @@ static const char *const others[] = {"azoth_build_info", "azoth_disk_free_bytes"
 
 static int as_wanted(const char *got, const char *want)
 {
-    size_t n = strcspn(want, "~");
-    return strncmp(got, want, n) == 0 && (want[n] || !got[n]);
+    if (!strchr(want, '~'))
+        return strcmp(got, want) == 0;
+    double least = strtod(want, NULL), n = strtod(got, NULL);
+    return *got && n >= least && n < least + 10;
 }
 
 static void every_metric_follows_what_it_is_named_after(void **state)
@@ -434,9 +437,9 @@ static void an_age_is_the_least_that_is_known(void **state)
         uint64_t behind, feed, own, committed;
         const char *age;
     } cases[] = {
-        {0, 50, NONE, 40, "0"},    {5, 30, NONE, 2, "30.~"}, {5, 30, 4, 2, "4.~"},
-        {5, 3, 20, 2, "3.~"},      {1, 30, NONE, 2, "2.~"},  {1, NONE, NONE, 2, "2.~"},
-        {5, NONE, NONE, 2, "NaN"}, {5, NONE, 12, 2, "12.~"},
+        {0, 50, NONE, 40, "0"},    {5, 30, NONE, 2, "30~"}, {5, 30, 4, 2, "4~"},
+        {5, 3, 20, 2, "3~"},       {1, 30, NONE, 2, "2~"},  {1, NONE, NONE, 2, "2~"},
+        {5, NONE, NONE, 2, "NaN"}, {5, NONE, 12, 2, "12~"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         uint64_t now = clock_mono_ns();
@@ -583,7 +586,7 @@ static void within(void)
 {
     old_but_few();
     gauge_set(&row_p()->cursor, 101); /* as far behind as the limit, no further */
-    gauge_set(&row_p()->at_head_ns, clock_mono_ns() - 19 * NS_PER_S);
+    gauge_set(&row_p()->at_head_ns, clock_mono_ns() - 10 * NS_PER_S);
 }
 static void nothing(void)
 {
@@ -601,18 +604,20 @@ static void readiness_names_what_is_not(void **state)
         {segment_is_gone, "writer: no writer has made the shared segment yet\n"},
         {retires, "writer: the segment is retired\n"},
         {drains, "writer: draining\n"},
-        {hangs, "writer: no heartbeat for 11 s\n"},
+        {hangs, "writer: no heartbeat for 1? s\n"},
         {pauses, "writer: writes are paused\n"},
         {disk_is_full, "writer: writes are refused\n"},
         {one_behind, "projection p: 7 events behind, the limit is 6\n"},
-        {old_but_few, "projection p: 30.0 s behind, the limit is 20\n"},
+        {old_but_few, "projection p: 3?.? s behind, the limit is 20\n"},
         {age_unknown, "projection p: 5 events behind, how old is not known\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int ready = -1;
         is_ready();
         cases[i].act();
-        assert_string_equal(readiness(&ready), cases[i].says);
+        const char *got = readiness(&ready);
+        if (fnmatch(cases[i].says, got, 0) != 0)
+            fail_msg("says %s not %s", got, cases[i].says);
         assert_int_equal(ready, strcmp(cases[i].says, "ready\n") == 0);
         assert_int_equal(teardown(state), 0);
         assert_int_equal(setup(state), 0);
