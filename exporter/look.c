@@ -228,9 +228,12 @@ void look_open(struct look *k, const struct look_memory *m, const char *dir, uin
         view_count(k->v.segment, &k->counts);
         look_at_stripes(k);
     }
-    /* Where we may not ask the kernel who lives, the heartbeat tells. */
+    /* Where we may not ask the kernel who lives, the heartbeat tells; who may not look into the segment
+     * has the gauges, which more may read. */
     int alive = k->v.writer_alive >= 0 ? k->v.writer_alive : k->writer_beat_age <= LOOK_HANGS_S;
-    k->up = alive && k->v.segment && !segment_retired(k->v.segment);
+    int in_force = k->v.segment ? !segment_retired(k->v.segment)
+                                : k->v.segment_err.code == AZOTH_ERR_PERMISSION;
+    k->up = alive && in_force;
     look_at_disk(k, m, dir);
 }
 

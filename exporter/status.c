@@ -248,11 +248,11 @@ static void judge_writer(struct verdict *v, const struct look *k)
     const struct segment *s = k->v.segment;
     if (k->v.writer_alive == 0)
         FAULT(v, "writer: not running\n");
-    else if (!s)
+    else if (!s && k->v.segment_err.code != AZOTH_ERR_PERMISSION)
         FAULT(v, "writer: %s\n", k->v.segment_err.message);
-    else if (segment_retired(s))
+    else if (s && segment_retired(s))
         FAULT(v, "writer: the segment is retired\n");
-    else if (atomic_load(&s->header->writer_state) != WRITER_RUNNING)
+    else if (s && atomic_load(&s->header->writer_state) != WRITER_RUNNING)
         FAULT(v, "writer: %s\n", writer_state_name(atomic_load(&s->header->writer_state)));
     else if (!(k->writer_beat_age <= LOOK_HANGS_S))
         FAULT(v, "writer: no heartbeat for %.0f s\n", k->writer_beat_age);

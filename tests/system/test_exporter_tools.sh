@@ -86,6 +86,12 @@ Y
     says "and its value" 30 "$(asked 'azoth_projection_lag_events{projection="broken"}' '.data.result[0].value[1]')"
     check "quantiles come from the histogram" until_true 30 counts 'histogram_quantile(0.99, azoth_commit_duration_seconds_bucket) > 0' 1
     check "the alert on the one that failed is on its way" until_true 30 counts 'ALERTS{alertname="AzothProjectionFailed",projection="broken"}' 1
+    # What Grafana puts in for its variables.
+    jq -r '.panels[].targets[].expr | gsub("\\$__rate_interval"; "1m") | gsub("\\$instance"; ".*")' "$dashboard" >"$TMP/queries"
+    while read -r query; do
+        asked "$query" '.status' | grep -qx success || echo "$query"
+    done <"$TMP/queries" >"$TMP/bad"
+    says "Prometheus understands each of the dashboard's $(wc -l <"$TMP/queries") queries" "" "$(cat "$TMP/bad")"
     get /api/v1/targets >/dev/null
     says "no scrape had an error" "" "$(jq -r '.data.activeTargets[].lastError' "$TMP/body")"
     kill "$prometheus"

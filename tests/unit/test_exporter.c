@@ -624,6 +624,29 @@ static void readiness_names_what_is_not(void **state)
     }
 }
 
+static void who_may_read_the_gauges_alone_is_told_by_the_heartbeat(void **state)
+{
+    (void)state;
+    int ready = -1;
+    if (geteuid() != 0)
+        skip(); /* only root can become somebody else */
+    is_ready();
+    assert_int_equal(seteuid(65534), 0);
+    char up[8];
+    snprintf(up, sizeof up, "%s", value_of("azoth_up"));
+    const char *said = readiness(&ready);
+    assert_int_equal(seteuid(0), 0);
+    assert_string_equal(up, "1");
+    assert_string_equal(said, "ready\n");
+    hangs();
+    assert_int_equal(seteuid(65534), 0);
+    snprintf(up, sizeof up, "%s", value_of("azoth_up"));
+    said = readiness(&ready);
+    assert_int_equal(seteuid(0), 0);
+    assert_string_equal(up, "0");
+    assert_non_null(strstr(said, "writer: no heartbeat"));
+}
+
 /* ---- memory ---- */
 
 static void a_history_finds_when_a_value_was_last_so_small(void **state)
@@ -710,6 +733,7 @@ int main(void)
         T(rows_of_a_split_that_was_replaced_are_left_out),
         T(texts_of_others_are_escaped_and_never_there_twice),
         T(readiness_names_what_is_not),
+        T(who_may_read_the_gauges_alone_is_told_by_the_heartbeat),
         T(a_history_finds_when_a_value_was_last_so_small),
         T(a_trend_is_told_when_enough_is_known),
         T(the_last_minutes_are_kept_second_by_second),
