@@ -211,10 +211,8 @@ void look_note(struct look_memory *m, const char *dir)
         history_add(&m->free_bytes, now_ns, free_bytes);
 }
 
-void look_open(struct look *k, const struct look_memory *m, const char *dir, uint64_t lapse_ms)
+void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms)
 {
-    memset(k, 0, sizeof *k);
-    view_open(&k->v, dir);
     k->now_ns = clock_mono_ns();
     k->wall_ns = clock_wall_ns();
     k->writer_beat_age = k->feed_beat_age = NAN;
@@ -234,7 +232,14 @@ void look_open(struct look *k, const struct look_memory *m, const char *dir, uin
     int in_force = k->v.segment ? !segment_retired(k->v.segment)
                                 : k->v.segment_err.code == AZOTH_ERR_PERMISSION;
     k->up = alive && in_force;
-    look_at_disk(k, m, dir);
+    look_at_disk(k, m, k->v.dir);
+}
+
+void look_open(struct look *k, const struct look_memory *m, const char *dir, uint64_t lapse_ms)
+{
+    memset(k, 0, sizeof *k);
+    view_open(&k->v, dir);
+    look_at(k, m, lapse_ms);
 }
 
 void look_close(struct look *k)

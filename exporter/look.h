@@ -67,5 +67,7 @@ void look_note(struct look_memory *m, const char *dir);
 /* The whole. lapse_ms: feed.lapse. To be closed, before the next. */
 void look_open(struct look *k, const struct look_memory *m, const char *dir, uint64_t lapse_ms);
 void look_close(struct look *k);
+/* The same with k->v open and all else zero. */
+void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms);
 
 #endif

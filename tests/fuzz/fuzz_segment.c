@@ -10,7 +10,10 @@
  * sanitizer sees an access beyond it.
  */
 #include "client/cmd/view.h"
+#include "core/clock.h"
 #include "core/error.h"
+#include "exporter/metrics.h"
+#include "exporter/status.h"
 #include "shm/reaper.h"
 #include "shm/stripe.h"
 
@@ -316,11 +319,60 @@ static void submit_one(const struct record *r, int collect)
         slot_give_up(&slot);
 }
 
+/* What a program prints is JSON, whatever lies there. */
+static void valid_json(const char *text, size_t len)
+{
+    json_error_t why;
+    json_t *j = json_loadb(text, len,
+                           JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &why);
+    if (!j)
+        fprintf(stderr, "%s, at %d: %.*s\n", why.text, why.position, (int)len, text);
+    ensure(j != NULL);
+    json_decref(j);
+}
+
+/* Every line is a comment or a metric of ours: no text of others ends one. */
+static void valid_metrics(const char *at, size_t len)
+{
+    const char *end = at + len;
+    while (at < end) {
+        const char *line_end = memchr(at, '\n', (size_t)(end - at));
+        ensure(line_end != NULL);
+        ensure(strncmp(at, "# HELP azoth_", 13) == 0 || strncmp(at, "# TYPE azoth_", 13) == 0 ||
+               strncmp(at, "azoth_", 6) == 0);
+        at = line_end + 1;
+    }
+}
+
+/* What the exporter makes of it. */
+static void export(void)
+{
+    static struct look k;
+    static struct look_memory memory;
+    static struct buf text;
+    static struct config config;
+    int ready;
+    memset(&k, 0, sizeof k);
+    k.v = (struct view){.dir = "/", .segment = &s, .gauges = &g, .lock_fd = -1};
+    config_defaults(&config);
+    recent_note(&memory.recent, &g, clock_mono_ns());
+    look_at(&k, &memory, 1000);
+    buf_clear(&text);
+    ensure(metrics_write(&text, &k, 0) == 0);
+    valid_metrics((const char *)text.ptr, text.len);
+    buf_clear(&text);
+    ensure(status_write(&text, &k, &memory, "/") == 0);
+    valid_json((const char *)text.ptr, text.len);
+    buf_clear(&text);
+    ensure(status_ready(&text, &k, &config, &ready) == 0);
+}
+
 static void look(void)
 {
     struct view v = {.segment = &s, .gauges = &g, .lock_fd = -1};
     struct view_counts counts;
     uint64_t left;
+    export();
     view_count(&s, &counts);
     view_pause(&v, 1000, &left);
     for (uint32_t i = 0; i < s.stripes; i++)
@@ -337,18 +389,6 @@ static void look(void)
         (void)low;
         (void)high;
     }
-}
-
-/* What a program prints is JSON, whatever lies there. */
-static void valid_json(const char *text, size_t len)
-{
-    json_error_t why;
-    json_t *j = json_loadb(text, len,
-                           JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &why);
-    if (!j)
-        fprintf(stderr, "%s, at %d: %.*s\n", why.text, why.position, (int)len, text);
-    ensure(j != NULL);
-    json_decref(j);
 }
 
 static void dump(int json)
