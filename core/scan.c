@@ -172,3 +172,56 @@ void event_scan_close(struct event_scan *es)
     mdb_cursor_close(es->cursor);
     free(es);
 }
+
+/* ---- an event by its transaction ---- */
+
+static int txn_of_event(struct snapshot *sn, uint64_t id, uint64_t *ret, struct azoth_error *err)
+{
+    struct event_scan *es;
+    struct event_record ev;
+    int rc = event_scan_open(sn, id, id + 1, &es, err);
+    if (rc)
+        return rc;
+    rc = event_scan_next(es, &ev, NULL, err);
+    event_scan_close(es);
+    if (rc == 0)
+        return error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)id);
+    if (rc == 1)
+        *ret = ev.txn;
+    return rc < 0 ? rc : 0;
+}
+
+int snapshot_event_of_txn(struct snapshot *sn, uint64_t txn, uint64_t *ret_id,
+                          struct azoth_error *err)
+{
+    struct store_head head;
+    int rc = snapshot_head(sn, &head, err);
+    if (rc)
+        return rc;
+    /* Back from the head in doubled steps, since what is asked for is mostly new: `before` ends up at an
+     * event of an earlier transaction, `from` at one that is not earlier. */
+    uint64_t from = head.event + 1, before = head.event, step = 1, seen = 0;
+    while (!rc && before > 0) {
+        rc = txn_of_event(sn, before, &seen, err);
+        if (rc || seen < txn)
+            break;
+        from = before;
+        before = before > step ? before - step : 0;
+        step *= 2;
+    }
+    while (!rc && from - before > 1) {
+        uint64_t middle = before + (from - before) / 2;
+        rc = txn_of_event(sn, middle, &seen, err);
+        if (seen < txn)
+            before = middle;
+        else
+            from = middle;
+    }
+    if (rc || from > head.event)
+        return rc;
+    rc = txn_of_event(sn, from, &seen, err);
+    if (rc || seen != txn)
+        return rc;
+    *ret_id = from;
+    return 1;
+}

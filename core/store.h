@@ -90,6 +90,11 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
                     struct azoth_error *err);
 void event_scan_close(struct event_scan *es);
 
+/* The first event of this transaction: 1 and *ret_id, 0 when it logged none; CORRUPT, FORMAT, GAP, IO,
+ * NOMEM. Events lie in the order of transactions: some twenty looks, the fewer the newer it is. */
+int snapshot_event_of_txn(struct snapshot *sn, uint64_t txn, uint64_t *ret_id,
+                          struct azoth_error *err);
+
 /* The commit that this request id made: 1 and outputs (duplicate is set in *ret), 0 when it is not
  * remembered. */
 int snapshot_find_id(struct snapshot *sn, const uint8_t id[AZOTH_ID_BYTES], struct txn_result *ret,

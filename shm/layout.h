@@ -5,7 +5,7 @@
  * field tables, which also give the layout's fingerprint and the dump of `azoth status --segment`.
  * A change of size or of meaning bumps SHM_LAYOUT_VERSION.
  *
- *   prefix | header | participants[256] | slots[N] | stripes[M] | block owners[B] | blocks[B]
+ *   prefix | header | participants[256] | slots[N] | stripes[M] | block owners[B] | blocks[B] | contention
  *
  * shm/README.md draws the states and argues, for each of them, who repairs what a death leaves.
  */
@@ -18,7 +18,7 @@
 
 #define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
-#define SHM_LAYOUT_VERSION 3u
+#define SHM_LAYOUT_VERSION 4u
 
 #define SHM_PARTICIPANTS 256u
 #define SHM_SLOTS_MAX    1024u
@@ -33,6 +33,9 @@
 #define SHM_DETAIL         208u
 #define SHM_INLINE_BYTES   3200u
 #define SHM_PROJECTIONS    128u
+#define SHM_REFUSALS       16u /* enum refusal, and room */
+#define SHM_KEY_SAMPLES    512u
+#define SHM_PINS           8u
 
 typedef _Atomic uint32_t A32;
 typedef _Atomic uint64_t A64;
@@ -130,6 +133,9 @@ enum { WRITER_ABSENT = 0, WRITER_RECOVERING = 1, WRITER_RUNNING = 2, WRITER_DRAI
  *   sleeps      set by the participant before it sleeps on done_seq, cleared by the waker
  *   wants_release  set by a participant that has transactions parked for a stripe and sleeps on
  *               done_seq, cleared by whoever releases a stripe marked STRIPE_PARKED
+ *   stripe_waits, wait_ns  transactions of it that had to wait for a stripe, and for how long
+ *   held_up, held_up_ns    how often others waited for a stripe that it held, and for how long: added
+ *               to by those who waited (contention.h)
  * word = state (8 bits, low) | generation (56 bits): a row that was freed and taken again differs.
  */
 enum { PARTICIPANT_FREE = 0, PARTICIPANT_LIVE = 1 };
@@ -152,9 +158,9 @@ enum { PARTICIPANT_FREE = 0, PARTICIPANT_LIVE = 1 };
     F1(A64, lock_timeouts)                                                                         \
     F1(A64, stripe_waits)                                                                          \
     F1(A64, reaped)                                                                                \
-    F1(A64, reader_txn)                                                                            \
-    F1(A64, reader_since_ns)                                                                       \
-    F1(A64, participant_reserved2)
+    F1(A64, wait_ns)                                                                               \
+    F1(A64, held_up)                                                                               \
+    F1(A64, held_up_ns)
 struct participant_shm {
     SHM_PARTICIPANT_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
 };
@@ -263,13 +269,15 @@ static inline uint64_t slot_word_ticket(uint64_t w)
  *              taker sets exclusive and then looks at the bits (both sequentially consistent): at
  *              least one of two sees the other
  *   waiters, wake   set by who sleeps, exchanged by who releases
+ *   waits, wait_ns  transactions that had to wait for it, and for how long: never less
  */
 #define SHM_STRIPE_FIELDS(F1, FN)                                                                  \
     F1(A64, exclusive)                                                                             \
     F1(A32, wake)                                                                                  \
     F1(A32, waiters)                                                                               \
     F1(A64, waits)                                                                                 \
-    FN(uint64_t, stripe_reserved, 5)                                                               \
+    F1(A64, wait_ns)                                                                               \
+    FN(uint64_t, stripe_reserved, 4)                                                               \
     FN(A64, shared, SHM_SLOT_WORDS)
 /* Bits of `waiters`: threads asleep on `wake`; participants that parked a transaction. */
 enum { STRIPE_SLEEPERS = 1, STRIPE_PARKED = 2 };
@@ -283,6 +291,25 @@ static inline uint64_t stripe_owner(uint32_t slot, uint64_t ticket)
     return (uint64_t)(slot + 1) << 40 | (ticket & SLOT_TICKET_MASK);
 }
 
+/*
+ * Contention: who looks for culprits finds them here. Added to by all participants, on paths that wait or
+ * refuse; nothing is decided by it.
+ *   refused_by  transactions that preflight refused, by enum refusal
+ *   sample      a key that was waited for lately, of the stripes whose number leaves i when it is divided
+ *               by SHM_KEY_SAMPLES. head = (stripe + 1) << 32 | bytes. Two who write at once, or one who
+ *               dies at it, leave a mixture: a reader takes a key only when it hashes onto its stripe.
+ */
+struct key_sample_shm {
+    A64 head;
+    A64 word[64]; /* the key's bytes */
+};
+#define SHM_CONTENTION_FIELDS(F1, FN)                                                              \
+    FN(A64, refused_by, SHM_REFUSALS)                                                              \
+    FN(struct key_sample_shm, sample, SHM_KEY_SAMPLES)
+struct contention_shm {
+    SHM_CONTENTION_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+
 /* Gauges: a second object that a wider group may read. Layout: prefix | gauges | projections. */
 #define SHM_HISTOGRAM_BUCKETS 256u
 struct histogram_shm {
@@ -291,6 +318,28 @@ struct histogram_shm {
     A64 bucket[SHM_HISTOGRAM_BUCKETS];
 };
 
+/*
+ * Who holds a snapshot of the store open while others commit: its pages cannot be used again. Written by the
+ * writer's helper, oldest first; pid 0 ends the list. since_ns (running time) is when it was first
+ * seen there, so it is as old at least.
+ */
+struct pin_shm {
+    A64 pid, thread;
+    A64 behind; /* commits since its snapshot */
+    A64 since_ns;
+};
+
+/*
+ * Histograms: of times in ns but for batch_size.
+ *   commit_ns     one LMDB commit                               the writer
+ *   queue_ns      from submission to the answer                 the writer
+ *   preflight_ns  from the claim of a slot to submission, of those that were submitted   the writer
+ *   apply_ns      a batch of events into a projection           the feed, as projectors tell
+ *   lag_ns        from the commit of a batch's oldest event until it was applied         the feed
+ * head_mark: the head as it was 5 to 10 s ago, for rates; head_next becomes it.
+ * disk_fill_bytes_day: how fast the free space shrinks, averaged over an hour; 0: it does not.
+ * disk_watched_ns: since when that is observed (running time). looked_ns: when pins and disk were looked at last.
+ */
 #define SHM_GAUGES_FIELDS(F1, FN)                                                                  \
     F1(A64, commits)                                                                               \
     F1(A64, transactions)                                                                          \
@@ -316,10 +365,23 @@ struct histogram_shm {
     F1(A64, participants_reaped)                                                                   \
     F1(A64, reserve_bytes)                                                                         \
     F1(A64, disk_full_ns)                                                                          \
-    FN(A64, gauges_reserved, 8)                                                                    \
+    F1(A64, disk_free_bytes)                                                                       \
+    F1(A64, disk_total_bytes)                                                                      \
+    F1(A64, disk_fill_bytes_day)                                                                   \
+    F1(A64, disk_watched_ns)                                                                       \
+    F1(A64, looked_ns)                                                                             \
+    F1(A64, head_mark_ns)                                                                          \
+    F1(A64, head_mark_event)                                                                       \
+    F1(A64, head_next_ns)                                                                          \
+    F1(A64, head_next_event)                                                                       \
+    FN(A64, gauges_reserved, 7)                                                                    \
     F1(struct histogram_shm, commit_ns)                                                            \
     F1(struct histogram_shm, batch_size)                                                           \
-    F1(struct histogram_shm, queue_ns)
+    F1(struct histogram_shm, queue_ns)                                                             \
+    F1(struct histogram_shm, preflight_ns)                                                         \
+    F1(struct histogram_shm, apply_ns)                                                             \
+    F1(struct histogram_shm, lag_ns)                                                               \
+    FN(struct pin_shm, pin, SHM_PINS)
 struct gauges_shm {
     SHM_GAUGES_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
 };
@@ -333,6 +395,9 @@ struct gauges_shm {
  *   next_attempt_ns when that, or an open breaker, lets it go on; 0: not waiting
  *   at_head_ns   when it was last seen with nothing before it; 0: not since its cursor went back.
  *                What it has not applied is younger.
+ *   rate_ns, rate_cursor  the cursor as it was 5 to 10 s ago; the next pair becomes it
+ *   failed_ns    since when it tells the error that it tells; 0: it tells none
+ *   apply_ns, lag_ns      of the newest batch that was applied, as in the histograms
  */
 #define SHM_PROJECTION_FIELDS(F1, FN)                                                              \
     F1(A32, used)                                                                                  \
@@ -355,7 +420,13 @@ struct gauges_shm {
     F1(A64, dead_parked)                                                                           \
     F1(A64, stands_event)                                                                          \
     F1(A64, next_attempt_ns)                                                                       \
-    FN(A64, projection_reserved, 7)                                                                \
+    F1(A64, rate_ns)                                                                               \
+    F1(A64, rate_cursor)                                                                           \
+    F1(A64, rate_next_ns)                                                                          \
+    F1(A64, rate_next_cursor)                                                                      \
+    F1(A64, failed_ns)                                                                             \
+    F1(A64, apply_ns)                                                                              \
+    F1(A64, lag_ns)                                                                                \
     FN(char, name, 64)                                                                             \
     FN(char, error, 256)                                                                           \
     FN(char, endpoint, 128)

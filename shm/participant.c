@@ -117,8 +117,8 @@ static void row_fill(struct participant_shm *row, enum participant_kind kind, co
     snprintf(row->name, sizeof row->name, "%s", name ? name : "");
     row->joined_ns = (uint64_t)clock_wall_ns();
     atomic_store(&row->sleeps, 0);
-    A64 *counters[] = {&row->submitted, &row->refused,    &row->lock_timeouts,  &row->stripe_waits,
-                       &row->reaped,    &row->reader_txn, &row->reader_since_ns};
+    A64 *counters[] = {&row->submitted, &row->refused, &row->lock_timeouts, &row->stripe_waits,
+                       &row->reaped,    &row->wait_ns, &row->held_up,       &row->held_up_ns};
     for (unsigned i = 0; i < sizeof counters / sizeof *counters; i++)
         atomic_store(counters[i], 0);
 }

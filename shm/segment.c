@@ -29,7 +29,7 @@
 #include <xxhash.h>
 
 struct plan_offsets {
-    uint64_t header, participant, slot, stripe, block_owner, block, end;
+    uint64_t header, participant, slot, stripe, block_owner, block, contention, end;
 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -46,7 +46,8 @@ static struct plan_offsets offsets_of(uint32_t slots, uint32_t stripes, uint32_t
     o.stripe = o.slot + (uint64_t)slots * sizeof(struct slot_shm);
     o.block_owner = o.stripe + (uint64_t)stripes * sizeof(struct stripe_shm);
     o.block = round_up(o.block_owner + (uint64_t)blocks * 8, 4096);
-    o.end = o.block + (uint64_t)blocks * SHM_BLOCK_BYTES;
+    o.contention = o.block + (uint64_t)blocks * SHM_BLOCK_BYTES;
+    o.end = o.contention + sizeof(struct contention_shm);
     return o;
 }
 
@@ -66,10 +67,13 @@ uint64_t segment_fingerprint(void)
 #define SLOT_N(type, name, c)        MIX(slot_shm, name)
 #define STRIPE_1(type, name)         MIX(stripe_shm, name)
 #define STRIPE_N(type, name, c)      MIX(stripe_shm, name)
+#define CONTENTION_1(type, name)     MIX(contention_shm, name)
+#define CONTENTION_N(type, name, c)  MIX(contention_shm, name)
     SHM_HEADER_FIELDS(HEADER_1, HEADER_N)
     SHM_PARTICIPANT_FIELDS(PARTICIPANT_1, PARTICIPANT_N)
     SHM_SLOT_FIELDS(SLOT_1, SLOT_N)
     SHM_STRIPE_FIELDS(STRIPE_1, STRIPE_N)
+    SHM_CONTENTION_FIELDS(CONTENTION_1, CONTENTION_N)
     return h;
 }
 
@@ -98,6 +102,7 @@ static void segment_point(struct segment *s, void *base)
     s->stripe = (void *)(p + o.stripe);
     s->block_owner = (void *)(p + o.block_owner);
     s->block = p + o.block;
+    s->contention = (void *)(p + o.contention);
     s->bytes = o.end;
 }
 

@@ -29,6 +29,7 @@ struct segment {
     struct stripe_shm *stripe;
     A64 *block_owner;
     unsigned char *block;
+    struct contention_shm *contention;
     /* copies of the header's sizes, checked once: shared memory is input */
     uint32_t slots, stripes, blocks;
     uint64_t bytes;

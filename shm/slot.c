@@ -354,6 +354,7 @@ static uint32_t take_one(struct segment *s, uint32_t i, struct slot_taken *out)
         .flags = atomic_load_explicit(&sl->flags, memory_order_relaxed),
         .ticket = slot_word_ticket(word),
         .seq = atomic_load_explicit(&sl->seq, memory_order_relaxed),
+        .claimed_ns = sl->claimed_ns,
         .submitted_ns = sl->submitted_ns,
     };
     return 1;

@@ -76,7 +76,7 @@ struct slot_taken {
     uint32_t flags;
     uint64_t ticket;
     uint64_t seq;
-    uint64_t submitted_ns;
+    uint64_t claimed_ns, submitted_ns;
 };
 /* Moves the queue's bits into out (at most SHM_SLOTS_MAX entries exist); returns how many slots in
  * SUBMITTED were found. scan: look at every slot (after a restart), not only at the bits. */

@@ -109,7 +109,6 @@ void stripe_wait(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t int
     atomic_fetch_or(&st->waiters, STRIPE_SLEEPERS);
     if (looks_free(s, slot, ticket, intent) || segment_retired(s))
         return;
-    atomic_fetch_add_explicit(&st->waits, 1, memory_order_relaxed);
     shm_wait(&st->wake, seen, timeout_ns < SHM_WAIT_SLICE_NS ? timeout_ns : SHM_WAIT_SLICE_NS);
 }
 
@@ -118,7 +117,6 @@ void stripe_park(struct participant *p, uint32_t intent)
     struct stripe_shm *st = &p->segment->stripe[intent & ~INTENT_EXCLUSIVE];
     atomic_store(&p->segment->participant[p->index].wants_release, 1);
     atomic_fetch_or(&st->waiters, STRIPE_PARKED);
-    atomic_fetch_add_explicit(&st->waits, 1, memory_order_relaxed);
 }
 
 int stripe_release(struct segment *s, uint32_t slot, uint64_t ticket, uint32_t intent)

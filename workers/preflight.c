@@ -21,6 +21,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
+#include "shm/contention.h"
 #include "workers/require.h"
 
 #include <string.h>
@@ -58,6 +59,9 @@ struct preflight {
     struct txn_builder out;
     struct preflight_outcome outcome;
     uint64_t reaped_ns;
+    struct stripe_wait wait; /* for the stripe of intent[held] */
+    enum refusal refusal;    /* why an evaluation failed */
+    struct txn_item failed;  /* the requirement, in the image; kind 0: none */
 };
 
 int preflight_new(struct participant *p, struct store *store, struct preflight **ret)
@@ -176,6 +180,7 @@ void preflight_begin(struct preflight *f, const struct preflight_request *r)
     ensure(f->next == NEXT_NONE);
     f->request = *r;
     f->held = 0;
+    f->wait.since_ns = 0;
     f->emitted = 0;
     f->next = NEXT_CLAIM;
     f->stage = PREFLIGHT_WANTS_SLOT;
@@ -220,18 +225,24 @@ static enum preflight_stage claim(struct preflight *f, uint64_t now_ns)
     return PREFLIGHT_SUBMITTED; /* go on */
 }
 
-/* A key of the image that lies on this stripe, for the message. */
+/* A key of the image that lies on this stripe; empty: the request's id does. */
+static struct azoth_bytes key_on(const struct preflight *f, uint32_t stripe)
+{
+    size_t at = 0;
+    struct txn_item it;
+    while (txn_next(f->request.image, &at, &it))
+        if (it.kind != TXN_EVENT && stripe_of_key(f->participant->segment, it.key) == stripe)
+            return it.key;
+    return (struct azoth_bytes){0};
+}
+
 static void name_waited_key(struct preflight *f, uint32_t stripe)
 {
     const struct segment *s = f->participant->segment;
-    size_t at = 0;
-    struct txn_item it;
+    struct azoth_bytes waited = key_on(f, stripe);
     char key[100] = "(request id)";
-    while (txn_next(f->request.image, &at, &it))
-        if (it.kind != TXN_EVENT && stripe_of_key(s, it.key) == stripe) {
-            bytes_print(it.key, key, sizeof key);
-            break;
-        }
+    if (waited.len)
+        bytes_print(waited, key, sizeof key);
     int holder = stripe_holder(s, stripe);
     uint32_t owner = holder >= 0 && (uint32_t)holder < s->slots
                          ? slot_word_owner(atomic_load(&s->slot[holder].word))
@@ -245,6 +256,37 @@ static void name_waited_key(struct preflight *f, uint32_t stripe)
                   "key %s was locked by other transactions until the deadline", key);
 }
 
+/* For who looks for culprits: the stripe of intent[held] is held by others. */
+static void note_wait(struct preflight *f, uint64_t now_ns)
+{
+    struct segment *s = f->participant->segment;
+    uint32_t stripe = f->intent[f->held] & ~INTENT_EXCLUSIVE;
+    if (f->wait.since_ns == 0) {
+        struct azoth_bytes key = key_on(f, stripe);
+        if (key.len)
+            contention_sample(s, stripe, key);
+    }
+    contention_look(s, &f->wait, f->participant->index, stripe, now_ns);
+}
+
+static void note_wait_over(struct preflight *f, uint64_t now_ns)
+{
+    if (f->wait.since_ns)
+        contention_end(f->participant->segment, &f->wait, f->participant->index,
+                       f->intent[f->held] & ~INTENT_EXCLUSIVE, now_ns);
+}
+
+static enum preflight_stage lock_timeout(struct preflight *f, uint64_t now_ns)
+{
+    struct segment *s = f->participant->segment;
+    struct participant_shm *row = &s->participant[f->participant->index];
+    atomic_fetch_add_explicit(&row->lock_timeouts, 1, memory_order_relaxed);
+    contention_refused(s, REFUSED_LOCK_TIMEOUT);
+    note_wait_over(f, now_ns);
+    name_waited_key(f, f->intent[f->held] & ~INTENT_EXCLUSIVE);
+    return refuse(f, AZOTH_ERR_LOCK_TIMEOUT);
+}
+
 static enum preflight_stage lock(struct preflight *f, uint64_t now_ns)
 {
     struct segment *s = f->participant->segment;
@@ -255,14 +297,11 @@ static enum preflight_stage lock(struct preflight *f, uint64_t now_ns)
             stripe_park(f->participant, intent);
             if (!stripe_try(s, f->slot.index, f->slot.ticket, intent)) {
                 f->stage = PREFLIGHT_WANTS_STRIPE;
-                if (now_ns < f->request.deadline_ns)
-                    return f->stage;
-                struct participant_shm *row = &s->participant[f->participant->index];
-                atomic_fetch_add_explicit(&row->lock_timeouts, 1, memory_order_relaxed);
-                name_waited_key(f, intent & ~INTENT_EXCLUSIVE);
-                return refuse(f, AZOTH_ERR_LOCK_TIMEOUT);
+                note_wait(f, now_ns);
+                return now_ns < f->request.deadline_ns ? f->stage : lock_timeout(f, now_ns);
             }
         }
+        note_wait_over(f, now_ns);
         CRASH_POINT(preflight_one_stripe);
     }
     CRASH_POINT(preflight_locked);
@@ -377,6 +416,7 @@ static int evaluate_on(struct preflight *f, struct snapshot *sn, int *ret_known)
             return rc;
         if (rc == 1 && content != f->request.content) {
             uint64_t txn = f->outcome.result.txn;
+            f->refusal = REFUSED_ID_REUSED;
             memset(&f->outcome.result, 0, sizeof f->outcome.result);
             return error_set(err, AZOTH_ERR_ID_REUSED,
                              "this id was committed as transaction %llu with another content",
@@ -391,16 +431,36 @@ static int evaluate_on(struct preflight *f, struct snapshot *sn, int *ret_known)
     while (txn_next(f->request.image, &at, &it))
         if (txn_kind_is_requirement(it.kind)) {
             int rc = require_check(sn, &it, err);
-            if (rc)
+            if (rc) {
+                f->refusal = refusal_of_requirement(it.kind);
+                f->failed = it;
                 return rc;
+            }
         }
-    return f->request.hooks.run ? run_hooks(f, sn, err) : 0;
+    if (!f->request.hooks.run)
+        return 0;
+    f->refusal = REFUSED_CALLBACK;
+    return run_hooks(f, sn, err);
+}
+
+/* Who changed the key of a requirement that failed. Nothing is held any more. */
+static void explain(struct preflight *f)
+{
+    struct snapshot *sn;
+    if (f->failed.kind == 0 ||
+        (f->outcome.code != AZOTH_ERR_PREFLIGHT_FAILED && f->outcome.code != AZOTH_ERR_TYPE) ||
+        snapshot_begin(f->store, &sn, NULL))
+        return;
+    require_explain(sn, &f->failed, &f->outcome.error);
+    snapshot_end(sn);
 }
 
 static enum preflight_stage evaluate(struct preflight *f)
 {
     struct snapshot *sn;
     int known = 0;
+    f->refusal = REFUSED_OTHER;
+    f->failed.kind = 0;
     int rc = snapshot_begin(f->store, &sn, &f->outcome.error);
     if (!rc) {
         rc = evaluate_on(f, sn, &known);
@@ -409,7 +469,10 @@ static enum preflight_stage evaluate(struct preflight *f)
     if (rc) {
         struct participant_shm *row = &f->participant->segment->participant[f->participant->index];
         atomic_fetch_add_explicit(&row->refused, 1, memory_order_relaxed);
-        return refuse(f, rc);
+        contention_refused(f->participant->segment, f->refusal);
+        refuse(f, rc);
+        explain(f);
+        return f->stage;
     }
     if (known || (!f->changes && !f->emitted))
         return refuse(f, 0); /* answered by an earlier commit, or nothing to commit */
@@ -494,6 +557,7 @@ enum preflight_stage preflight_step(struct preflight *f, uint64_t now_ns)
 void preflight_expire(struct preflight *f)
 {
     ensure(preflight_waiting(f));
+    note_wait_over(f, clock_mono_ns());
     int code = error_set(&f->outcome.error, AZOTH_ERR_LOCK_TIMEOUT,
                          "an earlier transaction of the same handle still waited at the deadline");
     if (f->next == NEXT_CLAIM)

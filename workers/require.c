@@ -5,7 +5,9 @@
 
 #include <string.h>
 
-/* A value for a message: numbers in full, others by their type. */
+#define SHOWN_BYTES 20u /* of a text */
+
+/* A value for a message: numbers in full, texts and bytes as far as they fit, others by their type. */
 static const char *show(struct azoth_value v, char *out, size_t size)
 {
     int64_t n;
@@ -16,6 +18,11 @@ static const char *show(struct azoth_value v, char *out, size_t size)
     } else if (value_u256(v, &u) == 0) {
         u256_text(&u, digits);
         snprintf(out, size, "%s", digits);
+    } else if (v.type == AZOTH_TYPE_STRING || v.type == AZOTH_TYPE_BYTES) {
+        char text[SHOWN_BYTES * 4 + 1];
+        struct azoth_bytes some = {v.enc.ptr, v.enc.len < SHOWN_BYTES ? v.enc.len : SHOWN_BYTES};
+        snprintf(out, size, "\"%s\"%s", bytes_print(some, text, sizeof text),
+                 some.len < v.enc.len ? "..." : "");
     } else {
         snprintf(out, size, "a value of type %s", value_type_name(v.type));
     }
@@ -92,14 +99,16 @@ static int check_contains(const struct txn_item *it, struct azoth_value have,
 static int check_present(const struct txn_item *it, const struct state_record *st,
                          struct azoth_error *err)
 {
-    char text[100];
+    char text[240], have[90], want[90];
     switch (it->kind) {
     case TXN_REQUIRE_EXISTS:
         return 0;
     case TXN_REQUIRE_EQUALS:
-        return st->value.type == it->type && bytes_eq(st->value.enc, it->value)
-                   ? 0
-                   : refuse(it, err, "it has another value");
+        if (st->value.type == it->type && bytes_eq(st->value.enc, it->value))
+            return 0;
+        snprintf(text, sizeof text, "it is %s, not %s", show(st->value, have, sizeof have),
+                 show(txn_item_value(it), want, sizeof want));
+        return refuse(it, err, text);
     case TXN_REQUIRE_MIN:
     case TXN_REQUIRE_MAX:
         return check_range(it, st->value, err);
@@ -128,4 +137,20 @@ int require_check(struct snapshot *sn, const struct txn_item *it, struct azoth_e
     if (it->kind == TXN_REQUIRE_ABSENT)
         return there ? refuse(it, err, "it is there") : 0;
     return there ? check_present(it, &st, err) : refuse(it, err, "it is not there");
+}
+
+void require_explain(struct snapshot *sn, const struct txn_item *it, struct azoth_error *err)
+{
+    struct state_record st;
+    uint64_t event;
+    if (snapshot_get(sn, it->key, &st, NULL))
+        return;
+    char text[sizeof err->message];
+    snprintf(text, sizeof text, "%s", err->message);
+    if (snapshot_event_of_txn(sn, st.version, &event, NULL) == 1)
+        error_set(err, err->code, "%s (since transaction %llu, event %llu)", text,
+                  (unsigned long long)st.version, (unsigned long long)event);
+    else
+        error_set(err, err->code, "%s (since transaction %llu)", text,
+                  (unsigned long long)st.version);
 }

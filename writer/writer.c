@@ -399,6 +399,8 @@ static void complete(struct writer *w, uint64_t now_ns)
             gauge_add(&g->events, o->result.last_event - o->result.first_event + 1);
         if (now_ns > w->batch[i].submitted_ns)
             histogram_add(&g->queue_ns, now_ns - w->batch[i].submitted_ns);
+        if (w->batch[i].submitted_ns > w->batch[i].claimed_ns)
+            histogram_add(&g->preflight_ns, w->batch[i].submitted_ns - w->batch[i].claimed_ns);
     }
     CRASH_POINT(writer_completed);
     wakes_send(w->segment, &wakes);

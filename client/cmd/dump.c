@@ -6,6 +6,7 @@
  * are zero.
  */
 #include "client/cmd/view.h"
+#include "shm/contention.h"
 
 #include <string.h>
 
@@ -29,6 +30,8 @@ struct field {
 #define SLOT_N(t, n, c)        FN_OF(slot_shm, t, n, c)
 #define STRIPE_1(t, n)         F1_OF(stripe_shm, t, n)
 #define STRIPE_N(t, n, c)      FN_OF(stripe_shm, t, n, c)
+#define CONTENTION_1(t, n)     F1_OF(contention_shm, t, n)
+#define CONTENTION_N(t, n, c)  FN_OF(contention_shm, t, n, c)
 
 static const struct field prefix_fields[] = {SHM_PREFIX_FIELDS(PREFIX_1, PREFIX_N){0}};
 static const struct field header_fields[] = {SHM_HEADER_FIELDS(HEADER_1, HEADER_N){0}};
@@ -36,6 +39,8 @@ static const struct field participant_fields[] = {
     SHM_PARTICIPANT_FIELDS(PARTICIPANT_1, PARTICIPANT_N){0}};
 static const struct field slot_fields[] = {SHM_SLOT_FIELDS(SLOT_1, SLOT_N){0}};
 static const struct field stripe_fields[] = {SHM_STRIPE_FIELDS(STRIPE_1, STRIPE_N){0}};
+static const struct field contention_fields[] = {
+    SHM_CONTENTION_FIELDS(CONTENTION_1, CONTENTION_N){0}};
 
 /* Where the dump goes: JSON, or lines of text. */
 struct dump {
@@ -117,6 +122,8 @@ static void dump_field(struct dump *d, const struct field *f, const unsigned cha
 {
     const unsigned char *p = base + f->offset;
     if (strstr(f->name, "reserved") && all_zero(p, f->size))
+        return;
+    if (strcmp(f->type, "struct key_sample_shm") == 0) /* dump_samples() */
         return;
     if (strcmp(f->type, "char") == 0) {
         dump_text(d, f, p);
@@ -221,6 +228,31 @@ static void dump_blocks(struct dump *d, const struct segment *s, int all)
     dump_list(d, "blocks", 0);
 }
 
+/* The keys that were waited for lately. */
+static void dump_samples(struct dump *d, const struct segment *s)
+{
+    unsigned char key[512];
+    char text[4 * sizeof key + 1];
+    dump_list(d, "waited_keys", 1);
+    for (uint32_t i = 0; i < SHM_KEY_SAMPLES; i++) {
+        uint64_t head = atomic_load((A64 *)&s->contention->sample[i].head);
+        uint32_t stripe = (uint32_t)(head >> 32) - 1;
+        uint32_t len = stripe < s->stripes ? contention_key(s, stripe, key) : 0;
+        if (!len)
+            continue;
+        bytes_print(bytes_of(key, len), text, sizeof text);
+        if (d->json) {
+            out_open(&d->j, NULL, '{');
+            out_u64(&d->j, "stripe", stripe);
+            out_str(&d->j, "key", text);
+            out_close(&d->j, '}');
+        } else {
+            printf("waited key\n  %-22s %u\n  %-22s %s\n", "stripe", stripe, "key", text);
+        }
+    }
+    dump_list(d, "waited_keys", 0);
+}
+
 int segment_dump(const struct segment *s, int all, int json)
 {
     struct dump d = {.json = json};
@@ -251,6 +283,8 @@ int segment_dump(const struct segment *s, int all, int json)
         dump_stripe(&d, s, i, all);
     dump_list(&d, "stripes", 0);
     dump_blocks(&d, s, all);
+    dump_struct(&d, "contention", -1, contention_fields, s->contention, NULL);
+    dump_samples(&d, s);
     if (!json)
         return 0;
     out_close(&d.j, '}');

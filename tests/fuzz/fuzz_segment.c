@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "exporter/metrics.h"
 #include "exporter/status.h"
+#include "shm/contention.h"
 #include "shm/reaper.h"
 #include "shm/stripe.h"
 
@@ -63,6 +64,7 @@ enum kind {
     STEP_DUMP,
     STEP_ROWS,
     STEP_RETIRE,
+    PUT_CONTENTION,
     KINDS
 };
 
@@ -192,7 +194,8 @@ static void move_apart(struct segment *from)
 {
     if (!s.header || s.slots != from->slots || s.stripes != from->stripes ||
         s.blocks != from->blocks) {
-        void *old[] = {s.prefix, s.header, s.participant, s.slot, s.stripe, s.block_owner, s.block};
+        void *old[] = {s.prefix, s.header,      s.participant, s.slot,
+                       s.stripe, s.block_owner, s.block,       s.contention};
         for (size_t i = 0; i < sizeof old / sizeof *old; i++)
             free(old[i]);
         s = *from;
@@ -203,6 +206,7 @@ static void move_apart(struct segment *from)
         s.stripe = part(s.stripes * sizeof *s.stripe);
         s.block_owner = part(s.blocks * sizeof *s.block_owner + 1);
         s.block = part((size_t)s.blocks * SHM_BLOCK_BYTES + 1);
+        s.contention = part(sizeof *s.contention);
     }
     memcpy(s.prefix, from->prefix, sizeof *s.prefix);
     memcpy(s.header, from->header, sizeof *s.header);
@@ -210,6 +214,7 @@ static void move_apart(struct segment *from)
     memset(s.slot, 0, s.slots * sizeof *s.slot);
     memset(s.stripe, 0, s.stripes * sizeof *s.stripe);
     memset(s.block_owner, 0, s.blocks * sizeof *s.block_owner);
+    memset(s.contention, 0, sizeof *s.contention);
     memset(g.g, 0, sizeof *g.g);
     memset(g.projection, 0, SHM_PROJECTIONS * sizeof *g.projection);
 }
@@ -238,6 +243,9 @@ static void put_into_part(const struct record *r)
         break;
     case PUT_GAUGES:
         put(g.g, sizeof *g.g, 1, r);
+        break;
+    case PUT_CONTENTION:
+        put(s.contention, sizeof *s.contention, 1, r);
         break;
     case PUT_ROW:
         put(g.projection, sizeof *g.projection, SHM_PROJECTIONS, r);
@@ -381,9 +389,15 @@ static void look(void)
         ensure(participant_kind_name(atomic_load(&s.participant[i].kind)) != NULL);
         participant_dead(self, i);
     }
+    struct hot_stripe hot[8];
+    unsigned char key[512];
+    uint32_t n = contention_hot(&s, NULL, hot, 8);
+    for (uint32_t i = 0; i < n; i++)
+        ensure(contention_key(&s, hot[i].stripe, key) <= sizeof key);
     ensure(writer_state_name(atomic_load(&s.header->writer_state)) != NULL);
     ensure(sync_mode_name(s.header->sync_mode) != NULL);
-    const struct histogram_shm *const h[] = {&g.g->commit_ns, &g.g->batch_size, &g.g->queue_ns};
+    const struct histogram_shm *const h[] = {&g.g->commit_ns,    &g.g->batch_size, &g.g->queue_ns,
+                                             &g.g->preflight_ns, &g.g->apply_ns,   &g.g->lag_ns};
     for (size_t i = 0; i < sizeof h / sizeof *h; i++) {
         uint64_t low = histogram_at(h[i], 0.5), high = histogram_at(h[i], 0.99);
         (void)low;

@@ -170,7 +170,7 @@ void world_watch(void)
         WATCH(PART_ROWS, row->done_seq, wakes);
         WATCH(PART_ROWS, row->sleeps, wakes);
         WATCH(PART_ROWS, row->wants_release, wakes);
-        for (A64 *c = &row->submitted; c <= &row->participant_reserved2; c++)
+        for (A64 *c = &row->submitted; c <= &row->held_up_ns; c++)
             WATCH(PART_ROWS, *c, IGNORED);
     }
     for (uint32_t i = 0; i < s->stripes; i++) {
@@ -180,6 +180,7 @@ void world_watch(void)
         WATCH(PART_STRIPE, st->wake, wakes);
         WATCH(PART_STRIPE, st->waiters, wakes);
         WATCH(PART_STRIPE, st->waits, IGNORED);
+        WATCH(PART_STRIPE, st->wait_ns, IGNORED);
     }
     for (uint32_t i = 0; i < s->blocks; i++) {
         WATCH(PART_STRIPE, s->block_owner[i], STEP);

@@ -11,7 +11,7 @@ check() { # SENTENCE WANT GOT
 }
 check "a first transaction commits and is read back" "transaction 1 logged event 1
 acct/1 holds 500" "$("$ex/first_transaction" "$dir/a" 2>&1)"
-check "the second time its requirement refuses it" "refused: requirement absent on key acct/1: it is there
+check "the second time its requirement refuses it" "refused: requirement absent on key acct/1: it is there (since transaction 1, event 1)
 acct/1 holds 500" "$("$ex/first_transaction" "$dir/a" 2>&1)"
 check "callbacks refuse, then pay interest" "refused: no interest under 100
 acct/1 holds 1030" "$("$ex/callbacks" "$dir/b" 2>&1)"
