@@ -206,7 +206,7 @@ static void *helper_main(void *arg)
         struct timespec until;
         /* Not the wall clock: put back, it would have us sleep for as long. */
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += 5;
+        until.tv_sec += WRITER_HELP_S;
         pthread_cond_clockwait(&l->helper_wake, &l->helper_lock, CLOCK_MONOTONIC, &until);
         pthread_mutex_unlock(&l->helper_lock);
         if (!atomic_load(&l->stopping))

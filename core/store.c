@@ -453,6 +453,44 @@ int store_clear_dead_readers(struct store *s, int *ret_cleared)
     return 0;
 }
 
+struct readers {
+    struct store_reader *out;
+    uint32_t cap, n;
+};
+
+/* LMDB tells its readers as lines of text: pid, thread in hexadecimal, snapshot or "-". */
+static int on_reader(const char *line, void *arg)
+{
+    struct readers *r = arg;
+    struct store_reader one = {0};
+    char *end;
+    one.pid = strtoull(line, &end, 10);
+    one.thread = strtoull(end, &end, 16);
+    while (*end == ' ')
+        end++;
+    if (one.pid == 0 || *end < '0' || *end > '9' || r->n == r->cap)
+        return 0; /* the heading; one that reads nothing now */
+    one.snapshot = strtoull(end, NULL, 10);
+    r->out[r->n++] = one;
+    return 0;
+}
+
+int store_readers(struct store *s, struct store_reader *out, uint32_t cap, uint32_t *ret_n)
+{
+    struct readers r = {out, cap, 0};
+    MDB_envinfo info;
+    int rc = mdb_reader_list(s->lmdb.env, on_reader, &r);
+    if (rc >= 0)
+        rc = mdb_env_info(s->lmdb.env, &info);
+    if (rc)
+        return lmdb_error(NULL, rc, "readers");
+    for (uint32_t i = 0; i < r.n; i++)
+        if (info.me_last_txnid > out[i].snapshot)
+            out[i].behind = info.me_last_txnid - out[i].snapshot;
+    *ret_n = r.n;
+    return 0;
+}
+
 int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *err)
 {
     struct snapshot *sn;

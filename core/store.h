@@ -120,6 +120,15 @@ int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *
  * process stopped in LMDB's reader mutex: never on the commit thread. */
 int store_clear_dead_readers(struct store *s, int *ret_cleared);
 
+/* One that reads the store now. */
+struct store_reader {
+    uint64_t pid, thread;
+    uint64_t snapshot; /* LMDB's number of the commit that it sees */
+    uint64_t behind;   /* commits since: their pages stay in use for it */
+};
+/* All of them, at most cap; *ret_n. Takes no lock, so that nobody can hold it up. IO. */
+int store_readers(struct store *s, struct store_reader *out, uint32_t cap, uint32_t *ret_n);
+
 struct store_usage {
     uint64_t file_bytes, map_bytes, state_keys, events, ids;
     uint32_t readers, readers_max;

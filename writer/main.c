@@ -17,7 +17,6 @@
 
 #define STATUS_INTERVAL_NS (5 * NS_PER_S)
 #define WAIT_NS            (100 * NS_PER_MS)
-#define READERS_INTERVAL_S 5
 
 static const char usage[] =
     "usage: azoth-writer --dir DIR | --instance NAME  [--create] [--SECTION-KEY VALUE ...]\n"
@@ -51,7 +50,7 @@ static void *helper_main(void *arg)
         struct timespec until;
         /* Not the wall clock: put back, it would have us sleep for as long. */
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += READERS_INTERVAL_S;
+        until.tv_sec += WRITER_HELP_S;
         pthread_cond_clockwait(&h->wake, &h->lock, CLOCK_MONOTONIC, &until);
         if (h->stopping)
             break;

@@ -24,6 +24,7 @@
  *   W4  after an error of unknown effect nothing is published any more.
  */
 #include "writer/writer.h"
+#include "writer/watch.h"
 
 #include "core/clock.h"
 #include "core/crash.h"
@@ -38,7 +39,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REAP_INTERVAL_NS (250 * NS_PER_MS)
+#define REAP_INTERVAL_NS  (250 * NS_PER_MS)
+#define CLEAR_INTERVAL_NS (5 * NS_PER_S) /* readers that died */
+#define MARK_INTERVAL_NS  (5 * NS_PER_S) /* of the head, for rates */
 
 struct writer {
     struct writer_options options;
@@ -54,6 +57,10 @@ struct writer {
     struct append_limits limits;
     uint64_t reaped_ns;
     int failed; /* W4 */
+
+    /* The helper's. */
+    struct watch *watch;
+    uint64_t cleared_ns;
 
     /* Seen and not yet decided, sorted by seq. */
     struct slot_taken pending[SHM_SLOTS_MAX];
@@ -280,7 +287,8 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     w->stop_seq = UINT64_MAX;
     w->limits = (struct append_limits){o->id_count, o->id_time_ms};
     snprintf(w->dir, sizeof w->dir, "%s", o->dir);
-    int rc = open_parts(w, err);
+    w->watch = calloc(1, sizeof *w->watch);
+    int rc = w->watch ? open_parts(w, err) : error_set(err, AZOTH_ERR_NOMEM, "the writer");
     if (rc) {
         w->failed = 1;
         writer_close(w);
@@ -641,8 +649,21 @@ static void pause_if_asked(struct writer *w)
 
 /* ---- the step ---- */
 
+/* The head as it was a while ago: who looks once can tell a rate. */
+static void mark_head(struct writer *w, uint64_t now_ns)
+{
+    struct gauges_shm *g = w->gauges->g;
+    if (now_ns - gauge_get(&g->head_next_ns) < MARK_INTERVAL_NS)
+        return;
+    gauge_set(&g->head_mark_event, gauge_get(&g->head_next_event));
+    gauge_set(&g->head_mark_ns, gauge_get(&g->head_next_ns));
+    gauge_set(&g->head_next_event, append_head(w->append)->event);
+    gauge_set(&g->head_next_ns, now_ns);
+}
+
 static void beat(struct writer *w, uint64_t now_ns)
 {
+    mark_head(w, now_ns);
     atomic_store_explicit(&w->segment->header->heartbeat_ns, now_ns, memory_order_relaxed);
     gauge_set(&w->gauges->g->writer_heartbeat_ns, now_ns);
     if (reserve_lacking(w->reserve) && now_ns - w->reaped_ns >= REAP_INTERVAL_NS &&
@@ -715,6 +736,11 @@ void writer_wait(struct writer *w, uint64_t timeout_ns)
 void writer_help(struct writer *w)
 {
     int cleared = 0;
+    uint64_t now_ns = clock_mono_ns();
+    watch_step(w->watch, w->store, w->dir, w->gauges->g, now_ns);
+    if (now_ns - w->cleared_ns < CLEAR_INTERVAL_NS)
+        return;
+    w->cleared_ns = now_ns;
     if (store_clear_dead_readers(w->store, &cleared) == 0 && cleared > 0)
         gauge_add(&w->gauges->g->readers_cleared, (uint64_t)cleared);
 }
@@ -777,6 +803,7 @@ void writer_close(struct writer *w)
     store_close(w->store);
     place_leave(w->place);
     buf_fini(&w->image);
+    free(w->watch);
     free(w);
 }
 

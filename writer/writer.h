@@ -47,9 +47,11 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err);
 /* Sleeps until something is queued, at most timeout_ns. */
 void writer_wait(struct writer *w, uint64_t timeout_ns);
 
-/* Clears reader slots of dead processes. May block behind a process that is stopped inside LMDB: a
+/* To be called every WRITER_HELP_S. Looks at disk and readers (watch.h), and every few times clears reader
+ * slots of dead processes. May block behind a process that is stopped inside LMDB: a
  * thread of its own, never the one that commits. (Dead participants are reaped by the step itself.)
  */
+#define WRITER_HELP_S 1
 void writer_help(struct writer *w);
 
 /* Finishes what is submitted, detaches in order, unlinks the segment when nobody else is attached.
