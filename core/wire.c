@@ -23,7 +23,7 @@ extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent 
 /* One letter a field, as tpl writes them: u uint32, i int32, U uint64, B bytes. */
 #define REQUEST_FORMAT       "uuuuUUBBBBB"
 #define ANSWER_FORMAT        "uiuUUUuuuBBB"
-#define PULL_FORMAT          "UUUUuuuuuuUUUUUUBBBBBB"
+#define PULL_FORMAT          "UUUUuuuuuuUUUUUUBBBBBBB"
 #define BATCH_FORMAT         "UUUUuiBB"
 #define EFFECT_ASK_FORMAT    "UUuuuBB"
 #define EFFECT_ANSWER_FORMAT "UuuuB"
@@ -152,13 +152,25 @@ int wire_pull_encode(struct buf *out, const struct wire_pull *m)
 {
     begin();
     struct wire_pull c = *m;
-    const struct azoth_bytes bins[] = {bytes_of(m->uuid, 16), m->name, m->endpoint, m->types,
-                                       m->shard_by,           m->error};
-    tpl_node *tn = tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
-                           &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
-                           &c.breaker, &c.errors, &c.dead_waiting, &c.dead_retired, &c.dead_parked,
-                           &c.stands_event, &c.next_ns, &none, &none, &none, &none, &none, &none);
-    return finish(out, tn, bins, 6);
+    const struct azoth_bytes bins[] = {bytes_of(m->uuid, 16), m->name,  m->endpoint, m->types,
+                                       m->shard_by,           m->error, m->samples};
+    tpl_node *tn =
+        tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied, &c.cursor_check,
+                &c.credit_bytes, &c.shard, &c.shards, &c.state, &c.breaker, &c.errors,
+                &c.dead_waiting, &c.dead_retired, &c.dead_parked, &c.stands_event, &c.next_ns,
+                &none, &none, &none, &none, &none, &none, &none);
+    return finish(out, tn, bins, 7);
+}
+
+void wire_sample_put(unsigned char out[WIRE_SAMPLE], const struct wire_sample *s)
+{
+    put_u32(out, s->apply_us);
+    put_u32(out + 4, s->lag_us);
+}
+
+struct wire_sample wire_sample_get(const unsigned char in[WIRE_SAMPLE])
+{
+    return (struct wire_sample){get_u32(in), get_u32(in + 4)};
 }
 
 int wire_batch_encode(struct buf *out, const struct wire_batch *m)
@@ -400,12 +412,14 @@ int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azo
     m.types = take_bytes(&r, 65536);
     m.shard_by = take_bytes(&r, 255);
     m.error = take_bytes(&r, 1024);
+    m.samples = take_bytes(&r, WIRE_SAMPLE * WIRE_SAMPLES_MAX);
     rc = reader_close(&r, err);
     if (rc)
         return rc;
     if (uuid.len != 16 || m.name.len < 1 || m.shards < 1 || m.shards > 1024 || m.shard >= m.shards)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a pull with fields out of their ranges");
-    if (!is_text(m.name) || !is_text(m.endpoint) || !is_text(m.shard_by) || !is_list(m.types))
+    if (!is_text(m.name) || !is_text(m.endpoint) || !is_text(m.shard_by) || !is_list(m.types) ||
+        m.samples.len % WIRE_SAMPLE)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "a pull with malformed fields");
     memcpy(m.uuid, uuid.ptr, 16);
     *ret = m;

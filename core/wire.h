@@ -95,7 +95,20 @@ struct wire_pull {
     struct azoth_bytes types;    /* wanted event types: u8 length and bytes each; empty = all */
     struct azoth_bytes shard_by; /* payload field, or empty: the stream key */
     struct azoth_bytes error;    /* last failure as text, may be empty */
+    struct azoth_bytes
+        samples; /* of batches applied since the last pull: struct wire_sample each */
 };
+
+/* How one batch was applied: two u32 in the image. UINT32_MAX: as much or more. */
+struct wire_sample {
+    uint32_t apply_us; /* the SQLite transaction */
+    uint32_t lag_us; /* from the commit of its oldest event until it was applied; wall clocks of two
+                          machines perhaps */
+};
+#define WIRE_SAMPLE      8u
+#define WIRE_SAMPLES_MAX 64u
+void wire_sample_put(unsigned char out[WIRE_SAMPLE], const struct wire_sample *s);
+struct wire_sample wire_sample_get(const unsigned char in[WIRE_SAMPLE]);
 
 struct wire_batch {
     uint64_t subscription;

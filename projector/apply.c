@@ -164,6 +164,7 @@ static int decide(struct table *t, struct part *p, const struct event_record *ev
         p->stops = TABLE_STANDS;
     if (verdict == VERDICT_FAIL) {
         p->stops = AZOTH_ERR_HANDLER;
+        t->failed_event = ev->id;
         if (err)
             *err = keep;
     }

@@ -218,6 +218,7 @@ void table_standing(struct table *t, struct table_standing *ret)
         due = f->breaker.due_ns;
     *ret = (struct table_standing){.wait_ns = due > now ? due - now : 0,
                                    .event = f->retry.event,
+                                   .failed = t->failed_event,
                                    .failures = f->retry.failures,
                                    .breaker = f->breaker.at,
                                    .waiting = f->dlq.waiting,

@@ -340,7 +340,7 @@ static void look(struct projector *p)
                                                    .dead_waiting = s->waiting,
                                                    .dead_retired = s->retired,
                                                    .dead_parked = s->parked,
-                                                   .stands_event = s->event,
+                                                   .stands_event = s->event ? s->event : s->failed,
                                                    .next_ns = s->wait_ns});
 }
 
@@ -379,9 +379,27 @@ static int failed(struct projector *p, int rc, struct azoth_error *err)
 
 /* ---- a turn ---- */
 
+static uint32_t as_us(int64_t ns)
+{
+    return ns <= 0 ? 0 : ns / 1000 >= UINT32_MAX ? UINT32_MAX : (uint32_t)(ns / 1000);
+}
+
+/* For the histograms: what the batch took, and how old its oldest event had become by the end. */
+static void sample(struct projector *p, const struct wire_batch *b, uint64_t begun_ns)
+{
+    struct event_record oldest;
+    size_t at = 0;
+    if (!p->pull || record_frame_next(b->frames, &at, &oldest, NULL) != 1)
+        return;
+    pull_sample(p->pull,
+                &(struct wire_sample){.apply_us = as_us((int64_t)(clock_mono_ns() - begun_ns)),
+                                      .lag_us = as_us(clock_wall_ns() - oldest.time_ns)});
+}
+
 static int apply(struct projector *p, const struct wire_batch *b, struct azoth_error *err)
 {
     int rc = 0;
+    uint64_t begun_ns = clock_mono_ns();
     p->head = b->head;
     if (b->last >= b->first)
         rc = p->discard
@@ -393,6 +411,8 @@ static int apply(struct projector *p, const struct wire_batch *b, struct azoth_e
     p->holds = rc == TABLE_STANDS;
     if (p->holds)
         p->held = *b;
+    else
+        sample(p, b, begun_ns);
     report(p);
     return 0;
 }

@@ -40,6 +40,8 @@ struct pull {
     uint32_t state;
     uint64_t errors;
     struct pull_faults faults;
+    unsigned char samples[WIRE_SAMPLES_MAX * WIRE_SAMPLE];
+    size_t samples_len;
     size_t untold; /* bytes and batches that were received since the last report */
     uint32_t untold_batches;
     int at_head;      /* the last batch reached the head as the feed saw it */
@@ -119,11 +121,16 @@ static int send_pull(struct pull *p, uint32_t credit)
         .types = p->o.types,
         .shard_by = bytes_str(p->shard_by),
         .error = bytes_str(p->error),
+        .samples = bytes_of(p->samples, p->samples_len),
     };
     memcpy(m.uuid, p->o.uuid, sizeof m.uuid);
     buf_clear(&p->buf);
     int rc = wire_pull_encode(&p->buf, &m);
-    return rc ? rc : pipe_send(p->out, buf_bytes(&p->buf), 0, NULL);
+    if (!rc)
+        rc = pipe_send(p->out, buf_bytes(&p->buf), 0, NULL);
+    if (!rc)
+        p->samples_len = 0;
+    return rc;
 }
 
 static void subscribe(struct pull *p, uint64_t now_ns)
@@ -224,6 +231,14 @@ void pull_keep(struct pull *p, uint64_t now_ns)
 void pull_faults(struct pull *p, const struct pull_faults *f)
 {
     p->faults = *f;
+}
+
+void pull_sample(struct pull *p, const struct wire_sample *s)
+{
+    if (p->samples_len == sizeof p->samples)
+        return; /* nothing could be sent for a while: what is told then is enough */
+    wire_sample_put(p->samples + p->samples_len, s);
+    p->samples_len += WIRE_SAMPLE;
 }
 
 static void note(struct pull *p, uint64_t applied, uint32_t state, uint64_t errors,

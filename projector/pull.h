@@ -58,6 +58,8 @@ struct pull_faults {
     uint64_t next_ns; /* from now */
 };
 void pull_faults(struct pull *p, const struct pull_faults *f);
+/* How a batch was applied; told with the next report. */
+void pull_sample(struct pull *p, const struct wire_sample *s);
 /*
  * In place of pull_next() while the last batch cannot be applied: keeps the subscription alive and tells
  * the feed why, at the first call and then every half of the timeout. What the feed has sent stays where

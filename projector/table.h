@@ -91,6 +91,7 @@ int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint
 struct table_standing {
     uint64_t wait_ns;  /* until table_apply may be called; 0: now */
     uint64_t event;    /* that is being tried again; 0: none */
+    uint64_t failed;   /* that failed for good, so that table_apply() ended with HANDLER; 0: none */
     uint32_t failures; /* of it, so far */
     enum breaker_at breaker;
     uint64_t waiting, retired, parked; /* dead letters */

@@ -89,6 +89,7 @@ struct table {
     struct buf types;
 
     struct faults faults, before; /* before: as the open transaction found them */
+    uint64_t failed_event;        /* see struct table_standing */
     uint64_t retry_due_ns;        /* running time: when the event may be tried again */
     int stands;                   /* the last batch was left at an event: its rest may come again */
     uint32_t careful;             /* so many batches more with savepoints from the beginning */

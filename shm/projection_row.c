@@ -86,7 +86,17 @@ int projection_row_read(const struct gauges *g, uint32_t row, struct projection_
         .progress_ns = gauge_get(&p->progress_ns),
         .heard_ns = gauge_get(&p->heard_ns),
         .at_head_ns = gauge_get(&p->at_head_ns),
+        .failed_ns = gauge_get(&p->failed_ns),
+        .apply_ns = gauge_get(&p->apply_ns),
+        .lag_ns = gauge_get(&p->lag_ns),
+        .rate_ns = gauge_get(&p->rate_ns),
+        .rate_cursor = gauge_get(&p->rate_cursor),
     };
+    /* Until there is one that is 5 s old, the younger one. */
+    if (ret->rate_ns == 0) {
+        ret->rate_ns = gauge_get(&p->rate_next_ns);
+        ret->rate_cursor = gauge_get(&p->rate_next_cursor);
+    }
     memcpy(ret->name, p->name, sizeof ret->name);
     ret->name[sizeof ret->name - 1] = 0;
     /* A few tries: a feed that died while writing leaves the number odd, and what is there then is

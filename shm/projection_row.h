@@ -32,6 +32,9 @@ struct projection_row {
     uint64_t next_attempt_ns;                         /* running time; 0: not waiting */
     uint32_t breaker;                                 /* breaker_state_name() */
     uint64_t progress_ns, heard_ns, at_head_ns;       /* of running time; 0: never */
+    uint64_t failed_ns;                               /* since when `error` is told; likewise */
+    uint64_t apply_ns, lag_ns;                        /* of the newest batch */
+    uint64_t rate_ns, rate_cursor; /* an earlier look at the cursor; rate_ns 0: none yet */
 };
 
 /* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */

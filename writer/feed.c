@@ -53,6 +53,8 @@
 #define BATCH_MOST ((size_t)128 << 10)
 /* Batches on their way to one projector, whatever their size. */
 #define SENT_MAX 64u
+/* Of cursors, for rates. */
+#define MARK_INTERVAL_NS (5 * NS_PER_S)
 /* Batches to one projector before requests are looked at again. */
 #define ROUNDS 8
 
@@ -89,6 +91,7 @@ struct feed {
     uint64_t lapse_ns;
     struct subscription sub[SUBSCRIPTIONS_MAX];
     uint32_t turn;
+    uint64_t marked_ns;
     uint64_t head; /* as last seen in a snapshot */
     struct buf message, refusal;
     /* `message` was made for this one and not taken; NULL: for nobody. */
@@ -348,6 +351,12 @@ static void write_row(struct feed *f, struct subscription *s)
     struct projection_shm *p = &f->gauges->projection[s->row];
     if (gauge_get(&p->cursor) != m->applied || gauge_get(&p->instance) != m->instance)
         gauge_set(&p->progress_ns, heard_ns);
+    if (gauge_get(&p->instance) != m->instance) {
+        /* What it did before it went away is no part of how fast it is now. */
+        gauge_set(&p->rate_ns, 0);
+        gauge_set(&p->rate_next_cursor, m->applied);
+        gauge_set(&p->rate_next_ns, heard_ns);
+    }
     if (m->applied >= f->head)
         gauge_set(&p->at_head_ns, heard_ns);
     else if (m->applied < gauge_get(&p->cursor))
@@ -361,11 +370,47 @@ static void write_row(struct feed *f, struct subscription *s)
     gauge_set(&p->stands_event, m->stands_event);
     gauge_set(&p->next_attempt_ns, m->next_ns ? heard_ns + m->next_ns : 0);
     atomic_store(&p->breaker, m->breaker);
+    if (!*s->told_error)
+        gauge_set(&p->failed_ns, 0);
+    else if (strcmp(s->told_error, p->error) != 0 || gauge_get(&p->failed_ns) == 0)
+        gauge_set(&p->failed_ns, heard_ns);
     gauge_set(&p->heard_ns, heard_ns);
     gauge_set(&p->instance, m->instance);
     atomic_store(&p->state, m->state);
     if (strcmp(s->told_error, p->error) != 0 || strcmp(s->endpoint, p->endpoint) != 0)
         projection_row_text(f->gauges, s->row, s->told_error, s->endpoint);
+}
+
+/* What batches took, and how old their oldest events had become. */
+static void take_samples(struct feed *f, const struct subscription *s, struct azoth_bytes samples)
+{
+    if (!f->gauges || s->row < 0)
+        return;
+    struct projection_shm *p = &f->gauges->projection[s->row];
+    for (size_t at = 0; at + WIRE_SAMPLE <= samples.len; at += WIRE_SAMPLE) {
+        struct wire_sample one = wire_sample_get((const unsigned char *)samples.ptr + at);
+        histogram_add(&f->gauges->g->apply_ns, (uint64_t)one.apply_us * 1000);
+        histogram_add(&f->gauges->g->lag_ns, (uint64_t)one.lag_us * 1000);
+        gauge_set(&p->apply_ns, (uint64_t)one.apply_us * 1000);
+        gauge_set(&p->lag_ns, (uint64_t)one.lag_us * 1000);
+    }
+}
+
+/* The cursors as they were a while ago: who looks once can tell a rate. */
+static void mark_rates(struct feed *f, uint64_t now_ns)
+{
+    if (!f->gauges || now_ns - f->marked_ns < MARK_INTERVAL_NS)
+        return;
+    f->marked_ns = now_ns;
+    for (uint32_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        if (!f->sub[i].used || f->sub[i].row < 0)
+            continue;
+        struct projection_shm *p = &f->gauges->projection[f->sub[i].row];
+        gauge_set(&p->rate_cursor, gauge_get(&p->rate_next_cursor));
+        gauge_set(&p->rate_ns, gauge_get(&p->rate_next_ns));
+        gauge_set(&p->rate_next_cursor, gauge_get(&p->cursor));
+        gauge_set(&p->rate_next_ns, now_ns);
+    }
 }
 
 void feed_set_gauges(struct feed *f, struct gauges *gauges)
@@ -414,8 +459,9 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     text_of(s->told_error, sizeof s->told_error, m.error);
     s->told = m;
     s->told.name = s->told.endpoint = s->told.types = s->told.shard_by = s->told.error =
-        (struct azoth_bytes){0};
+        s->told.samples = (struct azoth_bytes){0};
     write_row(f, s);
+    take_samples(f, s, m.samples);
 }
 
 /* ---- batches ---- */
@@ -560,6 +606,7 @@ int feed_step(struct feed *f, uint64_t now_ns, struct azoth_error *err)
             break;
     }
     lapse(f, now_ns);
+    mark_rates(f, now_ns);
     if (f->gauges)
         gauge_set(&f->gauges->g->feed_heartbeat_ns, now_ns);
     return work;

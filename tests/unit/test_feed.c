@@ -723,6 +723,48 @@ static void a_row_tells_what_is_applied_and_what_was_sent(void **state)
     hand_close(&h);
 }
 
+static void a_row_tells_the_rate_since_when_it_fails_and_what_batches_took(void **state)
+{
+    (void)state;
+    struct hand h;
+    struct projection_row r;
+    unsigned char samples[2 * WIRE_SAMPLE];
+    add_events(1000, "added", 10);
+    hand_open(&h, "p", 0);
+    assert_true(hand_ask(&h));
+    row_of("p", &r);
+    assert_true(r.rate_ns > 0 && r.rate_cursor == 0); /* a new process: from here */
+    uint64_t began = r.rate_ns, since = 0, cursor = r.cursor;
+    for (unsigned i = 0; i < 30; i++) {
+        now += NS_PER_S;
+        since = i == 10 || i == 20 ? now : since;
+        h.m.applied = cursor + i * 10;
+        h.m.error = bytes_str(i < 10 ? "" : i < 20 ? "event 7: no" : "event 8: no");
+        h.m.credit_bytes = 0;
+        hand_send(&h);
+        feed_run();
+        row_of("p", &r);
+        assert_true(r.rate_ns >= began && now - r.rate_ns < 12 * NS_PER_S);
+        if (i > 12)
+            assert_in_range((r.cursor - r.rate_cursor) * NS_PER_S / (now - r.rate_ns), 8, 10);
+        assert_int_equal(r.failed_ns, since);
+    }
+    assert_true(r.rate_ns > began);
+    wire_sample_put(samples, &(struct wire_sample){.apply_us = 5000, .lag_us = 70000});
+    wire_sample_put(samples + WIRE_SAMPLE, &(struct wire_sample){.apply_us = 20, .lag_us = 30});
+    h.m.samples = bytes_of(samples, sizeof samples);
+    uint64_t had = gauge_get(&gauges->g->lag_ns.count);
+    hand_send(&h);
+    feed_run();
+    row_of("p", &r);
+    assert_int_equal(r.apply_ns, 20000);
+    assert_int_equal(r.lag_ns, 30000);
+    assert_int_equal(gauge_get(&gauges->g->lag_ns.count), had + 2);
+    assert_int_equal(gauge_get(&gauges->g->lag_ns.max), 70000000);
+    assert_int_equal(gauge_get(&gauges->g->apply_ns.sum), 5020000);
+    hand_close(&h);
+}
+
 static void a_silent_projector_is_taken_off_and_its_row_says_so(void **state)
 {
     (void)state;
@@ -1125,6 +1167,7 @@ int main(void)
         T(messages_that_are_no_pulls_are_passed_over),
         T(a_projector_that_does_not_ask_again_holds_back_nobody),
         T(a_row_tells_what_is_applied_and_what_was_sent),
+        T(a_row_tells_the_rate_since_when_it_fails_and_what_batches_took),
         T(a_silent_projector_is_taken_off_and_its_row_says_so),
         T(what_was_told_before_there_were_gauges_is_in_them),
         T(a_last_word_is_answered_under_its_number_and_nothing_is_sent_behind_it),

@@ -110,7 +110,7 @@ static const struct kind {
 } kinds[] = {
     {"uuuuUUBBBBB", request_encode, request_decode},
     {"uiuUUUuuuBBB", answer_encode, answer_decode},
-    {"UUUUuuuuuuUUUUUUBBBBBB", pull_encode, pull_decode},
+    {"UUUUuuuuuuUUUUUUBBBBBBB", pull_encode, pull_decode},
     {"UUUUuiBB", batch_encode, batch_decode},
     {"UUuuuBB", ask_encode, ask_decode},
     {"UuuuB", effect_encode, effect_decode},
@@ -171,7 +171,8 @@ static union message sample(int kind)
                                     .endpoint = bytes_str("ipc://e"),
                                     .types = bytes_str("\3abc\1d"),
                                     .shard_by = bytes_str(":field"),
-                                    .error = bytes_str("error")};
+                                    .error = bytes_str("error"),
+                                    .samples = bytes_str("\1\2\3\4\5\6\7\10")};
         break;
     case 4:
         m.ask = (struct wire_effect_ask){.instance = 1,
@@ -284,7 +285,13 @@ static void every_field_of_an_answer_pull_and_batch_comes_back(void **state)
                 p->next_ns == p2->next_ns);
     assert_true(bytes_eq(p->name, p2->name) && bytes_eq(p->endpoint, p2->endpoint) &&
                 bytes_eq(p->types, p2->types) && bytes_eq(p->shard_by, p2->shard_by) &&
-                bytes_eq(p->error, p2->error));
+                bytes_eq(p->error, p2->error) && bytes_eq(p->samples, p2->samples));
+    struct wire_sample one = wire_sample_get(p2->samples.ptr);
+    assert_true(one.apply_us == 0x04030201 && one.lag_us == 0x08070605);
+    in.pull.samples.len = 7; /* not whole ones */
+    buf_clear(&b);
+    assert_int_equal(pull_encode(&b, &in), 0);
+    assert_int_equal(pull_decode(buf_bytes(&b), &out), AZOTH_ERR_BAD_REQUEST);
     buf_clear(&b);
     in = sample(3);
     assert_int_equal(batch_encode(&b, &in), 0);
@@ -309,20 +316,20 @@ static void tpl_makes_the_same_image_of_what_it_reads(void **state)
         union {
             uint64_t number;
             tpl_bin bin;
-        } v[22];
+        } v[23];
         memset(v, 0, sizeof v);
         char format[24];
         strcpy(format, kinds[k].format);
         tpl_node *in = tpl_map(format, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7],
                                &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16],
-                               &v[17], &v[18], &v[19], &v[20], &v[21]);
+                               &v[17], &v[18], &v[19], &v[20], &v[21], &v[22]);
         assert_non_null(in);
         assert_int_equal(tpl_load(in, TPL_MEM, b.ptr, b.len), 0);
         assert_true(tpl_unpack(in, 0) > 0);
         tpl_free(in);
         tpl_node *out = tpl_map(format, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7],
                                 &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15],
-                                &v[16], &v[17], &v[18], &v[19], &v[20], &v[21]);
+                                &v[16], &v[17], &v[18], &v[19], &v[20], &v[21], &v[22]);
         assert_non_null(out);
         void *image;
         size_t size;
