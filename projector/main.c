@@ -19,6 +19,7 @@
 #include "projector/adopt.h"
 #include "projector/control.h"
 #include "projector/effects_serve.h"
+#include "projector/last.h"
 #include "projector/pull.h"
 #include "projector/replay.h"
 #include "projector/split.h"
@@ -68,6 +69,8 @@ struct projector {
     struct wire_batch held;   /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
+    uint64_t opened_at;             /* the cursor */
+    int gets_on;                    /* last words of an earlier one are removed */
 };
 
 /*
@@ -368,6 +371,38 @@ static void advise(const struct projector *p, int rc, struct azoth_error *err)
                                                : " makes them anew from this one");
 }
 
+/* Where the projection's files lie, also when nothing of it could be opened. */
+static void last_place(const struct projector *p, char dir[4300], char stem[SPLIT_STEM])
+{
+    snprintf(dir, 4300, "%s/projections", p->program.dir);
+    split_stem(stem, p->program.instance_name, p->shard, p->shards);
+}
+
+static void say_last(const struct projector *p, const struct azoth_error *err)
+{
+    char dir[4300], stem[SPLIT_STEM];
+    struct last_words w = {.at_ns = clock_wall_ns(),
+                           .event = p->standing.event ? p->standing.event : p->standing.failed,
+                           .code = err->code};
+    if (p->discard || !p->program.instance_name[0])
+        return;
+    snprintf(w.message, sizeof w.message, "%s", err->message);
+    last_place(p, dir, stem);
+    last_write(dir, stem, &w);
+}
+
+/* It has applied something, or there is nothing to apply: what stopped an earlier one is over. */
+static void look_whether_it_gets_on(struct projector *p)
+{
+    char dir[4300], stem[SPLIT_STEM];
+    if (p->gets_on || p->holds || p->discard ||
+        !(p->cursor > p->opened_at || (p->heard && p->cursor >= p->head)))
+        return;
+    p->gets_on = 1;
+    last_place(p, dir, stem);
+    last_forget(dir, stem);
+}
+
 static int failed(struct projector *p, int rc, struct azoth_error *err)
 {
     advise(p, rc, err);
@@ -597,6 +632,7 @@ static int loop(struct projector *p, struct azoth_error *err)
             return failed(p, worked, err);
         if (p->another)
             return 0;
+        look_whether_it_gets_on(p);
         service_heartbeat(&p->service, now);
         if (now - said > 5 * NS_PER_S) {
             said = now;
@@ -643,8 +679,10 @@ static int project(struct projector *p, struct azoth_error *err)
 {
     p->another = p->heard = p->holds = p->idle = 0;
     p->standing = (struct table_standing){0};
+    p->gets_on = 0;
     int rc = open_table(p, err);
     int asked = (rc == AZOTH_ERR_UNREACHABLE || rc == AZOTH_ERR_DUPLICATE) && p->service.stopping;
+    p->opened_at = p->cursor;
     if (!rc)
         rc = open_pull(p, err);
     if (!rc) {
@@ -677,6 +715,8 @@ static int serve(struct projector *p, struct azoth_error *err)
         rc = read_uuid(p, err);
     while (!rc) {
         rc = project(p, err);
+        if (rc)
+            say_last(p, err);
         if (!p->another)
             break;
     }

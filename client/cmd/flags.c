@@ -53,6 +53,7 @@ static int store_value(const struct cmd_line *l, const struct cmd_flag *f, const
         list->text[list->n++] = value;
         return 0;
     case FLAG_SECONDS:
+    case FLAG_MAYBE_SECONDS:
         if (!parse_seconds(value, &number->n))
             return cmd_usage(l, "%s: %s is no time; 10, 1.5s, 500ms, 3min are", f->name, value);
         break;
@@ -78,9 +79,11 @@ static int take_flag(struct cmd_line *l, const struct cmd_flag *f, int *i)
         *(int *)f->ret = 1;
         return 0;
     }
-    if (f->kind == FLAG_MAYBE && !value) {
+    if ((f->kind == FLAG_MAYBE || f->kind == FLAG_MAYBE_SECONDS) && !value) {
         ((struct cmd_number *)f->ret)->given = 1;
-        if (*i >= l->argc || !parse_number(l->argv[*i], &unused))
+        int (*parse)(const char *, uint64_t *) =
+            f->kind == FLAG_MAYBE ? parse_number : parse_seconds;
+        if (*i >= l->argc || !parse(l->argv[*i], &unused))
             return 0;
     }
     if (!value && *i >= l->argc)

@@ -1,0 +1,60 @@
+/*
+ * lag.h - how far each projection is behind the log, for `azoth lag` and `azoth top`.
+ *
+ * The feed's rows in the gauges tell cursor and state; the store tells the head and when the oldest
+ * event that is not applied was committed. Rows are read before the head, so a cursor is never
+ * ahead of it unless the log went back. What the rows say is corrected by what is known about the
+ * living: without a feed, or when a projector was not heard for longer than feed.lapse, its state
+ * is "silent", and the cursor is the one in the projection's own file when that is here. Why one is
+ * down it has left beside its file (projector/last.h), or told the feed.
+ */
+#ifndef CLIENT_CMD_LAG_H
+#define CLIENT_CMD_LAG_H
+
+#include "client/cmd/view.h"
+#include "projector/last.h"
+
+#define LAG_ROWS_MAX (SHM_PROJECTIONS + 128u)
+
+struct lag_row {
+    struct projection_row r;
+    int seen;    /* 0: a definition that nobody has reported on */
+    int in_file; /* its own file told the cursor */
+    const char *state;
+    uint64_t behind;
+    double seconds_behind, since_progress, since_heard; /* -1: not known */
+    double rate;                                        /* events applied a second; -1: not known */
+    double
+        catch_up; /* seconds until the head is reached at this rate; 0: it is; -1: not known, or never */
+    int64_t
+        file_wall_ns; /* when its file was written last, where that told more than the row; or 0 */
+    int failed;       /* last says why it is down, or does not go on */
+    struct last_words last;
+};
+
+struct lag {
+    char dir[4096];
+    struct config config;
+    struct cmd_list names; /* wanted; none: all */
+    struct lag_row row[LAG_ROWS_MAX];
+    uint32_t rows;
+    uint64_t head;
+    int head_known;   /* 0: no gauges are there, and the store did not answer */
+    double head_rate; /* events a second; -1: not known */
+    int feed_alive;   /* 1, 0, or -1: we may not look */
+    uint64_t now_ns;
+    int64_t wall_ns;
+    struct azoth_error store_err; /* code 0: times are known */
+};
+
+/* dir and config are set. Waits a second for the store at most. */
+void lag_look(struct lag *g);
+/* The rows and the head as the gauges have it, without the store: for who waits. */
+void lag_read_rows(struct lag *g);
+int lag_has_row(const struct lag *g, const char *name);
+/* Seconds until then, -1 for 0 (it does not wait). */
+double lag_until(const struct lag *g, uint64_t then_ns);
+/* "accounts", "accounts 1/4". */
+const char *lag_name(const struct lag_row *row, char out[96]);
+
+#endif
