@@ -2,9 +2,11 @@
  * status.c - azoth status: who runs, how far, how busy. From shared memory alone; only the numbers
  * of the store are read from it, last, and within a bounded time.
  */
+#include "client/cmd/culprits.h"
 #include "client/cmd/view.h"
 
 #include "core/clock.h"
+#include "shm/contention.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +21,7 @@ struct rates {
 struct look {
     struct view v;
     struct view_counts counts;
+    struct culprits culprits;
     struct rates rates;
     uint64_t now_ns;
     int64_t wall_ns;
@@ -76,6 +79,7 @@ static void look(struct look *k, const char *dir)
     memset(&k->counts, 0, sizeof k->counts);
     if (k->v.segment)
         view_count(k->v.segment, &k->counts);
+    culprits_look(&k->v, NULL, k->now_ns, &k->culprits);
     rate(k);
 }
 
@@ -103,6 +107,15 @@ static void json_histogram(struct json_text *j, const char *key, const struct hi
     out_u64(j, "p99", histogram_at(h, 0.99));
     out_u64(j, "max", gauge_get(&h->max));
     out_close(j, '}');
+}
+
+/* Below 0: not known. */
+static void json_known(struct json_text *j, const char *key, double n)
+{
+    if (n < 0)
+        out_null(j, key);
+    else
+        out_real(j, key, n);
 }
 
 static void json_writer(struct json_text *j, const struct look *k)
@@ -160,6 +173,9 @@ static void json_gauges(struct json_text *j, const struct look *k)
     json_histogram(j, "commit_ns", &g->commit_ns);
     json_histogram(j, "batch_size", &g->batch_size);
     json_histogram(j, "queue_ns", &g->queue_ns);
+    json_histogram(j, "preflight_ns", &g->preflight_ns);
+    json_histogram(j, "apply_ns", &g->apply_ns);
+    json_histogram(j, "lag_ns", &g->lag_ns);
     out_close(j, '}');
     out_open(j, "feed", '{');
     json_alive(j, "alive", k->v.feed_alive);
@@ -173,6 +189,10 @@ static void json_gauges(struct json_text *j, const struct look *k)
     if (disk_full_ns(k))
         out_u64(j, "full_since_ns", disk_full_ns(k));
     out_u64(j, "reserve_bytes", gauge_get(&g->reserve_bytes));
+    out_u64(j, "free_bytes", k->culprits.disk_free_bytes);
+    out_u64(j, "total_bytes", k->culprits.disk_total_bytes);
+    json_known(j, "fill_bytes_day", k->culprits.disk_fill_day);
+    json_known(j, "days_to_full", k->culprits.days_to_full);
     out_close(j, '}');
     if (k->rates.commits_s >= 0) {
         out_open(j, "rates", '{');
@@ -210,6 +230,54 @@ static void json_segment(struct json_text *j, const struct look *k)
     out_close(j, '}');
 }
 
+static void json_contention(struct json_text *j, const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    char key[4 * 512 + 1];
+    if (!s) {
+        out_null(j, "contention");
+        return;
+    }
+    out_open(j, "contention", '{');
+    out_open(j, "refused_by", '{');
+    for (uint32_t i = 0; i < REFUSALS; i++)
+        out_u64(j, refusal_name(i), gauge_get(&s->contention->refused_by[i]));
+    out_close(j, '}');
+    out_open(j, "stripes", '[');
+    for (uint32_t i = 0; i < k->culprits.hots; i++) {
+        const struct hot_key *h = &k->culprits.hot[i];
+        out_open(j, NULL, '{');
+        out_u64(j, "stripe", h->stripe);
+        out_str(j, "key", h->len ? bytes_print(bytes_of(h->key, h->len), key, sizeof key) : NULL);
+        out_u64(j, "waits", h->waits);
+        out_u64(j, "wait_ns", h->wait_ns);
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+    out_close(j, '}');
+}
+
+static void json_pins(struct json_text *j, const struct look *k)
+{
+    out_open(j, "pins", '[');
+    for (uint32_t i = 0; i < k->culprits.pins; i++) {
+        const struct pin *p = &k->culprits.pin[i];
+        int store = !*p->projection;
+        out_open(j, NULL, '{');
+        out_str(j, "of", store ? "store" : "projection");
+        out_str(j, "projection", store ? NULL : p->projection);
+        out_u64(j, "pid", p->pid);
+        out_str(j, "program", *p->program ? p->program : NULL);
+        out_str(j, "unit", *p->unit ? p->unit : NULL);
+        json_known(j, store ? "age_s" : "process_age_s", p->age_s);
+        out_u64(j, store ? "commits_behind" : "frames_behind", p->behind);
+        if (!store)
+            out_u64(j, "wal_bytes", p->wal_bytes);
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+}
+
 static void json_participants(struct json_text *j, const struct look *k)
 {
     const struct segment *s = k->v.segment;
@@ -231,6 +299,9 @@ static void json_participants(struct json_text *j, const struct look *k)
         out_u64(j, "refused", gauge_get(&p->refused));
         out_u64(j, "lock_timeouts", gauge_get(&p->lock_timeouts));
         out_u64(j, "stripe_waits", gauge_get(&p->stripe_waits));
+        out_u64(j, "wait_ns", gauge_get(&p->wait_ns));
+        out_u64(j, "held_up", gauge_get(&p->held_up));
+        out_u64(j, "held_up_ns", gauge_get(&p->held_up_ns));
         out_u64(j, "reaped", gauge_get(&p->reaped));
         out_close(j, '}');
     }
@@ -293,6 +364,8 @@ static int print_json(const struct look *k)
     json_writer(&j, k);
     json_gauges(&j, k);
     json_segment(&j, k);
+    json_contention(&j, k);
+    json_pins(&j, k);
     json_participants(&j, k);
     json_projections(&j, k);
     json_store(&j, k);
@@ -337,7 +410,7 @@ static void print_writer(const struct look *k)
 
 static void print_gauges(const struct look *k)
 {
-    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT], c[CMD_TIME_TEXT];
+    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT], c[CMD_TIME_TEXT], d[CMD_TIME_TEXT];
     if (!k->v.gauges)
         return;
     const struct gauges_shm *g = k->v.gauges->g;
@@ -358,6 +431,11 @@ static void print_gauges(const struct look *k)
            cmd_duration(histogram_at(&g->commit_ns, 0.99), b),
            cmd_duration(gauge_get(&g->commit_ns.max), c),
            (unsigned long long)histogram_at(&g->batch_size, 0.5));
+    printf("preflight     p50 %s, p99 %s; applied within p50 %s, p99 %s of the commit\n",
+           cmd_duration(histogram_at(&g->preflight_ns, 0.5), a),
+           cmd_duration(histogram_at(&g->preflight_ns, 0.99), b),
+           cmd_duration(histogram_at(&g->lag_ns, 0.5), c),
+           cmd_duration(histogram_at(&g->lag_ns, 0.99), d));
     if (k->rates.commits_s >= 0)
         printf("rates         %.0f transactions/s, %.0f events/s, %.0f commits/s\n",
                k->rates.transactions_s, k->rates.events_s, k->rates.commits_s);
@@ -430,6 +508,65 @@ static void print_projections(const struct look *k)
     }
 }
 
+static void print_contention(const struct look *k)
+{
+    const struct segment *s = k->v.segment;
+    char key[4 * 512 + 1], took[CMD_TIME_TEXT];
+    int any = 0;
+    for (uint32_t i = 0; s && i < REFUSALS; i++) {
+        uint64_t n = gauge_get(&s->contention->refused_by[i]);
+        if (n)
+            printf("%s%s %llu", any++ ? ", " : "\nrefused       ", refusal_name(i),
+                   (unsigned long long)n);
+    }
+    if (any)
+        puts("");
+    for (uint32_t i = 0; i < k->culprits.hots && i < 5; i++) {
+        const struct hot_key *h = &k->culprits.hot[i];
+        printf("%s %s, stripe %u: %llu waits, %s in all\n", i ? "             " : "waited for   ",
+               h->len ? bytes_print(bytes_of(h->key, h->len), key, sizeof key) : "(no key known)",
+               h->stripe, (unsigned long long)h->waits, cmd_duration(h->wait_ns, took));
+    }
+}
+
+static void print_pins(const struct look *k)
+{
+    char age[CMD_TIME_TEXT], size[CMD_TIME_TEXT];
+    for (uint32_t i = 0; i < k->culprits.pins; i++) {
+        const struct pin *p = &k->culprits.pin[i];
+        printf("pinned        ");
+        if (*p->projection)
+            printf("%s's WAL (%s) ", p->projection, cmd_size(p->wal_bytes, size));
+        else
+            printf("the store's pages of %llu commits ", (unsigned long long)p->behind);
+        printf("by pid %llu", (unsigned long long)p->pid);
+        if (*p->program)
+            printf(" %s", p->program);
+        if (*p->unit)
+            printf(" (%s)", p->unit);
+        if (p->age_s >= 0)
+            printf(", for %s at %s", cmd_duration((uint64_t)(p->age_s * 1e9), age),
+                   *p->projection ? "most" : "least");
+        puts("");
+    }
+}
+
+static void print_disk(const struct look *k)
+{
+    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT];
+    const struct culprits *c = &k->culprits;
+    if (c->disk_total_bytes == 0)
+        return;
+    printf("disk          %s free of %s", cmd_size(c->disk_free_bytes, a),
+           cmd_size(c->disk_total_bytes, b));
+    if (c->disk_fill_day == 0)
+        printf(", not filling");
+    else if (c->days_to_full >= 0)
+        printf(", full in %.1f days at %s a day", c->days_to_full,
+               cmd_size((uint64_t)c->disk_fill_day, a));
+    puts("");
+}
+
 static void print_store(const struct look *k)
 {
     char size[CMD_TIME_TEXT];
@@ -449,6 +586,9 @@ static void print_text(struct look *k)
     print_writer(k);
     print_gauges(k);
     print_segment(k);
+    print_disk(k);
+    print_pins(k);
+    print_contention(k);
     print_participants(k);
     print_projections(k);
     fflush(stdout); /* the store may let us wait */
