@@ -30,7 +30,8 @@ LIBS_NET   := -lnanomsg -ltpl
 LIBS_SQL   := -lsqlite3 -lpq
 LIBS_SYS   := -lsystemd -linih
 LIBS_HTTP  := -lmicrohttpd
-LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) -ldl -lm
+LIBS_TERM  := -lncursesw -ltinfo
+LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) $(LIBS_TERM) -ldl -lm
 
 # --- sources, in the order in which data flows --------------------------------------------------
 

@@ -157,6 +157,7 @@ extern const struct cmd cmd_tx, cmd_call;                                 /* req
 extern const struct cmd cmd_get, cmd_scan, cmd_events;                    /* read.c */
 extern const struct cmd cmd_status;                                       /* status.c */
 extern const struct cmd cmd_lag;                                          /* lag.c */
+extern const struct cmd cmd_top;                                          /* top.c */
 extern const struct cmd cmd_query;                                        /* query.c */
 extern const struct cmd cmd_projection;                                   /* projection.c */
 extern const struct cmd cmd_dlq;                                          /* dlq.c */
