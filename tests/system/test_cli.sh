@@ -83,7 +83,7 @@ gone() { ! grep -Eq "^State:\s+[^ZX]" "/proc/$1/status" 2>/dev/null; }
 # ---- usage ----------------------------------------------------------------------------------------
 
 commands=$("$AZOTH" help | awk '/^  [a-z]/ {print $1}')
-says "help lists the commands" "init run tx call get scan events status lag query projection dlq pause \
+says "help lists the commands" "init run tx call get scan events status lag top query projection dlq pause \
 resume config bench verify help version" "$(echo $commands)"
 for c in $commands; do
     exits "$c --help succeeds" 0 "" "$AZOTH" "$c" --help
@@ -105,7 +105,7 @@ exits "a full standard output is told" 4 "(AZOTH_ERR_IO)" sh -c "'$AZOTH' help >
 db=$TMP/db
 exits "a directory that is none has no database" 3 "(AZOTH_ERR_NO_DATABASE)" "$AZOTH" get k --dir "$db"
 mkdir "$TMP/empty"
-for c in "status" "lag" "tx {}" "scan" "events" "pause" "run"; do
+for c in "status" "lag" "top --once" "tx {}" "scan" "events" "pause" "run"; do
     exits "$c says that there is no database" 3 "(AZOTH_ERR_NO_DATABASE)" "$AZOTH" $c --dir "$TMP/empty"
 done
 exits "init makes a database" 0 "" "$AZOTH" init "$db"
