@@ -177,10 +177,10 @@ void event_scan_close(struct event_scan *es)
 
 static int txn_of_event(struct snapshot *sn, uint64_t id, uint64_t *ret, struct azoth_error *err)
 {
-    struct event_scan *es;
-    struct event_record ev;
+    struct event_scan *es = NULL;
+    struct event_record ev = {0};
     int rc = event_scan_open(sn, id, id + 1, &es, err);
-    if (rc)
+    if (rc || !es) /* the second for the static analyzer */
         return rc;
     rc = event_scan_next(es, &ev, NULL, err);
     event_scan_close(es);
