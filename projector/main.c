@@ -682,9 +682,9 @@ static int project(struct projector *p, struct azoth_error *err)
     p->gets_on = 0;
     int rc = open_table(p, err);
     int asked = (rc == AZOTH_ERR_UNREACHABLE || rc == AZOTH_ERR_DUPLICATE) && p->service.stopping;
-    p->opened_at = p->cursor;
     if (!rc)
         rc = open_pull(p, err);
+    p->opened_at = p->cursor;
     if (!rc) {
         log_line(LOG_LEVEL_NOTICE, "ready projection=%s shard=%u/%u cursor=%" PRIu64, p->def.name,
                  p->shard, p->shards, p->cursor);
