@@ -39,7 +39,7 @@ says "changed handlers are refused, with what to do" "100 1" \
 exits "a rebuild makes the rows anew" 0 "p: generation 2 serves: events 1 to 4" rebuild
 says "as the new handlers do" "3 90 p.g2.db" "$(rows) $(generation)"
 says "the account is the new file's" '[true,4,3]' "$(azoth verify --projection p --json | jq -c '.projections[0] | [.ok, .cursor, .handled]')"
-says "the old one is kept" "p.db p.g1.db p.g2.db p.lock p.rebuild.lock p.sql" "$(files | tr ' ' '\n' | grep -v -e '-wal$' -e '-shm$' | xargs)"
+says "the old one is kept" "p.db p.g1.db p.g2.db p.last p.lock p.rebuild.lock p.sql" "$(files | tr ' ' '\n' | grep -v -e '-wal$' -e '-shm$' | xargs)"
 check "a projector goes on with the new file" once
 says "generations lists both" '[[1,false,false,4],[2,true,true,4]]' \
     "$(azoth projection generations p --json | jq -c '[.generations[] | [.generation, .serves, .current_handlers, .cursor]]')"
