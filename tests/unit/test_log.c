@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -117,6 +118,55 @@ static void a_terminal_is_shown_the_program_instead_of_the_priority(void **state
     assert_string_equal(text, "azoth-test: hello\r\n");
 }
 
+static void a_storm_of_one_line_is_cut_and_counted(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    uint64_t now = clock_mono_ns();
+    for (unsigned i = 0; i < LOG_BURST + 100; i++)
+        log_line(LOG_LEVEL_WARN, "skipped event=%u error=\"%u\"", i, i);
+    char want[60];
+    for (unsigned i = 0; i < LOG_BURST; i++) {
+        snprintf(want, sizeof want, "<4>skipped event=%u error=\"%u\"\n", i, i);
+        assert_string_equal(written(), want);
+    }
+    assert_string_equal(written(), "");
+    /* Another line is not held up by it. */
+    log_line(LOG_LEVEL_ERR, "stopping error=AZOTH_ERR_IO");
+    assert_string_equal(written(), "<3>stopping error=AZOTH_ERR_IO\n");
+    log_settle(now + 1);
+    assert_string_equal(written(), "");
+    log_settle(now + 2 * LOG_WINDOW_NS);
+    assert_string_equal(
+        written(),
+        "<4>more like this were left out suppressed=100 within_s=10 line=\"skipped event\"\n");
+    log_settle(now + 3 * LOG_WINDOW_NS);
+    assert_string_equal(written(), "");
+}
+
+static void lines_that_differ_in_more_than_numbers_are_no_storm(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    for (unsigned i = 0; i < 2 * LOG_BURST; i++) {
+        char text[8] = {(char)('a' + i % 26), (char)('a' + i / 26)};
+        log_line(LOG_LEVEL_INFO, "kind %s n=%u", text, i);
+        assert_string_not_equal(written(), "");
+    }
+}
+
+static void a_level_may_change_while_lines_are_written(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_set_level(LOG_LEVEL_DEBUG);
+    log_line(LOG_LEVEL_DEBUG, "seen");
+    assert_string_equal(written(), "<7>seen\n");
+    log_set_level(LOG_LEVEL_ERR);
+    log_line(LOG_LEVEL_WARN, "not seen");
+    assert_string_equal(written(), "");
+}
+
 static void the_levels_have_five_names(void **state)
 {
     (void)state;
@@ -145,6 +195,9 @@ int main(void)
         CAUGHT(a_long_line_is_cut_and_still_ends),
         CAUGHT(an_error_is_logged_with_its_name_and_the_foreign_code),
         CAUGHT(a_terminal_is_shown_the_program_instead_of_the_priority),
+        CAUGHT(a_storm_of_one_line_is_cut_and_counted),
+        CAUGHT(lines_that_differ_in_more_than_numbers_are_no_storm),
+        CAUGHT(a_level_may_change_while_lines_are_written),
         cmocka_unit_test(the_levels_have_five_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
