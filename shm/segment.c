@@ -106,8 +106,8 @@ static void segment_point(struct segment *s, void *base)
     s->bytes = o.end;
 }
 
-/* Creates an object of `bytes` under name, allocated in full. *ret is its mapping. */
-static int object_create(const char *name, uint64_t bytes, unsigned mode, void **ret,
+/* Creates an object of `bytes` under name, allocated in full. *ret is its mapping; *ret_fd the caller closes. */
+static int object_create(const char *name, uint64_t bytes, unsigned mode, void **ret, int *ret_fd,
                          struct azoth_error *err)
 {
     int rc = 0;
@@ -132,9 +132,9 @@ static int object_create(const char *name, uint64_t bytes, unsigned mode, void *
         rc = error_errno(err, errno, "shared memory %s", name);
         goto fail;
     }
-    close(fd);
     CRASH_POINT(segment_allocated);
     *ret = p;
+    *ret_fd = fd;
     return 0;
 fail:
     close(fd);
@@ -156,7 +156,7 @@ int segment_create(const struct segment_name *name, const struct segment_plan *p
     uint64_t bytes = offsets_of(s->slots, s->stripes, s->blocks).end;
     shm_unlink(name->segment);
     void *base;
-    int rc = object_create(name->segment, bytes, plan->mode, &base, err);
+    int rc = object_create(name->segment, bytes, plan->mode, &base, &s->fd, err);
     if (rc) {
         free(s);
         return rc;
@@ -184,9 +184,9 @@ int segment_create(const struct segment_name *name, const struct segment_plan *p
     return 0;
 }
 
-/* Maps an existing object whole. *ret_bytes is its size. */
+/* Maps an existing object whole. *ret_bytes is its size; *ret_fd the caller closes. */
 static int object_map(const char *name, int writable, uint64_t least, void **ret,
-                      uint64_t *ret_bytes, struct azoth_error *err)
+                      uint64_t *ret_bytes, int *ret_fd, struct azoth_error *err)
 {
     int fd = shm_open(name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
     if (fd < 0)
@@ -205,12 +205,14 @@ static int object_map(const char *name, int writable, uint64_t least, void **ret
     }
     void *p =
         mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
-    int e = errno;
-    close(fd);
-    if (p == MAP_FAILED)
+    if (p == MAP_FAILED) {
+        int e = errno;
+        close(fd);
         return error_errno(err, e, "shared memory %s", name);
+    }
     *ret = p;
     *ret_bytes = (uint64_t)st.st_size;
+    *ret_fd = fd;
     return 0;
 }
 
@@ -247,14 +249,17 @@ static int attach(const struct segment_name *name, int writable, struct segment 
 {
     void *base;
     uint64_t bytes;
-    int rc = object_map(name->segment, writable,
-                        sizeof(struct prefix_shm) + sizeof(struct header_shm), &base, &bytes, err);
+    int fd;
+    int rc =
+        object_map(name->segment, writable, sizeof(struct prefix_shm) + sizeof(struct header_shm),
+                   &base, &bytes, &fd, err);
     if (rc)
         return rc;
     rc = segment_accept(base, bytes, !writable, err);
     struct segment *s = rc ? NULL : calloc(1, sizeof *s);
     if (!s) {
         munmap(base, bytes);
+        close(fd);
         return rc ? rc : error_set(err, AZOTH_ERR_NOMEM, "the segment's handle");
     }
     const struct header_shm *h = (const void *)((unsigned char *)base + sizeof(struct prefix_shm));
@@ -263,6 +268,7 @@ static int attach(const struct segment_name *name, int writable, struct segment 
     s->blocks = h->blocks;
     s->incarnation = h->incarnation;
     s->name = *name;
+    s->fd = fd;
     segment_point(s, base);
     *ret = s;
     return 0;
@@ -283,7 +289,24 @@ void segment_detach(struct segment *s)
     if (!s)
         return;
     munmap(s->prefix, s->bytes);
+    close(s->fd);
     free(s);
+}
+
+static int unlinked(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
+int segment_taken(const struct segment *s)
+{
+    return unlinked(s->fd);
+}
+
+int gauges_taken(const struct gauges *g)
+{
+    return unlinked(g->fd);
 }
 
 void segment_retire(struct segment *s)
@@ -320,11 +343,14 @@ int segment_retire_name(const struct segment_name *name, struct azoth_error *err
          * at the prefix after every slice of waiting. */
         void *base;
         uint64_t bytes;
-        if (object_map(name->segment, 1, sizeof(struct prefix_shm), &base, &bytes, &why) == 0) {
+        int fd;
+        if (object_map(name->segment, 1, sizeof(struct prefix_shm), &base, &bytes, &fd, &why) ==
+            0) {
             struct prefix_shm *p = base;
             if (atomic_load(&p->magic) == SHM_MAGIC)
                 atomic_store(&p->state, SEGMENT_RETIRED);
             munmap(base, bytes);
+            close(fd);
         }
     }
     if (shm_unlink(name->segment) && errno != ENOENT)
@@ -354,11 +380,13 @@ static uint64_t gauges_fingerprint(void)
     return XXH3_64bits(n, sizeof n);
 }
 
-static int gauges_wrap(void *base, int writable, struct gauges **ret, struct azoth_error *err)
+static int gauges_wrap(void *base, int fd, int writable, struct gauges **ret,
+                       struct azoth_error *err)
 {
     struct gauges *g = calloc(1, sizeof *g);
     if (!g) {
         munmap(base, gauges_bytes());
+        close(fd);
         return error_set(err, AZOTH_ERR_NOMEM, "the gauges' handle");
     }
     g->prefix = base;
@@ -367,6 +395,7 @@ static int gauges_wrap(void *base, int writable, struct gauges **ret, struct azo
                              round_up(sizeof(struct prefix_shm) + sizeof(struct gauges_shm), 64));
     g->bytes = gauges_bytes();
     g->writable = writable;
+    g->fd = fd;
     *ret = g;
     return 0;
 }
@@ -376,7 +405,8 @@ int gauges_attach(const struct segment_name *name, int writable, struct gauges *
 {
     void *base;
     uint64_t bytes;
-    int rc = object_map(name->gauges, writable, sizeof(struct prefix_shm), &base, &bytes, err);
+    int fd;
+    int rc = object_map(name->gauges, writable, sizeof(struct prefix_shm), &base, &bytes, &fd, err);
     if (rc)
         return rc;
     struct prefix_shm *p = base;
@@ -384,11 +414,12 @@ int gauges_attach(const struct segment_name *name, int writable, struct gauges *
     if (magic != SHM_GAUGES_MAGIC || bytes != gauges_bytes() ||
         p->fingerprint != gauges_fingerprint()) {
         munmap(base, bytes);
+        close(fd);
         return magic == 0 ? error_set(err, AZOTH_ERR_NO_WRITER, "the gauges are being made")
                           : error_set(err, AZOTH_ERR_LAYOUT,
                                       "the gauges were made by a version with another layout");
     }
-    return gauges_wrap(base, writable, ret, err);
+    return gauges_wrap(base, fd, writable, ret, err);
 }
 
 int gauges_create(const struct segment_name *name, struct gauges **ret, struct azoth_error *err)
@@ -399,7 +430,8 @@ int gauges_create(const struct segment_name *name, struct gauges **ret, struct a
     shm_unlink(name->gauges);
     void *base;
     /* Readable by everybody: numbers and names of projections, no keys and no values. */
-    int rc = object_create(name->gauges, gauges_bytes(), 0664, &base, err);
+    int fd;
+    int rc = object_create(name->gauges, gauges_bytes(), 0664, &base, &fd, err);
     if (rc)
         return rc;
     struct prefix_shm *p = base;
@@ -408,7 +440,7 @@ int gauges_create(const struct segment_name *name, struct gauges **ret, struct a
     p->bytes = gauges_bytes();
     atomic_store(&p->state, SEGMENT_LIVE);
     atomic_store_explicit(&p->magic, SHM_GAUGES_MAGIC, memory_order_release);
-    return gauges_wrap(base, 1, ret, err);
+    return gauges_wrap(base, fd, 1, ret, err);
 }
 
 void gauges_detach(struct gauges *g)
@@ -416,6 +448,7 @@ void gauges_detach(struct gauges *g)
     if (!g)
         return;
     munmap(g->prefix, g->bytes);
+    close(g->fd);
     free(g);
 }
 

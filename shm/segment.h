@@ -35,6 +35,7 @@ struct segment {
     uint64_t bytes;
     uint64_t incarnation;
     struct segment_name name;
+    int fd; /* of the object: tells whether it still has a name */
 };
 
 struct gauges {
@@ -43,6 +44,7 @@ struct gauges {
     struct projection_shm *projection;
     uint64_t bytes;
     int writable;
+    int fd;
 };
 
 struct segment_plan {
@@ -83,6 +85,11 @@ static inline int segment_retired(const struct segment *s)
 {
     return atomic_load_explicit(&s->prefix->state, memory_order_acquire) != SEGMENT_LIVE;
 }
+
+/* 1 when somebody has unlinked the object (logind's RemoveIPC, an operator, tmpfiles): those who are attached
+ * go on with it, but nobody else finds it. A system call. */
+int segment_taken(const struct segment *s);
+int gauges_taken(const struct gauges *g);
 
 /* The layout's fingerprint: XXH3_64bits over every field's name, offset and size. */
 uint64_t segment_fingerprint(void);

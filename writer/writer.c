@@ -42,6 +42,7 @@
 #define REAP_INTERVAL_NS  (250 * NS_PER_MS)
 #define CLEAR_INTERVAL_NS (5 * NS_PER_S) /* readers that died */
 #define MARK_INTERVAL_NS  (5 * NS_PER_S) /* of the head, for rates */
+#define LOOK_INTERVAL_NS  NS_PER_S       /* whether the shared objects are still there */
 
 struct writer {
     struct writer_options options;
@@ -55,8 +56,9 @@ struct writer {
     struct participant *participant;
     struct writer_recovery recovery;
     struct append_limits limits;
-    uint64_t reaped_ns;
+    uint64_t reaped_ns, looked_ns;
     int failed; /* W4 */
+    int taken;  /* that the shared objects have no name any more was told */
 
     /* The helper's. */
     struct watch *watch;
@@ -675,11 +677,33 @@ static void beat(struct writer *w, uint64_t now_ns)
     }
 }
 
+static int objects_taken(const struct writer *w)
+{
+    return segment_taken(w->segment) || gauges_taken(w->gauges);
+}
+
+/* Without their names nobody else can come. Told once: the rest is writer_close()'s. */
+static int look_for_objects(struct writer *w, uint64_t now_ns, struct azoth_error *err)
+{
+    if (w->taken || w->stop_seq != UINT64_MAX || now_ns - w->looked_ns < LOOK_INTERVAL_NS)
+        return 0;
+    w->looked_ns = now_ns;
+    w->taken = objects_taken(w);
+    return w->taken ? error_set(
+                          err, AZOTH_ERR_RETIRED,
+                          "the shared objects %s were removed: new ones are made at the next start",
+                          w->segment->name.segment)
+                    : 0;
+}
+
 static int step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
 {
     if (w->failed)
         return error_set(err, AZOTH_ERR_IO, "an earlier step failed: this writer must end");
     beat(w, now_ns);
+    int gone = look_for_objects(w, now_ns, err);
+    if (gone)
+        return gone;
     if (paused(w, now_ns))
         return 0;
     if (w->pending_len == 0 && take(w) == 0) {
@@ -719,6 +743,18 @@ int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
     int n = step(w, now_ns, err);
     atomic_store_explicit(&w->undecided, w->pending_len, memory_order_relaxed);
     return n;
+}
+
+void writer_reconfigure(struct writer *w, const struct writer_options *o)
+{
+    w->options.batch_bytes = o->batch_bytes;
+    w->options.batch_transactions = o->batch_transactions;
+    w->limits = (struct append_limits){o->id_count, o->id_time_ms};
+}
+
+uint32_t writer_waiting(const struct writer *w)
+{
+    return atomic_load_explicit(&w->undecided, memory_order_relaxed);
 }
 
 void writer_wait(struct writer *w, uint64_t timeout_ns)
@@ -779,6 +815,11 @@ static void leave_segment(struct writer *w)
     atomic_store(&h->writer_state, WRITER_ABSENT);
     atomic_store(&h->writer_pid, 0);
     CRASH_POINT(writer_absent);
+    if (!w->failed && objects_taken(w)) {
+        /* What lies under the name now, if anything, is not ours. */
+        segment_retire(w->segment);
+        return;
+    }
     if (w->failed || others_attached(w))
         return;
     /* Nobody is left to use it. One that attaches this moment sees RETIRED and starts over. */

@@ -39,10 +39,19 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
 /*
  * One batch: takes what is queued, applies it in one LMDB transaction, commits (durable, in the sync
  * mode), releases stripes, publishes results, wakes waiters. Returns the number of transactions
- * decided, 0 when nothing was queued, or an error after which this writer cannot go on (IO, CORRUPT:
- * the process exits and is started again; nothing of the batch was answered). Blocks for the commit.
+ * decided, 0 when nothing was queued, or an error after which this writer cannot go on: IO, CORRUPT (the
+ * process exits and is started again; nothing of the batch was answered); RETIRED (somebody took the shared
+ * objects away; seen once a second. writer_close() finishes what is submitted and sends everybody to the next
+ * writer's). Blocks for the commit.
  */
 int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err);
+
+/* Takes over what may change while it runs: batch_bytes, batch_transactions, id_count, id_time_ms. Between
+ * steps, by the thread that makes them. */
+void writer_reconfigure(struct writer *w, const struct writer_options *o);
+
+/* How many are submitted and not decided, as of the last step. */
+uint32_t writer_waiting(const struct writer *w);
 
 /* Sleeps until something is queued, at most timeout_ns. */
 void writer_wait(struct writer *w, uint64_t timeout_ns);

@@ -83,6 +83,20 @@ static void an_exclusive_holder_keeps_everybody_out_and_readers_keep_it_out(void
     assert_true(stripe_try(seg, a.index, a.ticket, X(5)));
 }
 
+static void an_object_that_was_removed_is_known_to_be(void **state)
+{
+    (void)state;
+    struct segment *other;
+    struct gauges *g;
+    assert_int_equal(gauges_create(&name, &g, &err), 0);
+    assert_int_equal(segment_attach(&name, &other, &err), 0);
+    assert_false(segment_taken(seg) || segment_taken(other) || gauges_taken(g));
+    segment_unlink(&name);
+    assert_true(segment_taken(seg) && segment_taken(other) && gauges_taken(g));
+    segment_detach(other);
+    gauges_detach(g);
+}
+
 static void a_late_release_does_not_hit_the_next_holder(void **state)
 {
     (void)state;
@@ -452,6 +466,7 @@ int main(void)
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(an_exclusive_holder_keeps_everybody_out_and_readers_keep_it_out),
+        T(an_object_that_was_removed_is_known_to_be),
         T(a_late_release_does_not_hit_the_next_holder),
         T(a_claim_finds_every_slot_once_and_none_beyond),
         T(a_large_payload_comes_back_whole_and_its_blocks_are_freed),
