@@ -69,13 +69,21 @@ static int take_name(struct program *p, int argc, char **argv, int *i, struct az
     return 0;
 }
 
-int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err)
+static int take_level(const struct config *c, int *ret, struct azoth_error *err)
 {
-    umask(0007);
-    log_init(p->name, LOG_LEVEL_INFO);
-    int rc = locate(p, argc, argv, err), level;
-    if (!rc)
-        rc = config_load(&p->config, p->dir, err);
+    const char *text = c->text[CONFIG_log_level];
+    return log_level_parse(text, ret)
+               ? error_set(err, AZOTH_ERR_CONFIG,
+                           "log.level: %s is none of err, warning, notice, info, debug", text)
+               : 0;
+}
+
+/* The settings from all their sources, into p->config. */
+static int settings(struct program *p, struct azoth_error *err)
+{
+    int argc = p->argc;
+    char **argv = p->argv;
+    int rc = config_load(&p->config, p->dir, err), level;
     for (int i = 1; i < argc && !rc;) {
         const char *text;
         if (text_flag("--dir", argc, argv, &i, &text) ||
@@ -89,16 +97,29 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
         else if (got == 0)
             rc = take_name(p, argc, argv, &i, err);
     }
+    if (!rc)
+        rc = take_level(&p->config, &level, err);
+    if (!rc)
+        log_set_level(level);
+    return rc;
+}
+
+int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err)
+{
+    umask(0007);
+    log_init(p->name, LOG_LEVEL_INFO);
+    p->argc = argc;
+    p->argv = argv;
+    int rc = locate(p, argc, argv, err);
+    if (!rc && p->run_dir[0])
+        umask(0002);
+    if (!rc)
+        rc = settings(p, err);
     if (!rc && !p->parts && strchr(p->instance_name, ':'))
         rc = error_set(err, AZOTH_ERR_USAGE, "%s: a name without a colon is wanted",
                        p->instance_name);
     if (rc)
         return rc;
-    rc = log_level_parse(p->config.text[CONFIG_log_level], &level);
-    if (rc)
-        return error_set(err, rc, "log.level: %s is none of err, warning, notice, info, debug",
-                         p->config.text[CONFIG_log_level]);
-    log_init(p->name, level);
     if (p->looks_only)
         return 0;
     struct stat st;
@@ -109,6 +130,41 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
     else if (!p->run_dir[0])
         snprintf(p->run_dir, sizeof p->run_dir, "%.4000s/run", p->dir);
     return dbdir_make(p->run_dir, 0770, err);
+}
+
+static int reload(struct config *c, const char *dir, int argc, char **argv, struct azoth_error *err)
+{
+    struct config fresh;
+    int rc = config_load(&fresh, dir, err), level;
+    /* Flags that are no settings are as they were when the program began, and in use. */
+    for (int i = 1; i < argc && !rc;) {
+        int got = config_flag(&fresh, argc, argv, &i, err);
+        if (got < 0)
+            rc = got;
+        else if (got == 0)
+            i++;
+    }
+    if (!rc)
+        rc = take_level(&fresh, &level, err);
+    if (rc)
+        return rc;
+    *c = fresh;
+    /* Said whatever the level is, and was: somebody asked for it. */
+    log_set_level(LOG_LEVEL_NOTICE);
+    log_line(LOG_LEVEL_NOTICE, "settings read again log_level=%s", c->text[CONFIG_log_level]);
+    log_set_level(level);
+    return 0;
+}
+
+int program_reload(struct config *c, const char *dir, int argc, char **argv, struct service *s)
+{
+    struct azoth_error err = {0};
+    service_reloading(s);
+    int rc = reload(c, dir, argc, argv, &err);
+    if (rc)
+        log_error(LOG_LEVEL_ERR, "the settings are as before", &err);
+    service_reloaded(s);
+    return rc == 0;
 }
 
 void program_keeps_memory(void)

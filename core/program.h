@@ -8,6 +8,7 @@
 #define CORE_PROGRAM_H
 
 #include "core/config.h"
+#include "core/service.h"
 
 struct program {
     const char *name; /* of the program */
@@ -20,9 +21,10 @@ struct program {
     /* Takes one of the program's own flags: 1 taken (*i advanced), 0 not its own, or an error. */
     int (*flag)(void *arg, int argc, char **argv, int *i, struct azoth_error *err);
     void *arg;
+    int argc; /* as given to program_parse() */
+    char **argv;
 };
 
-/* USAGE, CONFIG, NO_DATABASE (the directory is missing), IO. Sets umask 0007 and starts the log. */
 /*
  * For programs through which messages of some 100 KiB pass all the time: malloc() keeps up to 64 MiB
  * that are free instead of giving each message back to the kernel, which costs a page fault for every
@@ -30,7 +32,19 @@ struct program {
  */
 void program_keeps_memory(void);
 
+/*
+ * USAGE, CONFIG, NO_DATABASE (the directory is missing), IO. Starts the log and sets the umask: 0007, and
+ * 0002 with --instance, where /var/lib/azoth keeps out who may not even read projections. argv is kept.
+ */
 int program_parse(struct program *p, int argc, char **argv, struct azoth_error *err);
+
+/*
+ * What SIGHUP asks for: reads the settings again, from all their sources, into *c, and takes log.level over;
+ * the caller does the same with what else it can change while it runs (azoth.conf(5) says what). A file with a
+ * mistake changes nothing. Either is one line in the log; the supervisor hears when it begins and ends. 1
+ * when *c is new. Does not block, but for reading the file.
+ */
+int program_reload(struct config *c, const char *dir, int argc, char **argv, struct service *s);
 /* Handles --help and --version: 1 when done. */
 int program_help(int argc, char **argv, const char *name, const char *usage);
 

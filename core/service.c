@@ -1,6 +1,7 @@
 #include "core/service.h"
 
 #include "core/error.h"
+#include "core/log.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -82,8 +83,22 @@ void service_stopping(struct service *s)
     sd_notify(0, "STOPPING=1");
 }
 
+void service_reloading(struct service *s)
+{
+    (void)s;
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+               (unsigned long long)(clock_mono_ns() / NS_PER_US));
+}
+
+void service_reloaded(struct service *s)
+{
+    s->reload = 0;
+    sd_notify(0, "READY=1");
+}
+
 void service_heartbeat(struct service *s, uint64_t now_ns)
 {
+    log_settle(now_ns);
     if (s->watchdog_ns == 0 || now_ns - s->heartbeat_ns < s->watchdog_ns / 2)
         return;
     s->heartbeat_ns = now_ns;

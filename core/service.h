@@ -9,9 +9,12 @@
 #define CORE_SERVICE_H
 
 #include "core/azoth_base.h"
+#include "core/clock.h"
 
 #define SERVICE_EXIT_NEVER_RESTART 100 /* configuration, layout: RestartPreventExitStatus */
 #define SERVICE_EXIT_TEMPORARY     75  /* EX_TEMPFAIL: restart and try again */
+
+#define SERVICE_STATUS_NS (2 * NS_PER_S) /* how often a loop tells its status */
 
 struct service {
     int signal_fd;         /* readable when a signal came */
@@ -28,7 +31,11 @@ int service_poll(struct service *s);
 void service_ready(struct service *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void service_status(struct service *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void service_stopping(struct service *s);
-/* Call from the loop itself: sends WATCHDOG=1 when half of the interval has passed. */
+/* Around rereading the configuration: RELOADING=1 with the time, which the supervisor wants, and READY=1. */
+void service_reloading(struct service *s);
+void service_reloaded(struct service *s);
+/* Call from the loop itself: sends WATCHDOG=1 when half of the interval has passed, and has the log
+ * tell what it left out. */
 void service_heartbeat(struct service *s, uint64_t now_ns);
 /* Exit code of a process that cannot start for this reason: 100, 75, or 1 for the rest. */
 int service_exit_code(int azoth_code);

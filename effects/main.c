@@ -34,11 +34,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define STOP_MS   10000u /* what a command has to end when we are asked to stop */
-#define KILL_MS   500u   /* between SIGTERM and SIGKILL for its group */
-#define LEAVE_MS  1000u  /* for the answer to our last word */
-#define RETRY_MS  100u   /* before an ask that was not taken is sent again */
-#define STATUS_NS (5 * NS_PER_S)
+#define STOP_MS  10000u /* what a command has to end when we are asked to stop */
+#define KILL_MS  500u   /* between SIGTERM and SIGKILL for its group */
+#define LEAVE_MS 1000u  /* for the answer to our last word */
+#define RETRY_MS 100u   /* before an ask that was not taken is sent again */
 
 static const char usage[] =
     "usage: azoth-effects --dir DIR NAME[:WORKER] | --instance DB:NAME[:WORKER]\n"
@@ -77,7 +76,7 @@ struct worker {
     uint64_t kill_ns;     /* when SIGKILL follows; 0: it was not told to end */
     int overdue;          /* it was told to end since its lease is over */
     uint64_t stop_ns; /* when a command that runs is told to end since we stop; 0: not asked to */
-    uint64_t done, failed;
+    uint64_t done, failed, said_ns, said_done;
     struct buf buf;
 };
 
@@ -318,18 +317,22 @@ static void rest(struct worker *w, uint64_t now)
     poll(fds, (nfds_t)n, until > now ? (int)((until - now) / NS_PER_MS) + 1 : 1);
 }
 
-static void say_status(struct worker *w, uint64_t *said, uint64_t now)
+static void say_status(struct worker *w, uint64_t now)
 {
-    if (now - *said < STATUS_NS)
+    uint64_t since = now - w->said_ns;
+    if (since < SERVICE_STATUS_NS)
         return;
-    *said = now;
-    service_status(&w->service, "%" PRIu64 " events done, %" PRIu64 " attempts failed", w->done,
-                   w->failed);
+    service_status(&w->service,
+                   "%" PRIu64 " events done, %.1f/s, %" PRIu64 " attempts failed, %s %" PRIu64,
+                   w->done, (double)(w->done - w->said_done) * 1e9 / (double)since, w->failed,
+                   w->command.pid ? "running for event" : "idle, last event", w->ask.id);
+    w->said_ns = now;
+    w->said_done = w->done;
 }
 
 static int loop(struct worker *w, struct azoth_error *err)
 {
-    uint64_t said = 0, leave_ns = 0;
+    uint64_t leave_ns = 0;
     w->ask = (struct wire_effect_ask){.instance = w->instance, .worker = bytes_str(w->name)};
     int rc = report(w, WIRE_EFFECT_DONE, 1, clock_mono_ns(), err);
     while (rc == 0) {
@@ -356,7 +359,10 @@ static int loop(struct worker *w, struct azoth_error *err)
         if (leave_ns && now >= leave_ns)
             return 0;
         service_heartbeat(&w->service, now);
-        say_status(w, &said, now);
+        if (w->service.reload)
+            program_reload(&w->program.config, w->program.dir, w->program.argc, w->program.argv,
+                           &w->service);
+        say_status(w, now);
         if (!rc)
             rest(w, now);
     }

@@ -535,6 +535,14 @@ static void describe(const struct effect *x, char *out, size_t size)
              x->error ? x->error : "failed");
 }
 
+static void say_failure(const struct effects *e, const struct effect *x, int level,
+                        const char *what, uint64_t delay_ns)
+{
+    log_line(level,
+             "%s projection=%s event=%" PRIu64 " failures=%u next_ms=%" PRIu64 " error=\"%s\"",
+             what, e->def->name, x->id, x->failures, delay_ns / NS_PER_MS, x->error);
+}
+
 int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_bytes error,
                    uint64_t now_ns, struct azoth_error *err)
 {
@@ -556,12 +564,12 @@ int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_
     enum strategy what = strategy_now(e->def, x->failures);
     describe(x, text, sizeof text);
     if (what == STRATEGY_LOG_AND_SKIP) {
-        log_line(LOG_LEVEL_WARN, "skipped %s", text);
+        say_failure(e, x, LOG_LEVEL_WARN, "skipped", 0);
         e->skipped++;
         return effects_settle(e, x, err);
     }
     if (what == STRATEGY_DEAD_LETTER) {
-        log_line(LOG_LEVEL_WARN, "dead-lettered %s", text);
+        say_failure(e, x, LOG_LEVEL_WARN, "dead-lettered", 0);
         return effects_bury(e, x, err);
     }
     uint64_t delay = what == STRATEGY_RETRY ? wait_ns(e, x->failures) : 0;
@@ -571,7 +579,7 @@ int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_
     not_given(e, x);
     x->due_ns = now_ns + delay;
     if (what == STRATEGY_RETRY) {
-        log_line(LOG_LEVEL_NOTICE, "again in %" PRIu64 " ms: %s", delay / NS_PER_MS, text);
+        say_failure(e, x, LOG_LEVEL_NOTICE, "to be tried again", delay);
         return 0;
     }
     rc = effects_commit(e, err);
@@ -619,8 +627,10 @@ static int had(struct effects *e, const struct effects_worker *w, struct effect 
             *ret = x;
             i++;
         } else {
-            log_line(LOG_LEVEL_NOTICE, "event %" PRIu64 ": worker %s ended with it", x->id,
-                     w->name);
+            log_line(LOG_LEVEL_NOTICE,
+                     "taken back from a worker that ended with it projection=%s event=%" PRIu64
+                     " worker=%s",
+                     e->def->name, x->id, w->name);
             int rc = set_free(e, x, err);
             if (rc)
                 return rc;
@@ -679,8 +689,10 @@ int effects_expire(struct effects *e, uint64_t now_ns, struct azoth_error *err)
             i++;
             continue;
         }
-        log_line(LOG_LEVEL_WARN, "event %" PRIu64 ": nothing heard of worker %s for %" PRIu64 " ms",
-                 x->id, x->worker, e->def->lease_ms + EFFECTS_GRACE_MS);
+        log_line(LOG_LEVEL_WARN,
+                 "taken back from a worker that is silent projection=%s event=%" PRIu64
+                 " worker=%s silent_ms=%" PRIu64,
+                 e->def->name, x->id, x->worker, e->def->lease_ms + EFFECTS_GRACE_MS);
         int rc = set_free(e, x, err);
         if (rc)
             return rc;

@@ -622,9 +622,18 @@ static void rest(struct projector *p, uint64_t now)
     poll(fds, n, ms > 1000 ? 1000 : (int)ms);
 }
 
+static void say_status(struct projector *p, uint64_t from, uint64_t since_ns)
+{
+    service_status(&p->service,
+                   "event %" PRIu64 " of %" PRIu64 ", %.0f events/s, %" PRIu64 " behind, %s",
+                   p->cursor, p->head, (double)(p->cursor - from) * 1e9 / (double)since_ns,
+                   p->head > p->cursor ? p->head - p->cursor : 0,
+                   p->heard ? projection_state_name(state_of(p)) : "no feed yet");
+}
+
 static int loop(struct projector *p, struct azoth_error *err)
 {
-    uint64_t said = 0;
+    uint64_t said = clock_mono_ns(), from = p->cursor;
     while (!service_poll(&p->service)) {
         uint64_t now = clock_mono_ns();
         int worked = p->effects ? turn_effects(p, now, err) : turn(p, now, err);
@@ -634,10 +643,13 @@ static int loop(struct projector *p, struct azoth_error *err)
             return 0;
         look_whether_it_gets_on(p);
         service_heartbeat(&p->service, now);
-        if (now - said > 5 * NS_PER_S) {
+        if (p->service.reload)
+            program_reload(&p->program.config, p->program.dir, p->program.argc, p->program.argv,
+                           &p->service);
+        if (now - said >= SERVICE_STATUS_NS) {
+            say_status(p, from, now - said);
             said = now;
-            service_status(&p->service, "event %" PRIu64 " of %" PRIu64 "%s", p->cursor, p->head,
-                           p->standing.wait_ns ? ", waiting to try again" : "");
+            from = p->cursor;
         }
         if (p->once && p->heard && !p->holds && p->cursor >= p->head)
             return 0;

@@ -28,7 +28,6 @@
 #define ATTACH_RETRY_MS  100
 #define IDLE_MS          250 /* how often the loop looks at the segment and the watchdog */
 #define DRAIN_NS         (10 * NS_PER_S)
-#define STATUS_NS        (5 * NS_PER_S)
 #define COMMAND_LIBS_MAX 64u
 
 static const char usage[] =
@@ -220,10 +219,12 @@ static void close_all(struct worker *w)
 static void say_status(struct worker *w, uint64_t *last, uint64_t since_ns)
 {
     struct server_counters n = server_counters(w->server);
-    service_status(&w->service, "%llu requests, %.0f/s, %llu refused, %u in flight",
-                   (unsigned long long)n.requests,
-                   (double)(n.requests - *last) * 1e9 / (double)since_ns,
-                   (unsigned long long)n.refused, n.in_flight);
+    service_status(
+        &w->service, "head %llu, %llu requests, %.0f/s, %llu refused, %u in flight%s",
+        (unsigned long long)atomic_load(&w->segment->header->head_event),
+        (unsigned long long)n.requests, (double)(n.requests - *last) * 1e9 / (double)since_ns,
+        (unsigned long long)n.refused, n.in_flight,
+        atomic_load(&w->segment->header->writer_state) == WRITER_ABSENT ? ", no writer" : "");
     *last = n.requests;
 }
 
@@ -239,19 +240,24 @@ static void wait_for_work(struct worker *w)
     poll(p, 2, IDLE_MS);
 }
 
-static int serve(struct worker *w, struct azoth_error *err)
+static int serve(struct worker *w, struct program *p, struct azoth_error *err)
 {
     uint64_t said = clock_mono_ns(), last = 0;
     while (!service_poll(&w->service)) {
         if (segment_retired(w->segment))
             return error_set(err, AZOTH_ERR_RETIRED, "%s", azoth_code_sentence(AZOTH_ERR_RETIRED));
+        if (w->service.reload)
+            program_reload(&p->config, p->dir, p->argc, p->argv, &w->service);
         int n = server_step(w->server, err);
         if (n < 0)
             return n;
         uint64_t now = clock_mono_ns();
         if (server_alive(w->server, now))
             service_heartbeat(&w->service, now);
-        if (now - said >= STATUS_NS) {
+        if (now - said >= SERVICE_STATUS_NS) {
+            /* Its writer retires one that was removed, unless it was killed before it could. */
+            if (segment_taken(w->segment))
+                return error_set(err, AZOTH_ERR_RETIRED, "the shared segment was removed");
             say_status(w, &last, now - said);
             said = now;
         }
@@ -273,7 +279,7 @@ static void drain(struct worker *w)
     }
 }
 
-static int run(const struct arguments *a, struct azoth_error *err)
+static int run(struct arguments *a, struct azoth_error *err)
 {
     struct worker w = {0};
     int rc = open_all(&w, a, err);
@@ -283,7 +289,7 @@ static int run(const struct arguments *a, struct azoth_error *err)
                  a->program.config.text[CONFIG_worker_listen], command_count(w.commands),
                  w.segment->slots);
         service_ready(&w.service, "listening on %s", w.endpoint);
-        rc = serve(&w, err);
+        rc = serve(&w, &a->program, err);
         drain(&w);
         struct server_counters n = server_counters(w.server);
         log_line(LOG_LEVEL_NOTICE,

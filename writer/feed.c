@@ -89,6 +89,8 @@ struct feed {
     struct gauges *gauges;
     struct pipe_end *in;
     uint64_t lapse_ns;
+    void (*on_subscribed)(const char *name, uint32_t shard, uint32_t shards, uint64_t cursor,
+                          int refused, const char *why);
     struct subscription sub[SUBSCRIPTIONS_MAX];
     uint32_t turn;
     uint64_t marked_ns;
@@ -140,6 +142,18 @@ void feed_close(struct feed *f)
     buf_fini(&f->message);
     buf_fini(&f->refusal);
     free(f);
+}
+
+void feed_set_lapse(struct feed *f, uint64_t lapse_ns)
+{
+    f->lapse_ns = lapse_ns;
+}
+
+void feed_on_subscribed(struct feed *f,
+                        void (*call)(const char *name, uint32_t shard, uint32_t shards,
+                                     uint64_t cursor, int refused, const char *why))
+{
+    f->on_subscribed = call;
 }
 
 int feed_poll_fd(const struct feed *f)
@@ -442,8 +456,13 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
     if (fresh && m.credit_bytes == 0 && !s->used && !last_word)
         return; /* a report behind its own end */
     if (fresh && (m.credit_bytes || !s->used)) {
+        int known = s->used && s->instance == m.instance;
         if (!subscribe(f, s, &m))
             return;
+        /* A projector that asks anew after a silence is no news. */
+        if (f->on_subscribed && (!known || s->refused))
+            f->on_subscribed(s->name, s->filter.shard, s->filter.shards, s->cursor, s->refused,
+                             s->why);
     } else if (m.credit_bytes && m.cursor <= s->cursor && !s->refused) {
         confirm(s, m.cursor);
         s->credit = m.credit_bytes;

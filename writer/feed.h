@@ -26,6 +26,14 @@ void feed_close(struct feed *f);
 /* Borrowed; NULL: none now. What the projectors said last is written into them at once. */
 void feed_set_gauges(struct feed *f, struct gauges *gauges);
 
+/* From the next look on. */
+void feed_set_lapse(struct feed *f, uint64_t lapse_ns);
+/* Called by feed_step() when a projector subscribes: cursor is where it goes on; refused is 0 or the
+ * error that it gets instead of events, why its sentence. */
+void feed_on_subscribed(struct feed *f,
+                        void (*call)(const char *name, uint32_t shard, uint32_t shards,
+                                     uint64_t cursor, int refused, const char *why));
+
 /*
  * Takes the requests that have come, then gives each subscription that has credit left one batch, in
  * turn; one short snapshot a look. Returns how many messages were taken or sent; 0: nothing to do

@@ -14,6 +14,7 @@
 #include "core/service.h"
 #include "shm/gauges.h"
 #include "shm/participant.h"
+#include "shm/projection_row.h"
 #include "writer/feed.h"
 
 #include <poll.h>
@@ -112,7 +113,7 @@ struct server {
     struct participant *participant;
     struct waker waker;
     struct place *place;
-    uint64_t attached_ns;
+    uint64_t looked_ns, said_ns, sent;
     int attach_failed; /* why the last try failed, told already */
 };
 
@@ -128,14 +129,26 @@ static void detach(struct server *s)
     s->segment = NULL;
 }
 
-/* Once a second while there is none: a writer may come, or come back with a new segment. */
+static uint64_t sent_so_far(const struct server *s)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < SHM_PROJECTIONS; i++)
+        n += gauge_get(&s->gauges->projection[i].events_sent);
+    return n;
+}
+
+/* Once a second: a writer may come, or come back with a new segment, or this one may have been removed. */
 static void attach(struct server *s, uint64_t now_ns)
 {
     if (s->segment && segment_retired(s->segment))
         detach(s);
-    if (s->segment || now_ns - s->attached_ns < TICK_MS * NS_PER_MS)
+    if (now_ns - s->looked_ns < TICK_NS)
         return;
-    s->attached_ns = now_ns;
+    s->looked_ns = now_ns;
+    if (s->segment && (segment_taken(s->segment) || gauges_taken(s->gauges)))
+        detach(s);
+    if (s->segment)
+        return;
     struct segment_name name;
     struct azoth_error err;
     if (segment_name_of(s->program.dir, &name, &err) || segment_attach(&name, &s->segment, &err)) {
@@ -162,6 +175,51 @@ static void attach(struct server *s, uint64_t now_ns)
         s->service.stopping = 2;
     }
     feed_set_gauges(s->feed, s->gauges);
+    s->sent = sent_so_far(s);
+    log_line(LOG_LEVEL_INFO, "attached incarnation=%llu subscriptions=%u",
+             (unsigned long long)s->segment->incarnation, feed_subscriptions(s->feed));
+}
+
+/* The projection that is the furthest behind, among those that are told of. */
+static uint64_t worst(const struct server *s, char name[AZOTH_NAME_MAX + 1])
+{
+    uint64_t head = gauge_get(&s->gauges->g->head_event), most = 0;
+    struct projection_row row;
+    for (uint32_t i = 0; i < SHM_PROJECTIONS; i++)
+        if (projection_row_read(s->gauges, i, &row) && row.state != PROJECTION_STOPPED &&
+            head > row.cursor && head - row.cursor > most) {
+            most = head - row.cursor;
+            snprintf(name, AZOTH_NAME_MAX + 1, "%s", row.name);
+        }
+    return most;
+}
+
+static void say_status(struct server *s, uint64_t now_ns)
+{
+    char name[AZOTH_NAME_MAX + 1] = "", lag[160] = "no lag";
+    uint64_t since = now_ns - s->said_ns;
+    if (since < SERVICE_STATUS_NS)
+        return;
+    s->said_ns = now_ns;
+    if (!s->gauges) {
+        service_status(&s->service, "%u projectors, no writer yet", feed_subscriptions(s->feed));
+        return;
+    }
+    uint64_t sent = sent_so_far(s), behind = worst(s, name);
+    if (behind)
+        snprintf(lag, sizeof lag, "%s is %llu events behind", name, (unsigned long long)behind);
+    service_status(&s->service, "head %llu, %u projectors, %.0f events/s sent, %s",
+                   (unsigned long long)gauge_get(&s->gauges->g->head_event),
+                   feed_subscriptions(s->feed), (double)(sent - s->sent) * 1e9 / (double)since,
+                   lag);
+    s->sent = sent;
+}
+
+static void reload(struct server *s)
+{
+    struct program *p = &s->program;
+    if (program_reload(&p->config, p->dir, p->argc, p->argv, &s->service))
+        feed_set_lapse(s->feed, p->config.number[CONFIG_feed_lapse] * NS_PER_MS);
 }
 
 static void wait_for_work(struct server *s, uint32_t seen, uint64_t now_ns)
@@ -195,10 +253,25 @@ static int loop(struct server *s, struct azoth_error *err)
         if (n < 0)
             return n;
         service_heartbeat(&s->service, now);
+        say_status(s, now);
+        if (s->service.reload)
+            reload(s);
         if (n == 0)
             wait_for_work(s, seen, now);
     }
     return 0;
+}
+
+/* The feed keeps nothing: after a restart these lines tell who has come back, and from where they go on. */
+static void on_subscribed(const char *name, uint32_t shard, uint32_t shards, uint64_t cursor,
+                          int refused, const char *why)
+{
+    if (refused)
+        log_line(LOG_LEVEL_ERR, "refused projection=%s shard=%u/%u cursor=%llu error=%s why=\"%s\"",
+                 name, shard, shards, (unsigned long long)cursor, azoth_code_name(refused), why);
+    else
+        log_line(LOG_LEVEL_INFO, "subscribed projection=%s shard=%u/%u cursor=%llu", name, shard,
+                 shards, (unsigned long long)cursor);
 }
 
 static int open_parts(struct server *s, struct azoth_error *err)
@@ -218,6 +291,7 @@ static int open_parts(struct server *s, struct azoth_error *err)
     rc = feed_open(&o, s->store, NULL, &s->feed, err);
     if (rc)
         return rc;
+    feed_on_subscribed(s->feed, on_subscribed);
     s->waker.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->waker.event_fd < 0 || pthread_create(&s->waker.thread, NULL, waker_main, &s->waker))
         return error_set(err, AZOTH_ERR_NOMEM, "the waker's thread");

@@ -6,16 +6,17 @@
 #include "core/dbdir.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "core/service.h"
+#include "core/program.h"
 #include "writer/writer.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
-#define STATUS_INTERVAL_NS (5 * NS_PER_S)
 #define WAIT_NS            (100 * NS_PER_MS)
 
 static const char usage[] =
@@ -29,8 +30,18 @@ static const char usage[] =
     "Exit status: 0 stopped, 1 failed, 75 try again, 100 do not restart (configuration).\n";
 
 struct arguments {
+    int argc;
+    char **argv;
     char dir[4096];
     int create;
+};
+
+struct loop {
+    struct service service;
+    struct writer *writer;
+    const struct arguments *arguments;
+    struct config config;
+    uint64_t said_ns, transactions, events, reaped;
 };
 
 /* The reader check may block behind a stopped process: a thread of its own. */
@@ -62,6 +73,26 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
+/*
+ * A database of the units is made with a directory that others may pass, so that who is let into
+ * /var/lib/azoth can read its projections, and nothing else: all else is 0660. Its settings are
+ * /etc/azoth/NAME.conf, by a link, since everybody looks for them in the directory. What is there already is
+ * left as it is.
+ */
+static int make_instance(const struct arguments *a, const char *instance, struct azoth_error *err)
+{
+    char path[4200], conf[300];
+    umask(0002);
+    if (!a->create || mkdir(a->dir, 0775))
+        return 0; /* what is wrong with it is told by who opens it */
+    snprintf(path, sizeof path, "%s/projections", a->dir);
+    if (mkdir(path, 0775))
+        return error_errno(err, errno, "%s", path);
+    snprintf(path, sizeof path, "%s/azoth.conf", a->dir);
+    snprintf(conf, sizeof conf, "/etc/azoth/%s.conf", instance);
+    return symlink(conf, path) ? error_errno(err, errno, "%s", path) : 0;
+}
+
 static int parse(int argc, char **argv, struct arguments *a, struct config *c,
                  struct azoth_error *err)
 {
@@ -78,6 +109,8 @@ static int parse(int argc, char **argv, struct arguments *a, struct config *c,
     int rc = instance ? dbdir_instance(instance, a->dir, sizeof a->dir, run, sizeof run, name,
                                        sizeof name, err)
                       : dbdir_resolve(dir, a->dir, sizeof a->dir, err);
+    if (!rc && instance)
+        rc = make_instance(a, instance, err);
     if (!rc)
         rc = config_load(c, a->dir, err);
     for (int i = 1; i < argc && !rc;) {
@@ -95,70 +128,117 @@ static int parse(int argc, char **argv, struct arguments *a, struct config *c,
     return rc;
 }
 
-static void say_status(struct service *s, struct writer *w, uint64_t *last_txns, uint64_t since_ns)
+static void say_status(struct loop *l, uint64_t now)
 {
-    struct gauges_shm *g = writer_gauges(w)->g;
-    uint64_t txns = gauge_get(&g->transactions);
-    service_status(s, "head %llu, %.0f transactions/s",
-                   (unsigned long long)gauge_get(&g->head_event),
-                   (double)(txns - *last_txns) * 1e9 / (double)since_ns);
-    *last_txns = txns;
+    const struct gauges_shm *g = writer_gauges(l->writer)->g;
+    uint64_t txns = gauge_get(&g->transactions), events = gauge_get(&g->events);
+    double s = (double)(now - l->said_ns) / 1e9;
+    service_status(
+        &l->service,
+        "head %llu, %.0f transactions/s, %.0f events/s, %u waiting, commit p99 %.1f ms%s",
+        (unsigned long long)gauge_get(&g->head_event), (double)(txns - l->transactions) / s,
+        (double)(events - l->events) / s, writer_waiting(l->writer),
+        (double)histogram_at(&g->commit_ns, 0.99) / 1e6,
+        gauge_get(&g->disk_full_ns) ? ", DISK FULL" : "");
+    l->transactions = txns;
+    l->events = events;
+    l->said_ns = now;
 }
 
-static int loop(struct service *s, struct writer *w, struct azoth_error *err)
+/* What was repaired for participants that died. */
+static void say_reaped(struct loop *l)
 {
-    uint64_t said = clock_mono_ns(), txns = 0;
-    while (!service_poll(s)) {
+    uint64_t n = gauge_get(&writer_gauges(l->writer)->g->participants_reaped);
+    if (n != l->reaped)
+        log_line(LOG_LEVEL_NOTICE, "repaired what dead participants left participants=%llu",
+                 (unsigned long long)(n - l->reaped));
+    l->reaped = n;
+}
+
+static void reload(struct loop *l)
+{
+    struct writer_options o = {0};
+    if (!program_reload(&l->config, l->arguments->dir, l->arguments->argc, l->arguments->argv,
+                        &l->service))
+        return;
+    writer_options_from(&l->config, &o);
+    writer_reconfigure(l->writer, &o);
+}
+
+/* The heartbeat is sent here, between commits, and nowhere else: a writer that hangs in one is killed. */
+static int loop(struct loop *l, struct azoth_error *err)
+{
+    while (!service_poll(&l->service)) {
         uint64_t now = clock_mono_ns();
-        int n = writer_step(w, now, err);
+        int n = writer_step(l->writer, now, err);
         if (n < 0)
             return n;
-        service_heartbeat(s, now);
-        if (now - said >= STATUS_INTERVAL_NS) {
-            say_status(s, w, &txns, now - said);
-            said = now;
+        service_heartbeat(&l->service, now);
+        if (l->service.reload)
+            reload(l);
+        if (now - l->said_ns >= SERVICE_STATUS_NS) {
+            say_reaped(l);
+            say_status(l, now);
         }
         if (n == 0)
-            writer_wait(w, WAIT_NS);
+            writer_wait(l->writer, WAIT_NS);
     }
     return 0;
 }
 
-static int run(const struct arguments *a, const struct config *c, struct azoth_error *err)
+static void say_ready(struct loop *l)
 {
-    struct service s;
-    struct writer *w;
-    struct writer_options o = {.dir = a->dir, .program = "azoth-writer", .create = a->create};
-    writer_options_from(c, &o);
-    int rc = service_init(&s, err);
-    if (!rc)
-        rc = writer_open(&o, &w, err);
-    if (rc)
-        return rc;
-    struct writer_recovery r = writer_recovered(w);
+    struct writer_recovery r = writer_recovered(l->writer);
+    const struct gauges_shm *g = writer_gauges(l->writer)->g;
     log_line(
         LOG_LEVEL_NOTICE,
         "ready dir=%s epoch=%llu incarnation=%llu head=%llu answered=%u requeued=%u retired=%u",
-        a->dir, (unsigned long long)r.epoch, (unsigned long long)r.incarnation,
+        l->arguments->dir, (unsigned long long)r.epoch, (unsigned long long)r.incarnation,
         (unsigned long long)r.head_event, r.answered, r.requeued, r.retired);
+    l->transactions = gauge_get(&g->transactions);
+    l->events = gauge_get(&g->events);
+    l->reaped = gauge_get(&g->participants_reaped);
+    l->said_ns = clock_mono_ns();
+    service_ready(&l->service, "head %llu", (unsigned long long)r.head_event);
+}
+
+static int serve(struct loop *l, struct azoth_error *err)
+{
     struct helper h = {
-        .writer = w, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+        .writer = l->writer, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
     if (pthread_create(&h.thread, NULL, helper_main, &h)) {
-        writer_close(w);
+        writer_close(l->writer);
         return error_set(err, AZOTH_ERR_NOMEM, "the helper's thread");
     }
-    service_ready(&s, "head %llu", (unsigned long long)r.head_event);
-    rc = loop(&s, w, err);
-    service_stopping(&s);
+    say_ready(l);
+    int rc = loop(l, err);
+    service_stopping(&l->service);
     pthread_mutex_lock(&h.lock);
     h.stopping = 1;
     pthread_cond_signal(&h.wake);
     pthread_mutex_unlock(&h.lock);
-    if (rc) /* its thread may hang in LMDB: the process ends, and that ends it */
+    if (rc &&
+        rc !=
+            AZOTH_ERR_RETIRED) /* its thread may hang in LMDB: the process ends, and that ends it */
         return rc;
     pthread_join(h.thread, NULL);
-    writer_close(w);
-    service_fini(&s);
+    writer_close(l->writer);
+    return rc;
+}
+
+static int run(struct loop *l, struct azoth_error *err)
+{
+    const struct arguments *a = l->arguments;
+    struct writer_options o = {.dir = a->dir, .program = "azoth-writer", .create = a->create};
+    writer_options_from(&l->config, &o);
+    int rc = service_init(&l->service, err);
+    if (!rc)
+        rc = writer_open(&o, &l->writer, err);
+    if (!rc)
+        rc = serve(l, err);
+    if (rc)
+        return rc;
+    service_fini(&l->service);
     log_line(LOG_LEVEL_NOTICE, "stopped");
     return 0;
 }
@@ -173,14 +253,14 @@ int main(int argc, char **argv)
     }
     umask(0007);
     log_init("azoth-writer", LOG_LEVEL_INFO);
-    struct arguments a = {0};
-    struct config c;
+    struct arguments a = {.argc = argc, .argv = argv};
+    struct loop l = {.arguments = &a};
     struct azoth_error err = {0};
-    int rc = parse(argc, argv, &a, &c, &err), level;
-    if (!rc && log_level_parse(c.text[CONFIG_log_level], &level) == 0)
-        log_init("azoth-writer", level);
+    int rc = parse(argc, argv, &a, &l.config, &err), level;
+    if (!rc && log_level_parse(l.config.text[CONFIG_log_level], &level) == 0)
+        log_set_level(level);
     if (!rc)
-        rc = run(&a, &c, &err);
+        rc = run(&l, &err);
     if (rc)
         log_error(LOG_LEVEL_ERR, "stopping", &err);
     return rc ? service_exit_code(rc) : 0;

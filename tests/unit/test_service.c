@@ -80,6 +80,22 @@ static void the_supervisor_hears_ready_status_and_stopping(void **state)
     assert_string_equal(heard(), "");
 }
 
+static void the_supervisor_hears_when_settings_are_read_again(void **state)
+{
+    (void)state;
+    assert_int_equal(service_init(&s, &err), 0);
+    raise(SIGHUP);
+    assert_int_equal(service_poll(&s), 0);
+    assert_int_equal(s.reload, 1);
+    unsigned long long usec = 0, now = clock_mono_ns() / NS_PER_US;
+    service_reloading(&s);
+    assert_int_equal(sscanf(heard(), "RELOADING=1\nMONOTONIC_USEC=%llu", &usec), 1);
+    assert_in_range(usec, now, now + 10000000);
+    service_reloaded(&s);
+    assert_string_equal(heard(), "READY=1");
+    assert_int_equal(s.reload, 0);
+}
+
 static void the_watchdog_is_fed_at_half_its_interval_and_not_before(void **state)
 {
     (void)state;
@@ -222,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         SUPERVISED(the_supervisor_hears_ready_status_and_stopping),
+        SUPERVISED(the_supervisor_hears_when_settings_are_read_again),
         SUPERVISED(the_watchdog_is_fed_at_half_its_interval_and_not_before),
         SUPERVISED(without_a_watchdog_there_is_no_heartbeat),
         SUPERVISED(without_a_supervisor_nothing_is_said_and_nothing_fails),
