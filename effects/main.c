@@ -325,7 +325,7 @@ static void say_status(struct worker *w, uint64_t now)
     service_status(&w->service,
                    "%" PRIu64 " events done, %.1f/s, %" PRIu64 " attempts failed, %s %" PRIu64,
                    w->done, (double)(w->done - w->said_done) * 1e9 / (double)since, w->failed,
-                   w->command.pid ? "running for event" : "idle, last event", w->ask.id);
+                   w->command.pid ? "running for event" : "idle, the last one was", w->ask.id);
     w->said_ns = now;
     w->said_done = w->done;
 }

@@ -1,0 +1,212 @@
+#!/bin/bash
+# What test_systemd.sh runs inside the booted systemd, as root: one database from its first start to its last stop,
+# under load. Prints ok and not ok; what it leaves goes with the namespaces.
+set -u
+export AZOTH_DIR=/var/lib/azoth/main SYSTEMD_PAGER= SYSTEMD_COLORS=0
+tmp=/tmp/inside failed=0
+mkdir -p $tmp
+check() { # SENTENCE COMMAND...
+    local what=$1; shift
+    if "$@" >$tmp/out 2>&1; then echo "ok - $what"; else echo "not ok - $what"; tail -5 $tmp/out | sed 's/^/# /'; failed=1; fi
+}
+says() { # SENTENCE WANTED GOT
+    if [ "$2" = "$3" ]; then echo "ok - $1"; else printf 'not ok - %s\n# wanted %q\n# got    %q\n' "$1" "$2" "$3"; failed=1; fi
+}
+# until_true SECONDS COMMAND...: looks again until it holds.
+until_true() {
+    local end=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.03; done
+}
+prop() { systemctl show -p "$2" --value "$1"; }
+is() { [ "$(prop "$1" "$2")" = "$3" ]; } # UNIT PROPERTY VALUE
+matches() { [[ $(prop "$1" "$2") =~ $3 ]]; }
+in_journal() { journalctl -q -o cat -u "$1" | grep -qE -- "$2"; }
+active() { local u; for u; do systemctl is-active -q "$u" || return 1; done; }
+restarts() { local n=0 u; for u in "${members[@]}"; do n=$((n + $(prop "$u" NRestarts))); done; echo $n; }
+value() { azoth get "$1" --json | jq .value; }
+main_files=/etc/systemd/system/azoth-writer@main.service.d
+writer=azoth-writer@main.service feed=azoth-feed@main.service
+
+# --- the first start ---
+units=/usr/local/lib/systemd/system
+for u in "$units"/azoth*; do
+    check "systemd-analyze verify has nothing to say of ${u##*/}" eval "! systemd-analyze verify --recursive-errors=one '$u' 2>&1 | grep . || false"
+done
+# A drop-in, as people write them; and settings where they expect them.
+mkdir -p $main_files
+printf '[Service]\nWatchdogSec=2\n' >$main_files/watchdog.conf
+printf '[writer]\nbatch_transactions = 500\n[segment]\nslots = 64\nblocks = 80\n' >/etc/azoth/main.conf
+systemctl daemon-reload
+check "the target of a new database starts" systemctl start azoth@main.target
+check "writer and feed run" until_true 10 active $writer $feed
+check "the feed begins when the writer is ready, not before" \
+    [ "$(prop $feed ExecMainStartTimestampMonotonic)" -ge "$(prop $writer ActiveEnterTimestampMonotonic)" ]
+says "a drop-in counts" 2s "$(prop $writer WatchdogUSec)"
+says "settings of /etc/azoth/main.conf are in force at the first start" 500 "$(azoth config --json | jq -r '.. | objects | select(.name? == "writer.batch_transactions" or .key? == "writer.batch_transactions") | .value')"
+says "the segment is made by them" 64 "$(azoth status --json | jq .segment.slots.total)"
+
+# --- scaling ---
+cat >$AZOTH_DIR/projections/seen.sql <<'S'
+-- azoth: projection seen
+-- azoth: shards 2
+-- azoth: migration 1 create
+CREATE TABLE t (id INTEGER PRIMARY KEY);
+-- azoth: on e
+INSERT INTO t VALUES (@id);
+S
+cat >$AZOTH_DIR/projections/told.sql <<'S'
+-- azoth: projection told
+-- azoth: effects echo $AZOTH_EVENT_ID >>/var/lib/azoth/main/told
+-- azoth: on told
+S
+says "azoth scale --dry-run prints what it would do" \
+    "systemctl enable --now azoth-worker@main:1.service azoth-worker@main:2.service" "$(azoth scale workers 2 --dry-run)"
+check "and does nothing" [ ! -e /etc/systemd/system/azoth-members.target.wants ]
+check "azoth scale workers" azoth scale workers 2
+check "azoth scale projector starts a process for each shard of the definition" azoth scale projector seen
+check "and refuses another number" eval 'azoth scale projector seen 3 2>&1 | grep "says 2 shards"'
+check "a projector enabled by systemctl alone" systemctl enable --now azoth-projector@main:told
+check "azoth scale effects" azoth scale effects told 1
+members=(azoth-worker@main:{1,2}.service azoth-projector@main:seen:{0-2,1-2}.service azoth-projector@main:told.service azoth-effects@main:told:1.service)
+check "all of them run" active "${members[@]}"
+for u in "${members[@]}"; do check "$u belongs to the target" matches "$u" PartOf '(^| )azoth@main.target( |$)'; done
+
+# --- load: two clients, one attached to the segment, one over the workers' sockets ---
+touch $tmp/on
+requests() { while [ -e $tmp/on ]; do echo '{"add":{"n":1},"events":[{"type":"e","data":{}}]}'; done; }
+azoth tx '{"set":{"n":0},"events":[{"type":"told","data":{}}]}' >/dev/null
+requests | azoth tx - --json --deadline 20s >$tmp/direct 2>&1 &
+direct=$!
+requests | azoth tx - --json --deadline 20s --to ipc:///run/azoth/main/worker-1.sock,ipc:///run/azoth/main/worker-2.sock >$tmp/remote 2>&1 &
+remote=$!
+answers() { wc -l <$tmp/"$1"; }
+goes_on() { # SENTENCE: both clients get answers from now on
+    local a b
+    a=$(answers direct) b=$(answers remote)
+    more() { [ "$(answers direct)" -gt $((a + 5)) ] && [ "$(answers remote)" -gt $((b + 5)) ]; }
+    check "$1" until_true 20 more
+}
+goes_on "two clients are served"
+
+# --- each service is killed ---
+for u in $writer $feed "${members[@]}"; do
+    before=$(prop "$u" NRestarts) others=$(restarts)
+    systemctl kill -s KILL "$u"
+    restarted() { [ "$(prop "$u" NRestarts)" = $((before + 1)) ] && active "$u"; }
+    check "$u is started again after SIGKILL" until_true 15 restarted
+    [[ " ${members[*]} " == *" $u "* ]] && others=$((others + 1))
+    says "and no worker or projector with it" "$others" "$(restarts)"
+    goes_on "and the clients go on"
+done
+check "the writer said what it took over" in_journal $writer '^ready .*epoch=2 .*answered=[0-9]+ requeued=[0-9]+ retired=0'
+check "it said what it repaired for the dead" in_journal $writer '^repaired what dead participants left participants=[1-9]'
+check "the feed said who came back" in_journal $feed '^subscribed projection=seen shard=1/2 cursor=[1-9]'
+says "a line's priority is the journal's" 5 "$(journalctl -q -o json -u $writer | jq -r 'select(.MESSAGE | startswith("ready ")) | .PRIORITY' | head -1)"
+
+# --- one that hangs ---
+others=$(restarts) before=$(prop $writer NRestarts)
+systemctl kill -s STOP $writer
+restarted() { [ "$(prop $writer NRestarts)" = $((before + 1)) ] && active $writer; }
+check "a writer that is stopped misses its watchdog, and is killed and started again" until_true 20 restarted
+check "by the watchdog" eval "journalctl -q -u $writer | grep -q 'Watchdog timeout'"
+says "no worker or projector is" "$others" "$(restarts)"
+goes_on "and the clients go on"
+
+# --- scaling under load ---
+check "four workers" azoth scale workers 4
+check "run" active azoth-worker@main:{1,2,3,4}
+goes_on "the clients go on"
+check "one worker" azoth scale workers 1
+check "the others are stopped" eval '! active azoth-worker@main:2 && ! active azoth-worker@main:3 && ! active azoth-worker@main:4'
+check "and do not come back with the next boot" eval '! systemctl is-enabled azoth-worker@main:2'
+says "none of them failed" "" "$(systemctl list-units --failed --plain --no-legend)"
+goes_on "the clients go on"
+members=(azoth-worker@main:1.service "${members[@]:2}")
+
+# --- what is seen, and settings ---
+check "the writer's status has head and rate" until_true 10 matches $writer StatusText '^head [1-9][0-9]*, [1-9][0-9]* transactions/s, [1-9]'
+check "the feed's has head and lag" until_true 10 matches $feed StatusText '^head [1-9][0-9]*, 3 projectors, [1-9][0-9]* events/s sent, (no lag|[a-z]+ is [0-9]+ events behind)$'
+check "a worker's has head and rate" until_true 10 matches azoth-worker@main:1 StatusText '^head [1-9][0-9]*, [0-9]+ requests, [1-9][0-9]*/s'
+check "a projector's has its event, rate and lag" until_true 10 matches azoth-projector@main:seen:0-2 StatusText '^event [1-9][0-9]* of [1-9][0-9]*, [1-9][0-9]* events/s, [0-9]+ behind, (running|idle)$'
+check "an effects worker's has what it did" until_true 10 matches azoth-effects@main:told:1 StatusText '^[0-9]+ events done, [0-9.]+/s, 0 attempts failed'
+printf '[log]\nlevel = debug\n' >>/etc/azoth/main.conf
+pid=$(prop $writer MainPID)
+check "systemctl reload" systemctl reload $writer $feed azoth-worker@main:1 azoth-projector@main:told azoth-effects@main:told:1
+for u in $writer $feed azoth-worker@main:1 azoth-projector@main:told azoth-effects@main:told:1; do
+    check "has $u read its settings again" until_true 10 in_journal "$u" 'settings read again log_level=debug'
+done
+check "in the same process, which runs" eval "until_true 5 is $writer ActiveState active && is $writer MainPID $pid"
+
+# --- what somebody removed ---
+before=$(prop $writer NRestarts)
+rm /dev/shm/azoth-*
+check "a writer whose shared objects were removed exits to be started again" until_true 20 restarted
+check "with the temporary code" until_true 5 eval "journalctl -q -u $writer | grep -q 'status=75'"
+# What was submitted may be of unknown outcome, which is said: this client's part of the load ends here.
+rm $tmp/on
+wait $direct $remote
+touch $tmp/on
+check "all is active again" until_true 20 active $writer $feed "${members[@]}"
+check "and transactions are committed" until_true 20 azoth tx --to ipc:///run/azoth/main/worker-1.sock '{"set":{"m":1}}'
+for c in direct remote; do
+    says "each answer to the $c client is a commit" "" "$(grep -v '"ok":true' $tmp/$c | grep -vE 'AZOTH_ERR_(OUTCOME_UNKNOWN|RETIRED)' | head -3)"
+done
+
+# --- what all of it led to ---
+commits=$(cat $tmp/direct $tmp/remote | grep -c '"ok":true')
+unknown=$(cat $tmp/direct $tmp/remote | grep -c 'AZOTH_ERR_OUTCOME_UNKNOWN')
+check "of unknown outcome is at most what each client had in flight" [ "$unknown" -le 2 ]
+n=$(value n)
+check "what was committed was committed once: $commits answers, $unknown unknown, $n in the state" \
+    [ "$n" -ge "$commits" -a "$n" -le $((commits + unknown)) ]
+check "projections reach the head" azoth lag --wait --timeout 30
+says "and have each event once" "$n" "$(azoth query seen 'SELECT count(*) AS n FROM t' --json | jq -s 'map(.n) | add')"
+check "azoth verify agrees" azoth verify --projection seen
+says "the effect ran" 1 "$(sort -u $AZOTH_DIR/told | wc -l)"
+
+# --- who may read ---
+mkdir -p /etc/sysusers.d
+printf 'u reader - "Reads"\nm reader azoth-read\nu stranger -\nu operator -\nm operator azoth\n' >/etc/sysusers.d/people.conf
+systemd-sysusers 2>/dev/null
+as() { local who=$1; shift; setpriv --reuid "$who" --regid "$who" --init-groups env AZOTH_DIR=$AZOTH_DIR "$@"; }
+db=$AZOTH_DIR/projections/seen.0of2.db
+check "there are people" eval 'as reader id && as stranger id && as operator id'
+check "azoth-read reads a projection with sqlite3 -readonly" as reader sqlite3 -readonly $db 'SELECT count(*) FROM t'
+check "and with azoth query" as reader azoth query seen 'SELECT count(*) FROM t'
+check "azoth lag" eval 'as reader azoth lag --max-events 0 | grep "^told *idle"'
+check "azoth status" eval 'as reader azoth status | grep -i head'
+for c in "azoth tx {\"set\":{\"a\":1}}" "azoth get n" "azoth events" "azoth pause" "azoth tx --to ipc:///run/azoth/main/worker-1.sock {\"set\":{\"a\":1}}" \
+    "head -c1 $AZOTH_DIR/data.mdb" "head -c1 $AZOTH_DIR/lock.mdb" "head -c1 $AZOTH_DIR/participants.lock" "touch $AZOTH_DIR/projections/x.sql" \
+    "touch $AZOTH_DIR/x" "sqlite3 $db DELETE_FROM_t" "ls /run/azoth/main"; do
+    # shellcheck disable=SC2046
+    check "azoth-read may not: $c" eval "! as reader $(printf '%q ' $(echo "$c")) 2>&1"
+done
+check "azoth-read may not open the segment" eval '! as reader head -c1 /dev/shm/$(basename $(azoth status --json | jq -r .shm))'
+check "nor write the gauges" eval '! as reader sh -c "echo >>/dev/shm/$(basename $(azoth status --json | jq -r .shm_gauges))"'
+says "nothing of it changed anything" "$n" "$(value n)"
+check "others read nothing" eval '! as stranger sqlite3 -readonly $db "SELECT 1 FROM t" && ! as stranger azoth lag && ! as stranger ls $AZOTH_DIR/projections'
+check "azoth uses the database" as operator azoth tx '{"set":{"m":2}}'
+
+# --- the end, and again ---
+systemctl stop azoth@main.target
+check "all stops with the target" until_true 30 eval "! active $writer && [ -z \"\$(systemctl list-units --plain --no-legend 'azoth-*@main*.service')\" ]"
+stopped_at() { journalctl -q -o json | jq -r --arg u "$1" 'select(.UNIT == $u and (.MESSAGE | startswith("Stopped "))) | .__MONOTONIC_TIMESTAMP' | tail -1; }
+for u in "${members[@]}"; do check "$u before the feed" [ "$(stopped_at "$u")" -le "$(stopped_at $feed)" ]; done
+check "the feed before the writer" [ "$(stopped_at $feed)" -le "$(stopped_at $writer)" ]
+says "without a failure" "" "$(systemctl list-units --failed --plain --no-legend 'azoth*')"
+says "no shared object is left" "" "$(ls /dev/shm)"
+check "azoth-read still reads" as reader sqlite3 -readonly $db 'SELECT count(*) FROM t'
+check "the target starts again" systemctl start azoth@main.target
+check "with all that is enabled" until_true 20 active $writer $feed "${members[@]}"
+check "and another database beside it" systemctl start azoth@other.target
+check "whose writer and feed run" until_true 10 active azoth-writer@other azoth-feed@other
+check "with a store of its own" azoth tx --dir /var/lib/azoth/other '{"set":{"a":1}}'
+
+# --- configuration that no restart mends ---
+printf '[writer]\nsync = perhaps\n' >/etc/azoth/bad.conf
+systemctl start azoth@bad.target
+check "a mistake in the configuration fails the writer" until_true 10 is azoth-writer@bad ActiveState failed
+says "with the code for it" 100 "$(prop azoth-writer@bad ExecMainStatus)"
+says "and it is not started again" 0 "$(prop azoth-writer@bad NRestarts)"
+check "the journal names the line" in_journal azoth-writer@bad 'azoth.conf:2: .*perhaps'
+exit $failed
