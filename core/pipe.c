@@ -77,11 +77,12 @@ int pipe_prepare_bind(const char *endpoint, struct azoth_error *err)
 static int nn_error(struct azoth_error *err, const char *endpoint)
 {
     int e = nn_errno();
-    int code = e == EADDRINUSE              ? AZOTH_ERR_DUPLICATE
-               : e == EINVAL || e == ENODEV ? AZOTH_ERR_USAGE
-               : e == ENOMEM                ? AZOTH_ERR_NOMEM
-               : e == EACCES || e == EPERM  ? AZOTH_ERR_PERMISSION
-                                            : AZOTH_ERR_IO;
+    /* EAFNOSUPPORT: a unit's RestrictAddressFamilies= has it forbidden. */
+    int code = e == EADDRINUSE                                  ? AZOTH_ERR_DUPLICATE
+               : e == EINVAL || e == ENODEV                     ? AZOTH_ERR_USAGE
+               : e == ENOMEM                                    ? AZOTH_ERR_NOMEM
+               : e == EACCES || e == EPERM || e == EAFNOSUPPORT ? AZOTH_ERR_PERMISSION
+                                                                : AZOTH_ERR_IO;
     return error_foreign(err, code, e, "%s: %s", endpoint, nn_strerror(e));
 }
 

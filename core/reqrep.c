@@ -29,11 +29,12 @@ static int set_int(int s, int option, int value)
 static int nn_error(struct azoth_error *err, const char *what)
 {
     int e = nn_errno();
-    int code = e == EADDRINUSE              ? AZOTH_ERR_DUPLICATE
-               : e == EINVAL || e == ENODEV ? AZOTH_ERR_USAGE
-               : e == ENOMEM                ? AZOTH_ERR_NOMEM
-               : e == EACCES || e == EPERM  ? AZOTH_ERR_PERMISSION
-                                            : AZOTH_ERR_IO;
+    /* EAFNOSUPPORT: a unit's RestrictAddressFamilies= has it forbidden. */
+    int code = e == EADDRINUSE                                  ? AZOTH_ERR_DUPLICATE
+               : e == EINVAL || e == ENODEV                     ? AZOTH_ERR_USAGE
+               : e == ENOMEM                                    ? AZOTH_ERR_NOMEM
+               : e == EACCES || e == EPERM || e == EAFNOSUPPORT ? AZOTH_ERR_PERMISSION
+                                                                : AZOTH_ERR_IO;
     return error_foreign(err, code, e, "%s: %s", what, nn_strerror(e));
 }
 

@@ -32,6 +32,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STOP_MS  10000u /* what a command has to end when we are asked to stop */
@@ -380,6 +381,7 @@ int main(int argc, char **argv)
     w.program.parts = 1;
     w.lock_fd = -1;
     int rc = program_parse(&w.program, argc, argv, &err);
+    umask(0007); /* what a command writes is for nobody else, unless it says so */
     if (!rc)
         rc = open_all(&w, &err);
     if (!rc) {

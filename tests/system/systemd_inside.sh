@@ -112,10 +112,18 @@ check "by the watchdog" eval "journalctl -q -u $writer | grep -q 'Watchdog timeo
 says "no worker or projector is" "$others" "$(restarts)"
 goes_on "and the clients go on"
 
+# --- each is restarted in turn, as for an upgrade ---
+for u in $writer $feed "${members[@]}"; do
+    check "$u is restarted" systemctl restart "$u"
+    goes_on "and the clients go on"
+done
+
 # --- scaling under load ---
 check "four workers" azoth scale workers 4
 check "run" active azoth-worker@main:{1,2,3,4}
 goes_on "the clients go on"
+check "a fifth that is only started" systemctl start azoth-worker@main:5
+check "serves" azoth tx --to ipc:///run/azoth/main/worker-5.sock '{"set":{"m":0}}'
 check "one worker" azoth scale workers 1
 check "the others are stopped" eval '! active azoth-worker@main:2 && ! active azoth-worker@main:3 && ! active azoth-worker@main:4'
 check "and do not come back with the next boot" eval '! systemctl is-enabled azoth-worker@main:2'
@@ -163,6 +171,7 @@ check "projections reach the head" azoth lag --wait --timeout 30
 says "and have each event once" "$n" "$(azoth query seen 'SELECT count(*) AS n FROM t' --json | jq -s 'map(.n) | add')"
 check "azoth verify agrees" azoth verify --projection seen
 says "the effect ran" 1 "$(sort -u $AZOTH_DIR/told | wc -l)"
+says "what it wrote is not for others" 660 "$(stat -c %a $AZOTH_DIR/told)"
 
 # --- who may read ---
 mkdir -p /etc/sysusers.d
@@ -201,6 +210,17 @@ check "with all that is enabled" until_true 20 active $writer $feed "${members[@
 check "and another database beside it" systemctl start azoth@other.target
 check "whose writer and feed run" until_true 10 active azoth-writer@other azoth-feed@other
 check "with a store of its own" azoth tx --dir /var/lib/azoth/other '{"set":{"a":1}}'
+
+# --- the network, where a drop-in gives it ---
+printf '[feed]\nlisten = tcp://127.0.0.1:7101\n' >/etc/azoth/other.conf
+systemctl restart azoth-feed@other 2>/dev/null
+check "a feed that listens on TCP without the drop-in fails for good" until_true 10 is azoth-feed@other ActiveState failed
+says "with the code for it" 100 "$(prop azoth-feed@other ExecMainStatus)"
+mkdir -p /etc/systemd/system/azoth-feed@.service.d
+printf '[Service]\nPrivateNetwork=no\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\nIPAddressAllow=localhost\n' >/etc/systemd/system/azoth-feed@.service.d/tcp.conf
+systemctl daemon-reload
+check "with it the feed starts" systemctl restart azoth-feed@other 2>/dev/null
+check "and is reached" bash -c 'exec 3<>/dev/tcp/127.0.0.1/7101'
 
 # --- configuration that no restart mends ---
 printf '[writer]\nsync = perhaps\n' >/etc/azoth/bad.conf
