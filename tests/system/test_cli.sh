@@ -118,6 +118,17 @@ exits "status without a writer exits with 3" 3 "" "$AZOTH" status --dir "$db"
 check "status says so" grep -q "not running" "$TMP/out"
 says "status --json says so" false "$("$AZOTH" status --json --dir "$db" | jq .writer.alive)"
 exits "tx needs a writer" 3 "(AZOTH_ERR_NO_WRITER)" "$AZOTH" tx '{"set":{"a":1}}' --dir "$db"
+says "scale --dry-run prints the commands" "systemctl enable azoth-worker@cli-test:1.service azoth-worker@cli-test:2.service" \
+    "$("$AZOTH" scale workers 2 --instance cli-test --dry-run)"
+says "the database's name may come from the directory" "systemctl enable azoth-effects@cli-test:mails:1.service" \
+    "$("$AZOTH" scale effects mails 1 --dir /var/lib/azoth/cli-test --dry-run)"
+says "0 are none" "" "$("$AZOTH" scale projector accounts 0 --instance cli-test --dry-run)"
+exits "a projector wants its definition" 1 "(AZOTH_ERR_PROJECTION)" "$AZOTH" scale projector accounts --instance cli-test --dry-run
+exits "scale is for databases of the units" 2 "is no database of the units" "$AZOTH" scale workers 2 --dir "$db" --dry-run
+for words in "workers" "workers two" "workers 65" "workers 1 2" "effects mails" "effects ../x 1" "writers 2"; do
+    # shellcheck disable=SC2086
+    exits "scale $words is refused" 2 "(AZOTH_ERR_USAGE)" "$AZOTH" scale $words --instance cli-test --dry-run
+done
 exits "pause needs a writer" 3 "(AZOTH_ERR_NO_WRITER)" "$AZOTH" pause --dir "$db"
 exits "status --segment needs a segment" 3 "(AZOTH_ERR_NO_WRITER)" "$AZOTH" status --segment --dir "$db"
 

@@ -15,13 +15,16 @@ units=$stage/usr/local/lib/systemd/system
 for u in azoth@.target azoth-members.target azoth-writer@.service azoth-feed@.service azoth-worker@.service azoth-projector@.service azoth-effects@.service azoth-exporter@.service; do
     if [ -f "$units/$u" ]; then ok "$u is installed"; else no "$u is installed"; fi
 done
-for s in "$units"/azoth-*@.service; do
-    u=${s##*/}
+for u in azoth-{writer,feed,worker,projector,effects}@.service; do
+    s=$units/$u
     if grep -q '^Type=notify' "$s" && grep -q '^WatchdogSec=' "$s" && grep -q '^RestartPreventExitStatus=100' "$s" && grep -q '^ExecReload=' "$s"; then
         ok "$u is notified, watched, reloaded, and not restarted on 100"
     else
         no "$u is notified, watched, reloaded, and not restarted on 100"
     fi
+done
+for s in "$units"/azoth-*@.service; do
+    u=${s##*/}
     # What others see of the database's shared memory, and that it stays, hangs on these.
     if grep -qE '^(PrivateIPC|RemoveIPC)=yes' "$s"; then no "$u leaves shared memory alone"; else ok "$u leaves shared memory alone"; fi
 done
