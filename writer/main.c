@@ -41,7 +41,8 @@ struct loop {
     struct writer *writer;
     const struct arguments *arguments;
     struct config config;
-    uint64_t said_ns, transactions, events, reaped;
+    uint64_t said_ns, transactions, events;
+    uint64_t reaped[SHM_PARTICIPANTS]; /* by each, as of the last look */
 };
 
 /* The reader check may block behind a stopped process: a thread of its own. */
@@ -145,14 +146,26 @@ static void say_status(struct loop *l, uint64_t now)
     l->said_ns = now;
 }
 
-/* What was repaired for participants that died. */
+/* How many dead participants were cleared away since the last call, by whom ever: who waits for a lock of a
+ * dead one is often faster than the writer. */
+static uint64_t reaped_since(struct loop *l)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++) {
+        uint64_t n = gauge_get(&writer_segment(l->writer)->participant[i].reaped);
+        /* Less than before: the row is another process's now. */
+        sum += n >= l->reaped[i] ? n - l->reaped[i] : n;
+        l->reaped[i] = n;
+    }
+    return sum;
+}
+
 static void say_reaped(struct loop *l)
 {
-    uint64_t n = gauge_get(&writer_gauges(l->writer)->g->participants_reaped);
-    if (n != l->reaped)
+    uint64_t n = reaped_since(l);
+    if (n)
         log_line(LOG_LEVEL_NOTICE, "repaired what dead participants left participants=%llu",
-                 (unsigned long long)(n - l->reaped));
-    l->reaped = n;
+                 (unsigned long long)n);
 }
 
 static void reload(struct loop *l)
@@ -197,7 +210,7 @@ static void say_ready(struct loop *l)
         (unsigned long long)r.head_event, r.answered, r.requeued, r.retired);
     l->transactions = gauge_get(&g->transactions);
     l->events = gauge_get(&g->events);
-    l->reaped = gauge_get(&g->participants_reaped);
+    reaped_since(l);
     l->said_ns = clock_mono_ns();
     service_ready(&l->service, "head %llu", (unsigned long long)r.head_event);
 }
@@ -253,8 +266,11 @@ int main(int argc, char **argv)
     }
     umask(0007);
     log_init("azoth-writer", LOG_LEVEL_INFO);
-    struct arguments a = {.argc = argc, .argv = argv};
-    struct loop l = {.arguments = &a};
+    static struct arguments a;
+    static struct loop l;
+    a.argc = argc;
+    a.argv = argv;
+    l.arguments = &a;
     struct azoth_error err = {0};
     int rc = parse(argc, argv, &a, &l.config, &err), level;
     if (!rc && log_level_parse(l.config.text[CONFIG_log_level], &level) == 0)

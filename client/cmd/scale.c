@@ -221,7 +221,7 @@ static int take_count(const struct cmd_line *l, const char *word, uint32_t *ret)
 
 static int want_numbered(struct cmd_line *l, struct scale *s, const char *word)
 {
-    uint32_t n;
+    uint32_t n = 0;
     int rc = take_count(l, word, &n);
     for (uint32_t i = 1; !rc && i <= n; i++)
         snprintf(s->want[s->wants++].text, UNIT_NAME_MAX, "%.200s%u.service", s->stem, i);
@@ -256,7 +256,7 @@ static int shards_of(struct cmd_line *l, const struct scale *s, const char *name
 
 static int want_shards(struct cmd_line *l, struct scale *s, const char *name)
 {
-    uint32_t n;
+    uint32_t n = 0;
     int rc = shards_of(l, s, name, &n);
     if (!rc && n == 1)
         snprintf(s->want[s->wants++].text, UNIT_NAME_MAX, "%.200s.service", s->stem);

@@ -99,7 +99,7 @@ for u in $writer $feed "${members[@]}"; do
     goes_on "and the clients go on"
 done
 check "the writer said what it took over" in_journal $writer '^ready .*epoch=2 .*answered=[0-9]+ requeued=[0-9]+ retired=0'
-check "it said what it repaired for the dead" in_journal $writer '^repaired what dead participants left participants=[1-9]'
+check "it said what was repaired for the dead" until_true 10 in_journal $writer '^repaired what dead participants left participants=[1-9]'
 check "the feed said who came back" in_journal $feed '^subscribed projection=seen shard=1/2 cursor=[1-9]'
 says "a line's priority is the journal's" 5 "$(journalctl -q -o json -u $writer | jq -r 'select(.MESSAGE | startswith("ready ")) | .PRIORITY' | head -1)"
 
