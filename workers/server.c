@@ -362,10 +362,7 @@ static void *completer_main(void *arg)
         /* Whoever waits for others' locks looks after the dead. */
         if (r.parked && r.now_ns - s->reaped_ns > SHM_WAIT_SLICE_NS) {
             s->reaped_ns = r.now_ns;
-            uint32_t n = reap_step(s->o.participant);
-            if (n)
-                log_line(LOG_LEVEL_NOTICE, "repaired what dead participants left participants=%u",
-                         n);
+            reap_step(s->o.participant);
         }
         sleep_ns = r.sleep_ns;
     }
