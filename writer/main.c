@@ -217,8 +217,9 @@ static void say_ready(struct loop *l)
 
 static int serve(struct loop *l, struct azoth_error *err)
 {
-    struct helper h = {
-        .writer = l->writer, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+    /* Not on the stack: after a failure its thread may live as long as the process. */
+    static struct helper h = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+    h.writer = l->writer;
     if (pthread_create(&h.thread, NULL, helper_main, &h)) {
         writer_close(l->writer);
         return error_set(err, AZOTH_ERR_NOMEM, "the helper's thread");
