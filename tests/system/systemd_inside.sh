@@ -146,6 +146,8 @@ done
 check "in the same process, which runs" eval "until_true 5 is $writer ActiveState active && is $writer MainPID $pid"
 
 # --- what somebody removed ---
+# The last line may be in the making.
+for c in direct remote; do says "until here the $c client saw no error" "" "$(head -n -1 $tmp/$c | grep -v '"ok":true' | head -3)"; done
 before=$(prop $writer NRestarts)
 rm /dev/shm/azoth-*
 check "a writer whose shared objects were removed exits to be started again" until_true 20 restarted
