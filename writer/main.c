@@ -84,14 +84,16 @@ static int make_instance(const struct arguments *a, const char *instance, struct
 {
     char path[4200], conf[300];
     umask(0002);
-    if (!a->create || mkdir(a->dir, 0775))
-        return 0; /* what is wrong with it is told by who opens it */
+    snprintf(path, sizeof path, "%s/data.mdb", a->dir);
+    if (!a->create || access(path, F_OK) == 0)
+        return 0;
+    /* Each may be there, from one who was killed here. */
     snprintf(path, sizeof path, "%s/projections", a->dir);
-    if (mkdir(path, 0775))
+    if ((mkdir(a->dir, 0775) && errno != EEXIST) || (mkdir(path, 0775) && errno != EEXIST))
         return error_errno(err, errno, "%s", path);
     snprintf(path, sizeof path, "%s/azoth.conf", a->dir);
     snprintf(conf, sizeof conf, "/etc/azoth/%s.conf", instance);
-    return symlink(conf, path) ? error_errno(err, errno, "%s", path) : 0;
+    return symlink(conf, path) && errno != EEXIST ? error_errno(err, errno, "%s", path) : 0;
 }
 
 static int parse(int argc, char **argv, struct arguments *a, struct config *c,

@@ -7,13 +7,11 @@
  */
 #include "client/cmd/cmd.h"
 
-#include "core/clock.h"
 #include "core/dbdir.h"
 #include "projector/sqlfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/wait.h>
