@@ -45,6 +45,9 @@ start projector azoth-projector --dir "$db" seen; projector=$pid
 for p in writer feed worker projector; do until_true 20 logged $p 'ready '; done
 check "a transaction through a worker" q azoth tx --to "ipc://$db/run/worker-1.sock" '{"set":{"n":0},"events":[{"type":"e","data":{}}]}'
 
+shm=$(objects)
+trap 'finish; for o in $shm; do rm -f "/dev/shm$o"; done' EXIT
+
 # --- settings ---
 printf '[log]\nlevel = err\n' >"$db/azoth.conf"
 kill -HUP $writer $feed $worker $projector
