@@ -242,10 +242,13 @@ SANITIZED = $(if $(SAN),,$(patsubst $(BUILD)/%,$(SANITIZED_BUILD)/%,$(addprefix 
 REPLAYED = $(if $(SAN),$(REPLAYS),$(patsubst $(BUILD)/%,$(SANITIZED_BUILD)/%,$(REPLAYS)))
 .PHONY: sanitized
 sanitized: packages $(addprefix $(BUILD)/tests/unit/,$(UNIT)) $(REPLAYS)
+$(BUILD)/test-packages.ok: tests/packages.list tools/install-packages | packages
+	tools/install-packages tests/packages.list
+	@touch $@
 # Without network or root the package's test is skipped, and says so.
 $(BUILD)/deb-packages.ok: tools/deb-packages.list tools/install-packages | packages
 	tools/install-packages tools/deb-packages.list && touch $@ || true
-test: $(BUILD)/deb-packages.ok
+test: $(BUILD)/test-packages.ok $(BUILD)/deb-packages.ok
 test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(if $(SAN),$(REPLAYS)) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	@$(if $(SAN),:,$(MAKE) --no-print-directory SAN=address,undefined sanitized)
