@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+/* What the writer's helper saw is told for so long: it looks every second while it lives. */
+#define LOOK_LASTS_NS (5 * NS_PER_S)
 /* The disk's rate is no rate before. */
 #define FILL_OBSERVED_NS (300 * NS_PER_S)
 
@@ -104,7 +106,10 @@ static void name_process(struct pin *p)
 
 static void look_at_store_pins(const struct view *v, uint64_t now_ns, struct culprits *ret)
 {
-    for (uint32_t i = 0; v->gauges && i < SHM_PINS; i++) {
+    uint64_t looked = v->gauges ? gauge_get(&v->gauges->g->looked_ns) : 0;
+    if (looked == 0 || now_ns > looked + LOOK_LASTS_NS)
+        return;
+    for (uint32_t i = 0; i < SHM_PINS; i++) {
         const struct pin_shm *s = &v->gauges->g->pin[i];
         uint64_t pid = gauge_get(&s->pid), since = gauge_get(&s->since_ns);
         if (pid == 0)

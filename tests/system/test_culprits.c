@@ -150,13 +150,25 @@ static void a_transaction_that_times_out_and_one_that_is_refused_are_counted_by_
     harness_end(&h);
 }
 
+static void wait_until_not_pinned(uint64_t until)
+{
+    json_t *pin;
+    do {
+        json_t *j = status();
+        pin = entry(j, "pins", "pid", getpid());
+        json_decref(j);
+        nap_ms(20);
+    } while (pin && clock_mono_ns() < until);
+    assert_null(pin);
+}
+
 static void a_snapshot_that_is_kept_is_named_with_its_process_and_age(void **state)
 {
     (void)state;
     uint64_t until = clock_mono_ns() + PATIENCE;
     struct azoth_snapshot *sn;
     harness_begin(&h);
-    harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = harness_attach(&h, 20000);
     put(db, 1);
     assert_int_equal(azoth_snapshot(db, &sn, &err), 0);
@@ -173,14 +185,19 @@ static void a_snapshot_that_is_kept_is_named_with_its_process_and_age(void **sta
     assert_int_equal(number(pin, "commits_behind"), 1);
     assert_true(json_number_value(json_object_get(pin, "age_s")) < 60);
     json_decref(j);
-    azoth_snapshot_free(sn);
-    put(db, 3);
+    /* One who looks for it is stopped: what it saw is not told for ever. */
+    harness_kill(w, SIGSTOP);
+    wait_until_not_pinned(until);
+    harness_kill(w, SIGCONT);
     do {
         j = status();
         pin = entry(j, "pins", "pid", getpid());
         json_decref(j);
-    } while (pin && clock_mono_ns() < until);
-    assert_null(pin);
+    } while (!pin && clock_mono_ns() < until);
+    assert_non_null(pin);
+    azoth_snapshot_free(sn);
+    put(db, 3);
+    wait_until_not_pinned(until);
     azoth_close(db);
     harness_end(&h);
 }
