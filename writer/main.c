@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WAIT_NS            (100 * NS_PER_MS)
+#define WAIT_NS (100 * NS_PER_MS)
 
 static const char usage[] =
     "usage: azoth-writer --dir DIR | --instance NAME  [--create] [--SECTION-KEY VALUE ...]\n"
