@@ -158,7 +158,28 @@ static void a_sample_is_told_only_for_the_stripe_that_its_key_hashes_onto(void *
     assert_memory_equal(out, longest, 511);
 }
 
-static void set(struct azoth *db, const char *key, int64_t n, const char *event)
+/* A database of its own, closed and removed whatever the test found. */
+static char path[64];
+static struct azoth *db;
+
+static int setup_database(void **state)
+{
+    (void)state;
+    struct azoth_options o = {.flags = AZOTH_EMBEDDED | AZOTH_CREATE, .sync = "none"};
+    strcpy(path, "/tmp/azoth-refuse-XXXXXX");
+    return mkdtemp(path) ? azoth_open(path, &o, &db, &err) : -1;
+}
+
+static int teardown_database(void **state)
+{
+    (void)state;
+    char command[100];
+    azoth_close(db);
+    snprintf(command, sizeof command, "rm -r %s", path);
+    return system(command);
+}
+
+static void set(const char *key, int64_t n, const char *event)
 {
     struct azoth_txn *t = azoth_txn_new(db);
     azoth_set_i64(t, azoth_str(key), n);
@@ -177,7 +198,7 @@ static void refused(struct azoth_txn *t, int code, const char *says)
     azoth_txn_free(t);
 }
 
-static void refuse_each(struct azoth *db)
+static void refuse_each(void)
 {
     struct azoth_txn *t = azoth_txn_new(db);
     azoth_require_min_i64(t, azoth_str("a"), 100);
@@ -206,20 +227,14 @@ static void
 refusals_are_counted_by_requirement_and_tell_the_event_that_changed_the_key(void **state)
 {
     (void)state;
-    char path[64], command[100];
-    struct azoth *db;
     struct segment_name its;
     struct segment *s;
-    strcpy(path, "/tmp/azoth-refuse-XXXXXX");
-    assert_non_null(mkdtemp(path));
-    struct azoth_options o = {.flags = AZOTH_EMBEDDED | AZOTH_CREATE, .sync = "none"};
-    assert_int_equal(azoth_open(path, &o, &db, &err), 0);
-    set(db, "c", 1, "made");
-    set(db, "b", 5, NULL);
-    set(db, "a", 7, "changed");
+    set("c", 1, "made");
+    set("b", 5, NULL);
+    set("a", 7, "changed");
     for (int i = 0; i < 40; i++)
-        set(db, "other", i, "other");
-    refuse_each(db);
+        set("other", i, "other");
+    refuse_each();
     assert_int_equal(segment_name_of(path, &its, &err), 0);
     assert_int_equal(segment_inspect(&its, &s, &err), 0);
     const A64 *by = s->contention->refused_by;
@@ -229,9 +244,6 @@ refusals_are_counted_by_requirement_and_tell_the_event_that_changed_the_key(void
     assert_int_equal(gauge_get(&by[REFUSED_EXISTS]), 1);
     assert_int_equal(gauge_get(&by[REFUSED_OTHER]), 0);
     segment_detach(s);
-    azoth_close(db);
-    snprintf(command, sizeof command, "rm -r %s", path);
-    assert_int_equal(system(command), 0);
 }
 
 int main(void)
@@ -243,8 +255,9 @@ int main(void)
         T(a_wait_is_charged_to_each_holder_for_as_long_as_it_held),
         T(the_stripes_waited_for_most_come_first),
         T(a_sample_is_told_only_for_the_stripe_that_its_key_hashes_onto),
-        cmocka_unit_test(
-            refusals_are_counted_by_requirement_and_tell_the_event_that_changed_the_key),
+        cmocka_unit_test_setup_teardown(
+            refusals_are_counted_by_requirement_and_tell_the_event_that_changed_the_key,
+            setup_database, teardown_database),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
