@@ -32,6 +32,30 @@ int generation_path(char *out, size_t size, const char *dir, const char *stem, u
     return rc ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir) : 0;
 }
 
+/* What the superuser makes is of whom the directory is: the projector, which is somebody else, goes on with it. */
+static int give_away(int fd, const char *dir)
+{
+    struct stat above, st;
+    if (geteuid() != 0 || stat(dir, &above) || fstat(fd, &st) || st.st_uid == above.st_uid ||
+        st.st_uid != 0)
+        return 0;
+    return fchown(fd, above.st_uid, above.st_gid);
+}
+
+static int make_file(const char *path, const char *dir, mode_t mode, int *ret_fd,
+                     struct azoth_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, mode);
+    if (fd >= 0 && give_away(fd, dir) == 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    int rc = error_errno(err, errno, "%s", path);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 int generation_lock(const char *dir, const char *stem, const char *suffix, int *ret_fd,
                     struct azoth_error *err)
 {
@@ -40,9 +64,10 @@ int generation_lock(const char *dir, const char *stem, const char *suffix, int *
     int rc = path_of(path, dir, stem, what, err);
     if (rc)
         return rc;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
+    int fd;
+    rc = make_file(path, dir, 0660, &fd, err);
+    if (rc)
+        return rc;
     struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
     if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
         *ret_fd = fd;
@@ -184,6 +209,17 @@ int generation_look(const char *dir, const char *stem, struct azoth_error *err)
         return 1;
     rc = remove_file(built, err);
     return rc ? rc : 0;
+}
+
+int generation_make(const char *dir, const char *stem, struct azoth_error *err)
+{
+    char built[PATH_BYTES];
+    int fd, rc = generation_path(built, sizeof built, dir, stem, 0, err);
+    if (!rc)
+        rc = make_file(built, dir, 0644, &fd, err);
+    if (!rc)
+        close(fd);
+    return rc;
 }
 
 int generation_abort(const char *dir, const char *stem, int *ret_had, struct azoth_error *err)

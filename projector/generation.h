@@ -54,6 +54,8 @@ int generation_each(const char *dir, const char *stem, generation_fn fn, void *a
  * adopted already lost its old name here), or IO, PERMISSION.
  */
 int generation_look(const char *dir, const char *stem, struct azoth_error *err);
+/* Makes the file that is to be built, empty, when it is not there. Nobody here has it open. IO, PERMISSION, NOSPACE. */
+int generation_make(const char *dir, const char *stem, struct azoth_error *err);
 /* Removes the file that is being built. *ret_had: there was one. */
 int generation_abort(const char *dir, const char *stem, int *ret_had, struct azoth_error *err);
 

@@ -91,7 +91,9 @@ static int is_stale(int rc)
 
 static int open_table(struct rebuild *r, struct part *p, struct azoth_error *err)
 {
-    int rc = table_open(&r->def, &p->o, &p->table, err);
+    int rc = generation_make(r->projections, p->stem, err);
+    if (!rc)
+        rc = table_open(&r->def, &p->o, &p->table, err);
     if (!rc)
         rc = fill_open(r->store, p->table, p->o.shard, p->o.shards,
                        r->def.shard_by[0] ? r->def.shard_by : "@key", &p->fill, err);
