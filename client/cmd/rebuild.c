@@ -412,6 +412,12 @@ static int read_definition(struct rebuild *r, struct azoth_error *err)
         return error_set(err, AZOTH_ERR_UNSUPPORTED,
                          "%s: effects are not rebuilt: that would run their commands again",
                          r->name);
+    if (r->def.target != TARGET_SQLITE)
+        return error_set(err, AZOTH_ERR_UNSUPPORTED,
+                         "%s: its rows are in PostgreSQL, and only SQLite files are filled beside "
+                         "those that serve: to make them anew rename the projection, or drop its "
+                         "schema",
+                         r->definition);
     /* Before an interrupted rebuild's file is taken for stale, which a mistake in it is no reason for. */
     return projection_check(r->definition, err);
 }

@@ -84,6 +84,13 @@ exits "another strategy gets past it" 0 "p: generation 3 serves: events 1 to 6" 
 says "with its dead letter" "1" "$(azoth dlq list p --json | wc -l)"
 exits "effects are not done again" 2 "effects are not rebuilt" sh -c "printf -- '-- azoth: projection e\n-- azoth: effects true\n-- azoth: on a\n' >'$projections/e.sql'; '$BUILD/azoth' projection rebuild e"
 rm -f "$projections/e.sql"
+printf -- '-- azoth: projection g\n-- azoth: target postgresql\n-- azoth: on a\nSELECT 1;\n' >"$projections/g.sql"
+exits "nor are rows in PostgreSQL beside others" 2 "only SQLite files are filled" azoth projection rebuild g
+says "and nothing is left of trying" "g.sql" "$(cd "$projections" && echo g.*)"
+exits "which have no generations" 2 "keeps no generations" azoth projection generations g
+exits "to remove or go back to" 2 "keeps no generations" azoth projection prune g
+rm -f "$projections/g.sql"
+exits "abort is of all shards" 2 "of all shards" rebuild --abort --shards 2
 exits "of nothing" 1 "(AZOTH_ERR_PROJECTION)" azoth projection rebuild nobody
 exits "flags of others are refused" 2 "are of rebuild" azoth projection history p --abort
 
