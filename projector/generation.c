@@ -337,16 +337,36 @@ int generation_before(const char *dir, const char *stem, uint64_t *ret, struct a
                                      "%s: there is no generation before %" PRIu64, stem, s.current);
 }
 
+/* Named by one that died before the link pointed to it: a rebuild may be writing to it. */
+static int is_being_built(const char *dir, const char *stem, const struct stat *n)
+{
+    char built[PATH_BYTES];
+    struct stat st;
+    return generation_path(built, sizeof built, dir, stem, 0, NULL) == 0 && stat(built, &st) == 0 &&
+           st.st_ino == n->st_ino && st.st_dev == n->st_dev;
+}
+
 int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err)
 {
     char path[PATH_BYTES];
+    struct stat st;
+    uint64_t serves;
     int rc = generation_path(path, sizeof path, dir, stem, n, err);
+    if (!rc)
+        rc = generation_current(dir, stem, &serves, err);
+    if (rc)
+        return rc;
     /* 0 is the one that is being built. */
-    if (!rc && (!n || access(path, F_OK)))
-        rc = !n || errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND,
-                                               "%s: there is no generation %" PRIu64, stem, n)
-                                   : error_errno(err, errno, "%s", path);
-    return rc ? rc : point_to(dir, stem, n, err);
+    if (!n || (stat(path, &st) && errno == ENOENT))
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "%s: there is no generation %" PRIu64, stem, n);
+    if (stat(path, &st))
+        return error_errno(err, errno, "%s", path);
+    if (n != serves && is_being_built(dir, stem, &st))
+        return error_set(err, AZOTH_ERR_NOT_FOUND,
+                         "%s: generation %" PRIu64
+                         " is not built to its end yet: a rebuild goes on with it",
+                         stem, n);
+    return point_to(dir, stem, n, err);
 }
 
 static int prune_one(void *arg, uint64_t n)

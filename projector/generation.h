@@ -68,7 +68,7 @@ int generation_abort(const char *dir, const char *stem, int *ret_had, struct azo
 int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
 /* The newest generation before the one that serves: NOT_FOUND: there is none. */
 int generation_before(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
-/* Generation n serves from now on. NOT_FOUND: there is none. IO, PERMISSION. */
+/* Generation n serves from now on. NOT_FOUND: there is none, or it is not built to its end. IO, PERMISSION. */
 int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err);
 /* Removes all but the one that serves; *ret: so many. */
 int generation_prune(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);

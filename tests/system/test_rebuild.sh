@@ -74,6 +74,9 @@ commit "$(event a 0),$(event a 6)"
 exits "a handler that fails ends it, the old file serves" 1 "event 5 (a): " rebuild
 says "and what is built stays" "p.g2.db 1" "$(generation) $(ls "$projections/p.rebuild.db" | wc -l)"
 exits "which is no generation to go back to" 2 "--generation is a number from 1" azoth projection rollback p --generation 0
+ln "$projections/p.rebuild.db" "$projections/p.g3.db" # as one that dies while it adopts leaves it
+exits "nor is it under the name that it was to get" 1 "is not built to its end yet" azoth projection rollback p --generation 3
+rm "$projections/p.g3.db"
 define nonsense
 exits "a mistake in the definition is told before anything is done" 1 "p.sql:5:" rebuild
 says "what was built is still there" 1 "$(ls "$projections/p.rebuild.db" | wc -l)"
