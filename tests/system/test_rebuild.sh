@@ -155,7 +155,7 @@ if sys.argv[3:]: c.send(sys.argv[3].encode())
 os.unlink(sys.argv[1])
 P
 goes() { rm -f "$TMP/listens"; python3 "$TMP/goes.py" "$AZOTH_DIR/run/dlq-p.sock" "$TMP/listens" "$@" & pids+=($!); until_true 20 test -e "$TMP/listens"; }
-exits "what holds the lock and cannot be asked is waited for as long as is said" 3 "holds p, but does not listen in" \
+exits "what holds the lock and cannot be asked is waited for as long as is said" 3 "who projects p does not listen in" \
     timeout 10 python3 - "$BUILD/azoth" "$projections/p.lock" <<'P'
 import fcntl, os, struct, subprocess, sys
 fcntl.fcntl(os.open(sys.argv[2], os.O_RDWR), 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
