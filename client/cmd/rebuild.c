@@ -437,6 +437,12 @@ static int rebuild(struct rebuild *r, struct azoth_error *err)
     rc = build_all(r, err);
     if (!rc)
         tell(r, serving);
+    for (uint32_t i = 0; rc && i < r->shards; i++)
+        if (r->part[i].generation)
+            fprintf(stderr,
+                    "azoth: %s: generation %llu serves already, beside older shards until the next "
+                    "rebuild\n",
+                    r->part[i].stem, (unsigned long long)r->part[i].generation);
     return rc;
 }
 

@@ -177,6 +177,12 @@ touch "$projections/$(generation)" # as a projector of the old one that gives ba
 says "also when the old file is written to" "5 4400" "$(rows)"
 exits "and proved one by one" 0 "p.2of3: events 1 to 7" azoth verify --projection p
 exits "rebuilt in as many" 0 "p.0of3: generation 2 serves" rebuild
+python3 "$TMP/waits.py" "$projections/p.1of3.lock" "$TMP/locked1" & waits=$!; pids+=($waits)
+check "somebody holds the second of them" until_true 20 test -e "$TMP/locked1"
+exits "a rebuild that ends between two says which went over" 3 "p.0of3: generation 3 serves already" rebuild --timeout 0.1
+kill $waits; wait $waits 2>/dev/null
+exits "the next one takes over the others, too" 0 "p.2of3: generation 3 serves" rebuild
+says "which are read as one again" "5 4400" "$(rows)"
 exits "too many" 2 "--shards is 1 to 10" rebuild --shards 11
 define 1 '-- azoth: shards 2\n'
 exits "another number than the definition's" 1 "says 2 shards" rebuild --shards 3
