@@ -219,6 +219,9 @@ static int swap_once(struct rebuild *r, struct part *p, struct progress *say,
         return rc;
     rc = owner.talk_fd >= 0 ? owner_ask(&owner, r->definition, &p->o, 0, "hold", &least, err)
                             : served_cursor(r, p, &least, err);
+    /* To have been held for nothing leaves nothing that is not known. */
+    if (rc == AZOTH_ERR_OUTCOME_UNKNOWN)
+        rc = error_set(err, AZOTH_ERR_UNREACHABLE, "the projector does not answer");
     CRASH_POINT(rebuild_held);
     if (!rc)
         rc = part_fill(p, least, say, err);
