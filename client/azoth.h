@@ -287,7 +287,8 @@ AZOTH_API int azoth_head(struct azoth *db, uint64_t *ret_event, uint64_t *ret_tx
  * definition: a name is DIR/projections/NAME.sql; what has a '/' or ends with ".sql" is a file. The rows are read
  * with SQLite, read-only, at any time (or lie where the definition's target says). `azoth lag` tells the file's
  * cursor (its state is silent); azoth_wait_projected() is about projectors that report to a feed, and commands
- * that ask a projector (`azoth dlq retry`) find the file locked while azoth_projection_run() has it.
+ * that ask a projector (`azoth dlq retry`, `azoth projection rebuild`) find the file locked while
+ * azoth_projection_run() has it, and wait for its end as long as their --timeout says.
  */
 struct azoth_projection_options {
     uint32_t timeout_ms; /* of run: how long; 0: until it is stopped */

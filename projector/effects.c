@@ -21,7 +21,7 @@
  * Invariants
  *   E1  an event up to the cursor has a row, or it is settled: both change in one transaction. A dead letter
  *       is settled, and stays so while it is run again
- *   E2  of events with one order value only the one with the least id is ever given
+ *   E2  of events with one order value one is with a worker at a time, and the one with the least id is given
  *   E3  a grant's number is never used twice for an event: it counts up in the row
  *   E4  `effect` is sorted by id; what is gone from the file stays in it, marked, until it is packed
  */
@@ -164,7 +164,10 @@ struct effect *effects_find(struct effects *e, uint64_t id)
         else
             high = middle;
     }
-    return low < e->len && e->effect[low].id == id && !e->effect[low].gone ? &e->effect[low] : NULL;
+    /* What a dead letter that is back was before is gone, and lies in front of it. */
+    while (low < e->len && e->effect[low].id == id && e->effect[low].gone)
+        low++;
+    return low < e->len && e->effect[low].id == id ? &e->effect[low] : NULL;
 }
 
 /* The value of order-by as a number: events of one value have one. Two values with one number only wait
@@ -588,7 +591,7 @@ int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_
 
 /* ---- giving ---- */
 
-/* Whether an event of this order was before it in this pass. */
+/* Whether an event of this order was seen in this pass. It is now. */
 static int was_seen(struct effects *e, uint64_t order)
 {
     uint32_t at = (uint32_t)order & (SEEN_SLOTS - 1);
@@ -602,12 +605,19 @@ static int was_seen(struct effects *e, uint64_t order)
 static struct effect *first_free(struct effects *e, uint64_t now_ns)
 {
     e->pass++;
+    /* Also behind a later one: a dead letter that is back has its old place. */
+    for (uint32_t i = 0; i < e->givens; i++) {
+        const struct effect *x = effects_find(e, e->given[i]);
+        ensure(x != NULL);
+        if (x->order)
+            was_seen(e, x->order);
+    }
     for (uint32_t i = e->first; i < e->len; i++) {
         struct effect *x = &e->effect[i];
-        if (x->gone)
+        if (x->gone || x->given)
             continue;
         int behind = x->order && was_seen(e, x->order);
-        if (!behind && !x->given && x->due_ns <= now_ns)
+        if (!behind && x->due_ns <= now_ns)
             return x;
     }
     return NULL;

@@ -32,6 +32,30 @@ int generation_path(char *out, size_t size, const char *dir, const char *stem, u
     return rc ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir) : 0;
 }
 
+/* What the superuser makes is of whom the directory is: the projector, which is somebody else, goes on with it. */
+static int give_away(int fd, const char *dir)
+{
+    struct stat above, st;
+    if (geteuid() != 0 || stat(dir, &above) || fstat(fd, &st) || st.st_uid == above.st_uid ||
+        st.st_uid != 0)
+        return 0;
+    return fchown(fd, above.st_uid, above.st_gid);
+}
+
+static int make_file(const char *path, const char *dir, mode_t mode, int *ret_fd,
+                     struct azoth_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, mode);
+    if (fd >= 0 && give_away(fd, dir) == 0) {
+        *ret_fd = fd;
+        return 0;
+    }
+    int rc = error_errno(err, errno, "%s", path);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
 int generation_lock(const char *dir, const char *stem, const char *suffix, int *ret_fd,
                     struct azoth_error *err)
 {
@@ -40,9 +64,10 @@ int generation_lock(const char *dir, const char *stem, const char *suffix, int *
     int rc = path_of(path, dir, stem, what, err);
     if (rc)
         return rc;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
-    if (fd < 0)
-        return error_errno(err, errno, "%s", path);
+    int fd;
+    rc = make_file(path, dir, 0660, &fd, err);
+    if (rc)
+        return rc;
     struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
     if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
         *ret_fd = fd;
@@ -186,6 +211,17 @@ int generation_look(const char *dir, const char *stem, struct azoth_error *err)
     return rc ? rc : 0;
 }
 
+int generation_make(const char *dir, const char *stem, struct azoth_error *err)
+{
+    char built[PATH_BYTES];
+    int fd, rc = generation_path(built, sizeof built, dir, stem, 0, err);
+    if (!rc)
+        rc = make_file(built, dir, 0644, &fd, err);
+    if (!rc)
+        close(fd);
+    return rc;
+}
+
 int generation_abort(const char *dir, const char *stem, int *ret_had, struct azoth_error *err)
 {
     char built[PATH_BYTES];
@@ -301,16 +337,36 @@ int generation_before(const char *dir, const char *stem, uint64_t *ret, struct a
                                      "%s: there is no generation before %" PRIu64, stem, s.current);
 }
 
+/* Named by one that died before the link pointed to it: a rebuild may be writing to it. */
+static int is_being_built(const char *dir, const char *stem, const struct stat *n)
+{
+    char built[PATH_BYTES];
+    struct stat st;
+    return generation_path(built, sizeof built, dir, stem, 0, NULL) == 0 && stat(built, &st) == 0 &&
+           st.st_ino == n->st_ino && st.st_dev == n->st_dev;
+}
+
 int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err)
 {
     char path[PATH_BYTES];
+    struct stat st;
+    uint64_t serves;
     int rc = generation_path(path, sizeof path, dir, stem, n, err);
+    if (!rc)
+        rc = generation_current(dir, stem, &serves, err);
+    if (rc)
+        return rc;
     /* 0 is the one that is being built. */
-    if (!rc && (!n || access(path, F_OK)))
-        rc = !n || errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND,
-                                               "%s: there is no generation %" PRIu64, stem, n)
-                                   : error_errno(err, errno, "%s", path);
-    return rc ? rc : point_to(dir, stem, n, err);
+    if (!n || (stat(path, &st) && errno == ENOENT))
+        return error_set(err, AZOTH_ERR_NOT_FOUND, "%s: there is no generation %" PRIu64, stem, n);
+    if (stat(path, &st))
+        return error_errno(err, errno, "%s", path);
+    if (n != serves && is_being_built(dir, stem, &st))
+        return error_set(err, AZOTH_ERR_NOT_FOUND,
+                         "%s: generation %" PRIu64
+                         " is not built to its end yet: a rebuild goes on with it",
+                         stem, n);
+    return point_to(dir, stem, n, err);
 }
 
 static int prune_one(void *arg, uint64_t n)

@@ -54,6 +54,8 @@ int generation_each(const char *dir, const char *stem, generation_fn fn, void *a
  * adopted already lost its old name here), or IO, PERMISSION.
  */
 int generation_look(const char *dir, const char *stem, struct azoth_error *err);
+/* Makes the file that is to be built, empty, when it is not there. Nobody here has it open. IO, PERMISSION, NOSPACE. */
+int generation_make(const char *dir, const char *stem, struct azoth_error *err);
 /* Removes the file that is being built. *ret_had: there was one. */
 int generation_abort(const char *dir, const char *stem, int *ret_had, struct azoth_error *err);
 
@@ -66,7 +68,7 @@ int generation_abort(const char *dir, const char *stem, int *ret_had, struct azo
 int generation_adopt(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
 /* The newest generation before the one that serves: NOT_FOUND: there is none. */
 int generation_before(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);
-/* Generation n serves from now on. NOT_FOUND: there is none. IO, PERMISSION. */
+/* Generation n serves from now on. NOT_FOUND: there is none, or it is not built to its end. IO, PERMISSION. */
 int generation_serve(const char *dir, const char *stem, uint64_t n, struct azoth_error *err);
 /* Removes all but the one that serves; *ret: so many. */
 int generation_prune(const char *dir, const char *stem, uint64_t *ret, struct azoth_error *err);

@@ -5,9 +5,7 @@
 #include "projector/table.h"
 #include "projector/target.h"
 
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,7 +42,7 @@ int split_parse(const char *text, uint32_t *ret_shard, uint32_t *ret_shards,
 struct set {
     int complete;
     uint64_t cursor; /* of its slowest shard */
-    struct timespec written;
+    struct timespec linked;
 };
 
 static int later(const struct timespec *a, const struct timespec *b)
@@ -69,19 +67,16 @@ static int complete(const char *dir, const char *name, uint32_t shards)
     return 1;
 }
 
-/* What is written goes to the log first. */
-static void look_when_written(const char *dir, const char *name, uint32_t shard, uint32_t shards,
-                              struct set *s)
+/* When another file began to serve: of the link itself, which is made anew then. A file is also written to when
+ * nothing is applied, by a projector that gives its log's space back. */
+static void look_when_linked(const char *dir, const char *name, uint32_t shard, uint32_t shards,
+                             struct set *s)
 {
-    char path[4400], file[PATH_MAX + 8];
+    char path[4400];
     struct stat st;
-    if (link_of(path, dir, name, shard, shards) || !realpath(path, file))
-        return;
-    if (stat(file, &st) == 0 && later(&st.st_mtim, &s->written))
-        s->written = st.st_mtim;
-    strcat(file, "-wal");
-    if (stat(file, &st) == 0 && later(&st.st_mtim, &s->written))
-        s->written = st.st_mtim;
+    if (link_of(path, dir, name, shard, shards) == 0 && lstat(path, &st) == 0 &&
+        later(&st.st_mtim, &s->linked))
+        s->linked = st.st_mtim;
 }
 
 static int on_cursor(void *arg, int n, const char *const *names, const struct query_value *v)
@@ -106,14 +101,14 @@ static int look_at(const char *dir, const char *name, uint32_t shards, struct se
             return rc;
         if (i == 0 || cursor < s->cursor)
             s->cursor = cursor;
-        look_when_written(dir, name, i, shards, s);
+        look_when_linked(dir, name, i, shards, s);
     }
     return 0;
 }
 
 static int serves_before(const struct set *a, const struct set *b)
 {
-    return a->cursor != b->cursor ? a->cursor > b->cursor : later(&a->written, &b->written);
+    return a->cursor != b->cursor ? a->cursor > b->cursor : later(&a->linked, &b->linked);
 }
 
 int split_serving(const char *dir, const char *name, uint32_t *ret_shards, struct azoth_error *err)

@@ -23,7 +23,7 @@ int split_parse(const char *text, uint32_t *ret_shard, uint32_t *ret_shards,
 
 /*
  * In how many shards the projection is that is to be read: of several complete sets of files the one whose
- * slowest shard is furthest; of equals the one that was written last. NOT_FOUND: no set is complete.
+ * slowest shard is furthest; of equals the one whose files began to serve last. NOT_FOUND: no set is complete.
  * Reads each file when there is more than one set. Blocks on the disk.
  */
 int split_serving(const char *dir, const char *name, uint32_t *ret_shards, struct azoth_error *err);

@@ -154,6 +154,16 @@ static int connect_to(struct session *s, const char *conninfo, const char *name,
 
 /* ---- the session ---- */
 
+/*
+ * A projector that has nothing to do keeps its session; of one whose machine or network went away the server ends it in a
+ * minute, and not after the two hours of TCP: it has the lock. What an older server does not know is left out.
+ */
+static const char session_that_lasts[] =
+    "SELECT set_config(v.name, v.value, false) FROM (VALUES ('idle_session_timeout', '0'),"
+    " ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', "
+    "'3'),"
+    " ('tcp_user_timeout', '30s')) AS v (name, value) JOIN pg_settings s ON s.name = v.name";
+
 /* What roles and databases may have set otherwise, and we rely upon. */
 static int settings(struct session *s, enum sql_pg_use use)
 {
@@ -165,6 +175,8 @@ static int settings(struct session *s, enum sql_pg_use use)
                                     "SET idle_in_transaction_session_timeout = 0"));
     if (!rc && use == SQL_PG_READ)
         rc = sql_pg_take(s, PQexec(s->c, "SET default_transaction_read_only = on"));
+    if (!rc && (use == SQL_PG_PROJECT || use == SQL_PG_CHANGE))
+        rc = sql_pg_take(s, PQexec(s->c, session_that_lasts));
     return rc;
 }
 

@@ -271,9 +271,11 @@ static int ask(struct dlq *d, const char *text, char answer[COMMAND_ANSWER_MAX],
             return rc;
         /* It starts, or ends, or its socket is in another run directory. */
         if (rc && clock_mono_ns() >= until)
-            return error_set(err, AZOTH_ERR_UNREACHABLE,
-                             "a projector holds %s, but does not listen in %.120s", d->stem,
-                             d->run_dir);
+            return error_set(
+                err, AZOTH_ERR_UNREACHABLE,
+                "who projects %s does not listen in %.120s: a process that projects by "
+                "itself, or one with another run directory",
+                d->stem, d->run_dir);
         if (rc)
             cmd_sleep_ms(AGAIN_MS);
     }

@@ -38,6 +38,10 @@ static int files_open(struct files *f, struct azoth_error *err)
     int rc = dbdir_path(f->definition, sizeof f->definition, f->projections, "%s.sql", f->name)
                  ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", f->projections)
                  : sqlfile_read(f->definition, &f->def, err);
+    if (!rc && f->def.target != TARGET_SQLITE)
+        rc = error_set(err, AZOTH_ERR_UNSUPPORTED,
+                       "%s: its rows are in PostgreSQL, which keeps no generations of them",
+                       f->definition);
     if (!rc)
         rc = split_serving(f->projections, f->name, &f->shards, err);
     if (!rc)

@@ -25,8 +25,11 @@ int owner_find(const char *run_dir, const char *projections, const char *stem, i
             return rc;
         /* It starts, or ends, or its socket is in another run directory. */
         if (clock_mono_ns() >= until || cmd_interrupted())
-            return error_set(err, AZOTH_ERR_UNREACHABLE,
-                             "a projector holds %s, but does not listen in %.120s", stem, run_dir);
+            return error_set(
+                err, AZOTH_ERR_UNREACHABLE,
+                "who projects %s does not listen in %.120s: a process that projects by "
+                "itself, or one with another run directory",
+                stem, run_dir);
         cmd_sleep_ms(AGAIN_MS);
     }
 }

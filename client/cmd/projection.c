@@ -203,6 +203,8 @@ static int misplaced(struct cmd_line *l, const struct flags *f, const char *verb
         return cmd_usage(l, "--to is a migration's version: --generation goes back to other files");
     if ((f->rebuild.abort || f->rebuild.quiet || f->rebuild.shards.given) && !rebuilds)
         return cmd_usage(l, "--abort, --quiet and --shards are of rebuild");
+    if (f->rebuild.abort && f->rebuild.shards.given)
+        return cmd_usage(l, "--abort removes what was being built of all shards");
     if (f->rebuild.timeout.given && !rebuilds && !prunes && !f->generation.given)
         return cmd_usage(l, "--timeout is of what asks the projector");
     if (f->rebuild.timeout.n > 3600000)

@@ -91,7 +91,9 @@ static int is_stale(int rc)
 
 static int open_table(struct rebuild *r, struct part *p, struct azoth_error *err)
 {
-    int rc = table_open(&r->def, &p->o, &p->table, err);
+    int rc = generation_make(r->projections, p->stem, err);
+    if (!rc)
+        rc = table_open(&r->def, &p->o, &p->table, err);
     if (!rc)
         rc = fill_open(r->store, p->table, p->o.shard, p->o.shards,
                        r->def.shard_by[0] ? r->def.shard_by : "@key", &p->fill, err);
@@ -217,6 +219,9 @@ static int swap_once(struct rebuild *r, struct part *p, struct progress *say,
         return rc;
     rc = owner.talk_fd >= 0 ? owner_ask(&owner, r->definition, &p->o, 0, "hold", &least, err)
                             : served_cursor(r, p, &least, err);
+    /* To have been held for nothing leaves nothing that is not known. */
+    if (rc == AZOTH_ERR_OUTCOME_UNKNOWN)
+        rc = error_set(err, AZOTH_ERR_UNREACHABLE, "the projector does not answer");
     CRASH_POINT(rebuild_held);
     if (!rc)
         rc = part_fill(p, least, say, err);
@@ -410,6 +415,12 @@ static int read_definition(struct rebuild *r, struct azoth_error *err)
         return error_set(err, AZOTH_ERR_UNSUPPORTED,
                          "%s: effects are not rebuilt: that would run their commands again",
                          r->name);
+    if (r->def.target != TARGET_SQLITE)
+        return error_set(err, AZOTH_ERR_UNSUPPORTED,
+                         "%s: its rows are in PostgreSQL, and only SQLite files are filled beside "
+                         "those that serve: to make them anew rename the projection, or drop its "
+                         "schema",
+                         r->definition);
     /* Before an interrupted rebuild's file is taken for stale, which a mistake in it is no reason for. */
     return projection_check(r->definition, err);
 }
@@ -429,6 +440,12 @@ static int rebuild(struct rebuild *r, struct azoth_error *err)
     rc = build_all(r, err);
     if (!rc)
         tell(r, serving);
+    for (uint32_t i = 0; rc && i < r->shards; i++)
+        if (r->part[i].generation)
+            fprintf(stderr,
+                    "azoth: %s: generation %llu serves already, beside older shards until the next "
+                    "rebuild\n",
+                    r->part[i].stem, (unsigned long long)r->part[i].generation);
     return rc;
 }
 

@@ -59,12 +59,24 @@ check "a log is left of a generation that was pruned" sh -c "sqlite3 '$TMP/stran
 exits "numbers go on where they were" 0 "generation 2 serves" rebuild
 says "without what is in that log" "3 9" "$(rows)"
 
+if [ "$(id -u)" = 0 ]; then
+    chown 65534 "$projections" && rm "$projections/p.rebuild.lock"
+    exits "the superuser rebuilds it" 0 "generation 3 serves" rebuild
+    says "for whom the directory is" "65534" "$(stat -c %u "$projections"/p.g3.db* "$projections/p.rebuild.lock" | sort -u)"
+    exits "and goes back" 0 "generation 2 serves" azoth projection rollback p --generation
+    exits "and prunes" 0 "2 removed" azoth projection prune p
+    chown 0 "$projections"
+fi
+
 # ---- a mistake, an interruption ----
 define 1 '-- azoth: on-error fail-fast\n'
 commit "$(event a 0),$(event a 6)"
 exits "a handler that fails ends it, the old file serves" 1 "event 5 (a): " rebuild
 says "and what is built stays" "p.g2.db 1" "$(generation) $(ls "$projections/p.rebuild.db" | wc -l)"
 exits "which is no generation to go back to" 2 "--generation is a number from 1" azoth projection rollback p --generation 0
+ln "$projections/p.rebuild.db" "$projections/p.g3.db" # as one that dies while it adopts leaves it
+exits "nor is it under the name that it was to get" 1 "is not built to its end yet" azoth projection rollback p --generation 3
+rm "$projections/p.g3.db"
 define nonsense
 exits "a mistake in the definition is told before anything is done" 1 "p.sql:5:" rebuild
 says "what was built is still there" 1 "$(ls "$projections/p.rebuild.db" | wc -l)"
@@ -75,6 +87,13 @@ exits "another strategy gets past it" 0 "p: generation 3 serves: events 1 to 6" 
 says "with its dead letter" "1" "$(azoth dlq list p --json | wc -l)"
 exits "effects are not done again" 2 "effects are not rebuilt" sh -c "printf -- '-- azoth: projection e\n-- azoth: effects true\n-- azoth: on a\n' >'$projections/e.sql'; '$BUILD/azoth' projection rebuild e"
 rm -f "$projections/e.sql"
+printf -- '-- azoth: projection g\n-- azoth: target postgresql\n-- azoth: on a\nSELECT 1;\n' >"$projections/g.sql"
+exits "nor are rows in PostgreSQL beside others" 2 "only SQLite files are filled" azoth projection rebuild g
+says "and nothing is left of trying" "g.sql" "$(cd "$projections" && echo g.*)"
+exits "which have no generations" 2 "keeps no generations" azoth projection generations g
+exits "to remove or go back to" 2 "keeps no generations" azoth projection prune g
+rm -f "$projections/g.sql"
+exits "abort is of all shards" 2 "of all shards" rebuild --abort --shards 2
 exits "of nothing" 1 "(AZOTH_ERR_PROJECTION)" azoth projection rebuild nobody
 exits "flags of others are refused" 2 "are of rebuild" azoth projection history p --abort
 
@@ -99,8 +118,12 @@ says "the reader went on with the old one" "4 4" "$(xargs <"$TMP/reader.out")"
 says "it is the same process" "1 2" "$(kill -0 $live && echo 1) $(grep -c 'ready projection=p' "$TMP/live.log")"
 exits "its rows are proved" 0 "p: events 1 to 7: its 6 handled" azoth verify --projection p
 exits "rollback asks it too" 1 "put the definition of that time back first" azoth projection rollback p --generation 3
-exits "and prune" 0 "3 removed" azoth projection prune p
+exits "and prune" 0 "removed" azoth projection prune p
 says "json tells of the generation" '[5,1,7]' "$(rebuild --json | jq -c '.shards[0] | [.generation, .from, .cursor]')"
+kill -STOP $live
+exits "a projector that does not answer is told of, with nothing unknown" 3 "the projector does not answer" rebuild --timeout 0.3
+kill -CONT $live
+exits "it adopts when it does again" 0 "serves at event 7" rebuild
 cat >"$TMP/waits.py" <<'P' # LOCK MARK: has the lock as soon as it is left, and until it is killed
 import fcntl, os, struct, sys, time
 fd = os.open(sys.argv[1], os.O_RDWR)
@@ -136,7 +159,7 @@ if sys.argv[3:]: c.send(sys.argv[3].encode())
 os.unlink(sys.argv[1])
 P
 goes() { rm -f "$TMP/listens"; python3 "$TMP/goes.py" "$AZOTH_DIR/run/dlq-p.sock" "$TMP/listens" "$@" & pids+=($!); until_true 20 test -e "$TMP/listens"; }
-exits "what holds the lock and cannot be asked is waited for as long as is said" 3 "holds p, but does not listen in" \
+exits "what holds the lock and cannot be asked is waited for as long as is said" 3 "who projects p does not listen in" \
     timeout 10 python3 - "$BUILD/azoth" "$projections/p.lock" <<'P'
 import fcntl, os, struct, subprocess, sys
 fcntl.fcntl(os.open(sys.argv[2], os.O_RDWR), 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
@@ -150,11 +173,20 @@ check "one opens another file, and goes" goes "refused -5 another file serves: a
 exits "a dead letter is dropped without it" 0 "event 5: dropped" azoth dlq drop p 5
 
 # ---- shards ----
+define 200 '-- azoth: on-error dead-letter\n'
 exits "into three files" 0 "these are other files than the 1" rebuild --shards 3
 says "each with its own" "p.0of3.g1.db p.1of3.g1.db p.2of3.g1.db" "$(cd "$projections" && readlink p.?of3.db | xargs)"
-says "which are read as one" "5 2200" "$(rows)"
+says "which are read as one" "5 4400" "$(rows)"
+touch "$projections/$(generation)" # as a projector of the old one that gives back its log's space
+says "also when the old file is written to" "5 4400" "$(rows)"
 exits "and proved one by one" 0 "p.2of3: events 1 to 7" azoth verify --projection p
 exits "rebuilt in as many" 0 "p.0of3: generation 2 serves" rebuild
+python3 "$TMP/waits.py" "$projections/p.1of3.lock" "$TMP/locked1" & waits=$!; pids+=($waits)
+check "somebody holds the second of them" until_true 20 test -e "$TMP/locked1"
+exits "a rebuild that ends between two says which went over" 3 "p.0of3: generation 3 serves already" rebuild --timeout 0.1
+kill $waits; wait $waits 2>/dev/null
+exits "the next one takes over the others, too" 0 "p.2of3: generation 3 serves" rebuild
+says "which are read as one again" "5 4400" "$(rows)"
 exits "too many" 2 "--shards is 1 to 10" rebuild --shards 11
 define 1 '-- azoth: shards 2\n'
 exits "another number than the definition's" 1 "says 2 shards" rebuild --shards 3

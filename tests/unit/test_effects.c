@@ -475,6 +475,40 @@ static void a_dead_letter_is_run_again_once_for_each_command_and_the_cursor_stay
     letters_are("");
 }
 
+static void a_dead_letter_is_run_again_while_an_older_event_is_still_with_a_worker(void **state)
+{
+    uint32_t a = 0, b = 0;
+    (void)state;
+    open_at(HEAD "-- azoth: on-error dead-letter\n", T0);
+    TAKE("a", "b", "c");
+    assert_int_equal(give(&one, T0, &a), 1);
+    assert_int_equal(give(&two, T0, &b), 2);
+    assert_int_equal(failed(2, b, T0), 0);
+    assert_string_equal(say(1, "retry 2"), "queued");
+    assert_int_equal(give(&two, T0, &b), 2);
+    assert_int_equal(give(&two, T0, &b), 2); /* its answer had been lost */
+    done(2, b);
+    assert_int_equal(give(&two, T0, &b), 3);
+    assert_int_equal(effects_settled(fx.e), 0);
+    done(1, a);
+    assert_int_equal(effects_settled(fx.e), 2);
+}
+
+static void a_dead_letter_waits_for_a_later_event_of_its_key_that_is_with_a_worker(void **state)
+{
+    uint32_t a = 0;
+    (void)state;
+    open_at(HEAD "-- azoth: on-error dead-letter\n", T0);
+    TAKE("a", "a");
+    assert_int_equal(give(&one, T0, &a), 1);
+    assert_int_equal(failed(1, a, T0), 0);
+    assert_int_equal(give(&one, T0, &a), 2);
+    assert_string_equal(say(1, "retry 1"), "queued");
+    assert_int_equal(give(&two, T0, NULL), 0);
+    done(2, a);
+    assert_int_equal(give(&two, T0, &a), 1);
+}
+
 static void a_dead_letter_is_dropped(void **state)
 {
     uint32_t a = 0;
@@ -528,6 +562,8 @@ int main(void)
         T(after_its_retries_an_event_is_skipped_and_the_next_of_its_key_comes),
         T(an_event_that_is_given_up_is_kept_and_the_next_of_its_key_comes),
         T(a_dead_letter_is_run_again_once_for_each_command_and_the_cursor_stays),
+        T(a_dead_letter_is_run_again_while_an_older_event_is_still_with_a_worker),
+        T(a_dead_letter_waits_for_a_later_event_of_its_key_that_is_with_a_worker),
         T(a_dead_letter_is_dropped),
         T(a_file_of_the_time_before_dead_letters_is_taken),
         T(what_is_given_back_is_no_failure),

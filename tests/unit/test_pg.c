@@ -364,6 +364,25 @@ static void a_second_projector_is_refused_until_the_first_has_ended(void **state
     table_close(second);
 }
 
+static void a_session_lasts_however_idle_and_not_beyond_its_client(void **state)
+{
+    (void)state;
+    pgserver_ask(&server, "ALTER ROLE azoth SET idle_session_timeout = '1h'");
+    open_good("",
+              "-- azoth: migration 1 s\nCREATE TABLE s (name TEXT, setting TEXT);\n"
+              "-- azoth: on put\nINSERT INTO s SELECT name, CASE WHEN name LIKE 'tcp%' THEN source"
+              " ELSE setting END FROM pg_settings;\n");
+    add(1, "put", "{}");
+    apply_good();
+    pgserver_ask(&server, "ALTER ROLE azoth RESET idle_session_timeout");
+    /* On a socket of this machine the server shows 0 for those of TCP, but whose they are. */
+    assert_string_equal(rows("SELECT name, setting FROM s WHERE name LIKE 'tcp\\_%' OR"
+                             " name = 'idle_session_timeout' ORDER BY name"),
+                        "idle_session_timeout,0;tcp_keepalives_count,session;"
+                        "tcp_keepalives_idle,session;tcp_keepalives_interval,session;"
+                        "tcp_user_timeout,session;");
+}
+
 static void a_session_that_was_ended_is_the_machines_fault_and_replaced(void **state)
 {
     (void)state;
@@ -911,6 +930,7 @@ int main(void)
         TEST(a_value_that_the_column_cannot_hold_is_the_events_fault),
         TEST(a_cursor_that_somebody_else_moved_stops_it),
         TEST(a_second_projector_is_refused_until_the_first_has_ended),
+        TEST(a_session_lasts_however_idle_and_not_beyond_its_client),
         TEST(a_session_that_was_ended_is_the_machines_fault_and_replaced),
         TEST(another_database_and_other_handlers_are_refused),
         TEST(what_is_not_for_a_server_is_refused_by_name),
