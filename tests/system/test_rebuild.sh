@@ -146,6 +146,16 @@ sys.exit(subprocess.call([sys.argv[1], 'projection', 'rebuild', 'p'], close_fds=
 P"
 kill $live; wait $live 2>/dev/null
 
+# ---- a projector that starts while a command has the lock ----
+rm "$TMP/locked"
+python3 "$TMP/waits.py" "$projections/p.lock" "$TMP/locked" & waits=$!; pids+=($waits)
+check "a command has the lock" until_true 20 test -e "$TMP/locked"
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/starts.log" & live=$!; pids+=($live)
+check "a projector that starts waits for it" until_true 20 grep -q 'waiting: .*p.lock: another process projects into it' "$TMP/starts.log"
+kill $waits; wait $waits 2>/dev/null
+check "and starts" until_true 20 grep -q 'ready projection=p' "$TMP/starts.log"
+kill $live; wait $live 2>/dev/null
+
 # ---- a projector that goes away while it is asked ----
 cat >"$TMP/goes.py" <<'P' # SOCKET MARK [ANSWER]: hears one command, answers or not, and is gone
 import os, socket, sys
