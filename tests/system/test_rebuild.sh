@@ -120,6 +120,7 @@ exits "its rows are proved" 0 "p: events 1 to 7: its 6 handled" azoth verify --p
 exits "rollback asks it too" 1 "put the definition of that time back first" azoth projection rollback p --generation 3
 exits "and prune" 0 "removed" azoth projection prune p
 says "json tells of the generation" '[5,1,7]' "$(rebuild --json | jq -c '.shards[0] | [.generation, .from, .cursor]')"
+check "it has opened the fifth" until_true 20 sh -c "[ \$(grep -c 'ready projection=p' '$TMP/live.log') = 3 ]"
 kill -STOP $live
 exits "a projector that does not answer is told of, with nothing unknown" 3 "the projector does not answer" rebuild --timeout 0.3
 kill -CONT $live
