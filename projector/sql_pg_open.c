@@ -235,6 +235,17 @@ static int reserved(const char *name)
            strcmp(name, "information_schema") == 0;
 }
 
+/* What the role may not use the search path passes over: its tables would not be there. */
+static int may_use(struct session *s, const char *name, const char *what, struct azoth_error *err)
+{
+    int may = ask(s, "SELECT 1 WHERE has_schema_privilege($1, 'USAGE')", name);
+    if (may < 0)
+        return sql_error(&s->base, err, what);
+    return may ? 0
+               : error_set(err, AZOTH_ERR_PERMISSION,
+                           "%s: the role may not use it: GRANT USAGE ON SCHEMA lets it", what);
+}
+
 static int enter_schema(struct session *s, const char *name, enum sql_pg_use use, const char *what,
                         struct azoth_error *err)
 {
@@ -244,7 +255,7 @@ static int enter_schema(struct session *s, const char *name, enum sql_pg_use use
                          what);
     if (there < 0 || (there == 0 && make_schema(s, name)) || set_path(s, name))
         rc = sql_error(&s->base, err, what);
-    return rc;
+    return rc ? rc : may_use(s, name, what, err);
 }
 
 /* A schema that goes with the transaction. */

@@ -120,6 +120,7 @@ exits "its rows are proved" 0 "p: events 1 to 7: its 6 handled" azoth verify --p
 exits "rollback asks it too" 1 "put the definition of that time back first" azoth projection rollback p --generation 3
 exits "and prune" 0 "removed" azoth projection prune p
 says "json tells of the generation" '[5,1,7]' "$(rebuild --json | jq -c '.shards[0] | [.generation, .from, .cursor]')"
+check "it has opened the fifth" until_true 20 sh -c "[ \$(grep -c 'ready projection=p' '$TMP/live.log') = 3 ]"
 kill -STOP $live
 exits "a projector that does not answer is told of, with nothing unknown" 3 "the projector does not answer" rebuild --timeout 0.3
 kill -CONT $live
@@ -144,6 +145,16 @@ import fcntl, struct, subprocess, sys
 fcntl.fcntl(9, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)) # F_OFD_SETLK
 sys.exit(subprocess.call([sys.argv[1], 'projection', 'rebuild', 'p'], close_fds=True))
 P"
+kill $live; wait $live 2>/dev/null
+
+# ---- a projector that starts while a command has the lock ----
+rm "$TMP/locked"
+python3 "$TMP/waits.py" "$projections/p.lock" "$TMP/locked" & waits=$!; pids+=($waits)
+check "a command has the lock" until_true 20 test -e "$TMP/locked"
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/starts.log" & live=$!; pids+=($live)
+check "a projector that starts waits for it" until_true 20 grep -q 'waiting: .*p.lock: another process projects into it' "$TMP/starts.log"
+kill $waits; wait $waits 2>/dev/null
+check "and starts" until_true 20 grep -q 'ready projection=p' "$TMP/starts.log"
 kill $live; wait $live 2>/dev/null
 
 # ---- a projector that goes away while it is asked ----

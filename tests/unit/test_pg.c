@@ -492,6 +492,23 @@ static void a_reader_reads_and_does_not_write(void **state)
     assert_int_equal(query_run(fx.dir, "p", "SELECT 1", join, &at, &fx.err), AZOTH_ERR_NOT_FOUND);
 }
 
+static void a_reader_that_may_not_use_the_schema_is_told_so(void **state)
+{
+    (void)state;
+    char conninfo[400];
+    struct sql_db *db = NULL;
+    open_good("", SIMPLE);
+    pgserver_ask(&server, "CREATE ROLE poor LOGIN");
+    snprintf(conninfo, sizeof conninfo, "host=%s user=poor dbname=postgres", server.dir);
+    assert_int_equal(sql_pg_open(conninfo, "p", SQL_PG_READ, &db, &fx.err), AZOTH_ERR_PERMISSION);
+    sql_close(db);
+    pgserver_ask(&server, "GRANT USAGE ON SCHEMA p TO poor");
+    db = NULL;
+    assert_int_equal(sql_pg_open(conninfo, "p", SQL_PG_READ, &db, &fx.err), 0);
+    sql_close(db);
+    pgserver_ask(&server, "REVOKE USAGE ON SCHEMA p FROM poor; DROP ROLE poor");
+}
+
 /* ---- events that fail ---- */
 
 static void fail_fast_keeps_what_came_before_and_stops(void **state)
@@ -936,6 +953,7 @@ int main(void)
         TEST(what_is_not_for_a_server_is_refused_by_name),
         TEST(why_there_is_no_connection_is_told_without_the_password),
         TEST(a_reader_reads_and_does_not_write),
+        TEST(a_reader_that_may_not_use_the_schema_is_told_so),
         TEST(fail_fast_keeps_what_came_before_and_stops),
         TEST(a_skipped_event_leaves_nothing_and_the_batch_goes_on),
         TEST(a_dead_letter_is_kept_whole_and_may_be_tried_again_or_dropped),
