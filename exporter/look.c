@@ -29,6 +29,16 @@ static double since(uint64_t now_ns, uint64_t then_ns)
 
 /* ---- projections ---- */
 
+/* A rate over less is no rate; the feed's marks are 5 to 10 s old. */
+#define RATE_OVER_NS (NS_PER_S / 2)
+
+static double rate_of(const struct projection_row *r, uint64_t now_ns)
+{
+    if (r->rate_ns == 0 || now_ns < r->rate_ns + RATE_OVER_NS || r->cursor < r->rate_cursor)
+        return NAN;
+    return (double)(r->cursor - r->rate_cursor) * 1e9 / (double)(now_ns - r->rate_ns);
+}
+
 static int unheard(const struct look_projection *p, uint64_t now_ns, uint64_t lapse_ns)
 {
     return p->r.heard_ns + lapse_ns < now_ns;
@@ -141,6 +151,8 @@ static void look_at_projections(struct look *k, const struct look_memory *m, uin
         p->seconds = age(k, m, p);
         p->progress_age = since(k->now_ns, p->r.progress_ns);
         p->heard_age = since(k->now_ns, p->r.heard_ns);
+        p->failed_age = since(k->now_ns, p->r.failed_ns);
+        p->rate = rate_of(&p->r, k->now_ns);
         p->state = state_of(k, p, lapse_ns);
     }
 }

@@ -26,6 +26,8 @@ struct look_projection {
     double seconds;      /* age of the oldest event that is not applied, at most; NAN: not known */
     double progress_age; /* since the cursor moved; NAN: never */
     double heard_age;    /* since it was heard; NAN: never */
+    double failed_age;   /* since the error came that it tells; NAN: it tells none */
+    double rate;         /* events a second that its cursor moved, lately; NAN: not known */
 };
 
 struct look_stripe {

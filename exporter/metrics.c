@@ -306,6 +306,15 @@ static void write_processes(struct text *t, const struct look *k)
       "Events that the feed sent to the projector.", (double)p->r.events_sent)                     \
     X(bytes, "azoth_projection_sent_bytes_total", "counter",                                       \
       "Bytes of events that the feed sent to the projector.", (double)p->r.bytes_sent)             \
+    X(rate, "azoth_projection_applied_events_per_second", "gauge",                                 \
+      "Pace of the cursor over the last seconds; NaN: not known.", p->rate)                        \
+    X(apply, "azoth_projection_batch_duration_seconds", "gauge",                                   \
+      "Time that the newest batch took to be applied; NaN: none was.", known_ns(p->r.apply_ns))    \
+    X(batch_lag, "azoth_projection_batch_lag_seconds", "gauge",                                    \
+      "From the commit of the newest batch's oldest event until it was applied; NaN: none was.",   \
+      known_ns(p->r.lag_ns))                                                                       \
+    X(failed, "azoth_projection_error_age_seconds", "gauge",                                       \
+      "Since the error came that it stands with; NaN: it has none.", p->failed_age)                \
     X(breaker, "azoth_projection_breaker_open", "gauge",                                           \
       "1 while the circuit breaker is open: nothing is applied.", p->r.breaker == BREAKER_IS_OPEN) \
     X(stands, "azoth_projection_stands_at_event", "gauge",                                         \
@@ -313,6 +322,12 @@ static void write_processes(struct text *t, const struct look *k)
 
 /* The number of breaker_state_name(). */
 #define BREAKER_IS_OPEN 2u
+
+/* Seconds; NaN for 0, which is what a row has before the first one. */
+static double known_ns(uint64_t ns)
+{
+    return ns ? (double)ns / 1e9 : NAN;
+}
 
 #define X(field, name, type, help, expression)                                                     \
     static double projection_##field(const struct look_projection *p)                              \
@@ -405,6 +420,14 @@ static const struct histogram {
       135),
     H(queue_ns, "azoth_queue_duration_seconds", "From submission of a transaction to its answer.",
       1e-9, 47, 135),
+    H(preflight_ns, "azoth_preflight_duration_seconds",
+      "From the claim of a slot to the submission of its transaction.", 1e-9, 47, 135),
+    H(apply_ns, "azoth_apply_duration_seconds",
+      "Time of a projector to apply a batch of events, of all projections.", 1e-9, 47, 135),
+    /* To 37 minutes: one that catches up is late for long. */
+    H(lag_ns, "azoth_apply_lag_seconds",
+      "From the commit of a batch's oldest event until a projection had applied it.", 1e-9, 47,
+      159),
     H(batch_size, "azoth_commit_transactions", "Transactions of a commit.", 1, 1, 63),
 #undef H
 };

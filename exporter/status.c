@@ -150,13 +150,14 @@ static json_t *projections(const struct look *k)
     for (uint32_t i = 0; i < k->projections; i++) {
         const struct look_projection *p = &k->projection[i];
         json_array_append_new(
-            a, json_pack("{s:o,s:i,s:i,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o}", "name",
+            a, json_pack("{s:o,s:i,s:i,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o}", "name",
                          text(p->r.name), "shard", (int)p->r.shard, "shards", (int)p->r.shards,
                          "state", p->state, "cursor", whole(p->r.cursor), "lag_events",
                          whole(p->behind), "lag_seconds", real(p->seconds), "progress_age_s",
                          real(p->progress_age), "errors", whole(p->r.errors), "dead_letters",
                          whole(p->r.dead_waiting + p->r.dead_retired + p->r.dead_parked), "breaker",
-                         breaker_state_name(p->r.breaker), "error", text(p->r.error)));
+                         breaker_state_name(p->r.breaker), "error", text(p->r.error), "error_age_s",
+                         real(p->failed_age), "rate_s", real(p->rate)));
     }
     return a;
 }

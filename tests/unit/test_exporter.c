@@ -218,12 +218,23 @@ static void one_behind(void)
     gauge_set(&p->errors, 4);
     gauge_set(&p->events_sent, 5);
     gauge_set(&p->bytes_sent, 6);
+    gauge_set(&p->rate_ns, now - 10 * NS_PER_S);
+    gauge_set(&p->rate_cursor, 20);
+    gauge_set(&p->apply_ns, 8000000);
+    gauge_set(&p->lag_ns, 9000000);
+    gauge_set(&p->failed_ns, now - 40 * NS_PER_S);
     gauge_set(&p->stands_event, 101);
     gauge_set(&p->dead_waiting, 1);
     gauge_set(&p->dead_retired, 2);
     gauge_set(&p->dead_parked, 3);
     atomic_store(&p->breaker, 2);
     atomic_store(&p->state, PROJECTION_OPEN);
+}
+static void has_neither_pace_nor_error(void)
+{
+    makes_a_row();
+    gauge_set(&row_p()->rate_ns, clock_mono_ns() - 10 * NS_PER_S);
+    gauge_set(&row_p()->rate_cursor, 1); /* it was further: its cursor went back */
 }
 static void breaker_is_half_open(void)
 {
@@ -235,6 +246,9 @@ static void commits(void)
     histogram_add(&gauges->g->commit_ns, 1000000);
     histogram_add(&gauges->g->queue_ns, 2000000);
     histogram_add(&gauges->g->batch_size, 3);
+    histogram_add(&gauges->g->preflight_ns, 3000000);
+    histogram_add(&gauges->g->apply_ns, 4000000);
+    histogram_add(&gauges->g->lag_ns, 100 * NS_PER_S);
 }
 
 /* What each line says before and after the action, or after the field of the gauges was set. */
@@ -312,6 +326,14 @@ static const struct effect {
     {"azoth_projection_sent_events_total" P, "", "5", one_behind, 0, 0},
     {"azoth_projection_sent_bytes_total" P, "", "6", one_behind, 0, 0},
     {"azoth_projection_stands_at_event" P, "", "101", one_behind, 0, 0},
+    {"azoth_projection_applied_events_per_second" P, "", "7~", one_behind, 0, 0}, /* 80 in 10 s */
+    {"azoth_projection_applied_events_per_second" P, "", "NaN", has_neither_pace_nor_error, 0, 0},
+    {"azoth_projection_batch_duration_seconds" P, "", "0.008", one_behind, 0, 0},
+    {"azoth_projection_batch_duration_seconds" P, "", "NaN", has_neither_pace_nor_error, 0, 0},
+    {"azoth_projection_batch_lag_seconds" P, "", "0.009", one_behind, 0, 0},
+    {"azoth_projection_batch_lag_seconds" P, "", "NaN", has_neither_pace_nor_error, 0, 0},
+    {"azoth_projection_error_age_seconds" P, "", "40~", one_behind, 0, 0},
+    {"azoth_projection_error_age_seconds" P, "", "NaN", has_neither_pace_nor_error, 0, 0},
     {"azoth_projection_breaker_open" P, "", "1", one_behind, 0, 0},
     {"azoth_projection_breaker_open" P, "", "0", breaker_is_half_open, 0, 0},
     {"azoth_projection_dead_letters{projection=\"p\",shard=\"0\",shards=\"1\",state=\"retired\"}",
@@ -326,6 +348,11 @@ static const struct effect {
     {"azoth_commit_duration_seconds_bucket{le=\"0.001048575\"}", "0", "1", commits, 0, 0},
     {"azoth_commit_duration_seconds_bucket{le=\"+Inf\"}", "0", "1", commits, 0, 0},
     {"azoth_queue_duration_seconds_sum", "0", "0.002", commits, 0, 0},
+    {"azoth_preflight_duration_seconds_sum", "0", "0.003", commits, 0, 0},
+    {"azoth_apply_duration_seconds_sum", "0", "0.004", commits, 0, 0},
+    {"azoth_apply_lag_seconds_sum", "0", "100", commits, 0, 0},
+    {"azoth_apply_lag_seconds_bucket{le=\"68.719476735\"}", "0", "0", commits, 0, 0},
+    {"azoth_apply_lag_seconds_bucket{le=\"103.079215103\"}", "0", "1", commits, 0, 0},
     {"azoth_commit_transactions_bucket{le=\"1\"}", "0", "0", commits, 0, 0},
     {"azoth_commit_transactions_bucket{le=\"3\"}", "0", "1", commits, 0, 0},
 };
