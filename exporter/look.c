@@ -159,28 +159,20 @@ static void look_at_projections(struct look *k, const struct look_memory *m, uin
 
 /* ---- stripes ---- */
 
-static void note_stripe(struct look *k, uint32_t index, uint64_t waits)
-{
-    uint32_t at = k->stripes_len;
-    while (at > 0 && k->stripe[at - 1].waits < waits)
-        at--;
-    if (at >= LOOK_STRIPES)
-        return;
-    if (k->stripes_len < LOOK_STRIPES)
-        k->stripes_len++;
-    memmove(&k->stripe[at + 1], &k->stripe[at], (k->stripes_len - at - 1) * sizeof *k->stripe);
-    k->stripe[at] = (struct look_stripe){
-        .index = index, .waits = waits, .holder = stripe_holder(k->v.segment, index)};
-}
-
 static void look_at_stripes(struct look *k)
 {
     const struct segment *s = k->v.segment;
+    struct hot_stripe hot[LOOK_STRIPES];
     for (uint32_t i = 0; i < s->stripes; i++) {
-        uint64_t waits = gauge_get(&s->stripe[i].waits);
-        k->stripe_waits += waits;
-        if (waits)
-            note_stripe(k, i, waits);
+        k->stripe_waits += gauge_get(&s->stripe[i].waits);
+        k->stripe_wait_ns += gauge_get(&s->stripe[i].wait_ns);
+    }
+    k->stripes_len = contention_hot(s, NULL, hot, LOOK_STRIPES);
+    for (uint32_t i = 0; i < k->stripes_len; i++) {
+        struct look_stripe *l = &k->stripe[i];
+        l->hot = hot[i];
+        l->holder = stripe_holder(s, hot[i].stripe);
+        l->key_len = contention_key(s, hot[i].stripe, l->key);
     }
 }
 

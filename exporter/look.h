@@ -11,6 +11,7 @@
 #include "core/config.h"
 #include "exporter/history.h"
 #include "exporter/recent.h"
+#include "shm/contention.h"
 #include "shm/view.h"
 
 #define LOOK_STRIPES 10u /* those that were waited for most */
@@ -31,9 +32,10 @@ struct look_projection {
 };
 
 struct look_stripe {
-    uint32_t index;
-    uint64_t waits;
-    int holder; /* slot, or -1 */
+    struct hot_stripe hot;
+    int holder;       /* slot, or -1 */
+    uint32_t key_len; /* 0: no key is known that was waited for there */
+    unsigned char key[512];
 };
 
 /* What is kept from look to look. Zeroed to begin. */
@@ -51,7 +53,7 @@ struct look {
     enum view_pause pause;
     uint64_t pause_left_ns;
     struct view_counts counts;
-    uint64_t stripe_waits;
+    uint64_t stripe_waits, stripe_wait_ns; /* of all stripes */
     uint32_t stripes_len;
     struct look_stripe stripe[LOOK_STRIPES]; /* most waited for first */
     uint64_t head;

@@ -119,6 +119,7 @@ GET(pause_left, (double)k->pause_left_ns / 1e9)
 GET(queue, k->counts.slot[SLOT_SUBMITTED])
 GET(stripes, k->v.segment->stripes)
 GET(stripe_waits, k->stripe_waits)
+GET(stripe_wait, (double)k->stripe_wait_ns / 1e9)
 GET(blocks, k->v.segment->blocks)
 GET(blocks_used, k->counts.blocks_used)
 GET(disk_free, k->disk_free)
@@ -154,6 +155,8 @@ static const struct single singles[] = {
     {SEGMENT, "azoth_stripes", "gauge", "Stripes that keys hash onto.", get_stripes},
     {SEGMENT, "azoth_stripe_waits_total", "counter",
      "Waits for a stripe that another transaction held.", get_stripe_waits},
+    {SEGMENT, "azoth_stripe_wait_seconds_total", "counter", "Time of those waits.",
+     get_stripe_wait},
     {SEGMENT, "azoth_blocks", "gauge", "Blocks for large transactions.", get_blocks},
     {SEGMENT, "azoth_blocks_used", "gauge", "Blocks in use.", get_blocks_used},
     {DISK, "azoth_disk_free_bytes", "gauge",
@@ -210,6 +213,37 @@ static void write_segment(struct text *t, const struct look *k)
     ADD(t, "azoth_stripes_held{mode=\"shared\"} %u\n", k->counts.shared);
 }
 
+/* ---- contention ---- */
+
+/* By stripe, not by key: a stripe is one of ten series, a key would be a new one each time that another was
+ * waited for, and it is the user's data. /status.json tells the keys. */
+static void write_hot_stripes(struct text *t, const struct look *k)
+{
+    static const char waits[] = "azoth_hot_stripe_waits_total";
+    static const char wait[] = "azoth_hot_stripe_wait_seconds_total";
+    family(t, waits, "counter", "Waits for one of the ten stripes that were waited for most.");
+    for (uint32_t i = 0; i < k->stripes_len; i++)
+        ADD(t, "%s{stripe=\"%u\"} %" PRIu64 "\n", waits, k->stripe[i].hot.stripe,
+            k->stripe[i].hot.waits);
+    family(t, wait, "counter", "Time of the waits for one of these stripes.");
+    for (uint32_t i = 0; i < k->stripes_len; i++) {
+        ADD(t, "%s{stripe=\"%u\"} ", wait, k->stripe[i].hot.stripe);
+        number(t, (double)k->stripe[i].hot.wait_ns / 1e9);
+    }
+}
+
+static void write_contention(struct text *t, const struct look *k)
+{
+    static const char refusals[] = "azoth_refusals_total";
+    if (!k->v.segment)
+        return;
+    family(t, refusals, "counter", "Transactions that preflight refused, by what did not hold.");
+    for (uint32_t i = 0; i < REFUSALS; i++)
+        ADD(t, "%s{reason=\"%s\"} %" PRIu64 "\n", refusals, refusal_name(i),
+            gauge_get(&k->v.segment->contention->refused_by[i]));
+    write_hot_stripes(t, k);
+}
+
 /* ---- processes ---- */
 
 static int lives(const struct look *k, uint32_t row)
@@ -226,7 +260,7 @@ static int has_series(const struct participant_shm *p)
 }
 
 static void write_process(struct text *t, const char *family_name, const struct look *k,
-                          uint32_t row, const A64 *counter)
+                          uint32_t row, double n)
 {
     const struct participant_shm *p = &k->v.segment->participant[row];
     char name[sizeof p->name + 1] = {0}, number_text[16];
@@ -238,23 +272,29 @@ static void write_process(struct text *t, const char *family_name, const struct 
     label(t, "name", name);
     ADD(t, ",");
     label(t, "row", number_text);
-    ADD(t, "} %" PRIu64 "\n", gauge_get(counter));
+    ADD(t, "} ");
+    number(t, n);
 }
 
 static const struct process_counter {
     const char *name, *help;
     size_t offset;
+    double unit; /* of one, in the unit of the name */
 } process_counters[] = {
-#define P(field, name, help)                                                                       \
+#define P(field, name, help, unit)                                                                 \
     {                                                                                              \
-        name, help, offsetof(struct participant_shm, field)                                        \
+        name, help, offsetof(struct participant_shm, field), unit                                  \
     }
-    P(submitted, "azoth_process_submitted_total", "Transactions that a process submitted."),
-    P(refused, "azoth_process_refused_total", "Transactions that a process refused itself."),
+    P(submitted, "azoth_process_submitted_total", "Transactions that a process submitted.", 1),
+    P(refused, "azoth_process_refused_total", "Transactions that a process refused itself.", 1),
     P(lock_timeouts, "azoth_process_lock_timeouts_total",
-      "Transactions of a process that waited for a stripe until their deadline."),
-    P(stripe_waits, "azoth_process_stripe_waits_total", "Waits of a process for a stripe."),
-    P(reaped, "azoth_process_reaped_total", "Dead processes that a process cleaned up after."),
+      "Transactions of a process that waited for a stripe until their deadline.", 1),
+    P(stripe_waits, "azoth_process_stripe_waits_total", "Waits of a process for a stripe.", 1),
+    P(wait_ns, "azoth_process_stripe_wait_seconds_total", "Time of these waits.", 1e-9),
+    P(held_up, "azoth_process_held_up_total", "Waits of others for a stripe that a process held.",
+      1),
+    P(held_up_ns, "azoth_process_held_up_seconds_total", "Time of these waits of others.", 1e-9),
+    P(reaped, "azoth_process_reaped_total", "Dead processes that a process cleaned up after.", 1),
 #undef P
 };
 
@@ -281,8 +321,9 @@ static void write_processes(struct text *t, const struct look *k)
         family(t, pc->name, "counter", pc->help);
         for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++) {
             const struct participant_shm *p = &k->v.segment->participant[i];
+            const A64 *counter = (const void *)((const char *)p + pc->offset);
             if (lives(k, i) && has_series(p))
-                write_process(t, pc->name, k, i, (const void *)((const char *)p + pc->offset));
+                write_process(t, pc->name, k, i, (double)gauge_get(counter) * pc->unit);
         }
     }
 }
@@ -459,6 +500,7 @@ int metrics_write(struct buf *b, const struct look *k, uint64_t requests)
     ADD(&t, "azoth_build_info{version=\"%s\"} 1\n", AZOTH_VERSION);
     write_singles(&t, k);
     write_segment(&t, k);
+    write_contention(&t, k);
     write_processes(&t, k);
     write_projections(&t, k);
     for (size_t i = 0; k->v.gauges && i < sizeof histograms / sizeof *histograms; i++)

@@ -19,6 +19,12 @@ static json_t *whole(uint64_t n)
     return json_integer((json_int_t)(n & INT64_MAX));
 }
 
+/* In seconds. */
+static json_t *ns(uint64_t n)
+{
+    return json_real((double)n / 1e9);
+}
+
 static json_t *known(int alive)
 {
     return alive < 0 ? json_null() : json_boolean(alive);
@@ -108,12 +114,14 @@ static json_t *processes(const struct look *k)
             continue;
         participant_name(s, i, name);
         json_array_append_new(
-            a, json_pack("{s:i,s:o,s:I,s:o,s:o,s:o,s:o,s:o}", "row", (int)i, "name", text(name),
-                         "pid", (json_int_t)atomic_load((A32 *)&p->pid), "alive",
+            a, json_pack("{s:i,s:o,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "row", (int)i, "name",
+                         text(name), "pid", (json_int_t)atomic_load((A32 *)&p->pid), "alive",
                          known(view_participant_alive(&k->v, i)), "submitted",
                          whole(gauge_get(&p->submitted)), "refused", whole(gauge_get(&p->refused)),
                          "lock_timeouts", whole(gauge_get(&p->lock_timeouts)), "stripe_waits",
-                         whole(gauge_get(&p->stripe_waits))));
+                         whole(gauge_get(&p->stripe_waits)), "wait_s", ns(gauge_get(&p->wait_ns)),
+                         "held_up", whole(gauge_get(&p->held_up)), "held_up_s",
+                         ns(gauge_get(&p->held_up_ns))));
     }
     return a;
 }
@@ -131,17 +139,38 @@ static void holder_name(const struct segment *s, int slot, char out[64])
         participant_name(s, owner, out);
 }
 
+/* Bytes that are no printable ASCII are told as \xNN. */
+static json_t *key_or_null(const struct look_stripe *l)
+{
+    char key[4 * sizeof l->key + 1];
+    if (l->key_len == 0)
+        return json_null();
+    return json_string(bytes_print(bytes_of(l->key, l->key_len), key, sizeof key));
+}
+
 static json_t *stripes(const struct look *k)
 {
     json_t *a = json_array();
     for (uint32_t i = 0; i < k->stripes_len; i++) {
+        const struct look_stripe *l = &k->stripe[i];
         char holder[64];
-        holder_name(k->v.segment, k->stripe[i].holder, holder);
-        json_array_append_new(a,
-                              json_pack("{s:i,s:o,s:o}", "stripe", (int)k->stripe[i].index, "waits",
-                                        whole(k->stripe[i].waits), "holder", text(holder)));
+        holder_name(k->v.segment, l->holder, holder);
+        json_array_append_new(a, json_pack("{s:i,s:o,s:o,s:o,s:o}", "stripe", (int)l->hot.stripe,
+                                           "key", key_or_null(l), "waits", whole(l->hot.waits),
+                                           "wait_s", ns(l->hot.wait_ns), "holder", text(holder)));
     }
     return a;
+}
+
+static json_t *refused_by(const struct look *k)
+{
+    if (!k->v.segment)
+        return json_null();
+    json_t *o = json_object();
+    for (uint32_t i = 0; i < REFUSALS; i++)
+        json_object_set_new(o, refusal_name(i),
+                            whole(gauge_get(&k->v.segment->contention->refused_by[i])));
+    return o;
 }
 
 static json_t *projections(const struct look *k)
@@ -175,9 +204,9 @@ static json_t *disk(const struct look *k)
     return o;
 }
 
-static json_t *seconds_or_null(uint64_t ns)
+static json_t *seconds_or_null(uint64_t n)
 {
-    return ns == RECENT_NONE ? json_null() : json_real((double)ns / 1e9);
+    return n == RECENT_NONE ? json_null() : ns(n);
 }
 
 /* The last minutes as columns; the lag of those projections that the look has, in its order. */
@@ -227,6 +256,7 @@ int status_write(struct buf *b, const struct look *k, const struct look_memory *
     json_object_set_new(o, "segment", segment(k));
     json_object_set_new(o, "processes", processes(k));
     json_object_set_new(o, "stripes", stripes(k));
+    json_object_set_new(o, "refused_by", refused_by(k));
     json_object_set_new(o, "projections", projections(k));
     json_object_set_new(o, "disk", disk(k));
     json_object_set_new(o, "recent", recent(k, &m->recent));

@@ -4,7 +4,9 @@
 #include "core/error.h"
 #include "exporter/metrics.h"
 #include "exporter/status.h"
+#include "shm/contention.h"
 #include "shm/slot.h"
+#include "shm/stripe.h"
 
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -98,6 +100,18 @@ static const char *value_of(const char *line)
     return value_in(metrics(), line);
 }
 
+/* To be given back. */
+static json_t *status_json(void)
+{
+    look_open(&look, &memory, dir, LAPSE_MS);
+    buf_clear(&text);
+    assert_int_equal(status_write(&text, &look, &memory, dir), 0);
+    look_close(&look);
+    json_t *o = json_loadb((const char *)text.ptr, text.len, 0, NULL);
+    assert_non_null(o);
+    return o;
+}
+
 static struct projection_shm *row_p(void)
 {
     int row = projection_row_claim(gauges, "p", 0, 1);
@@ -166,6 +180,8 @@ static void waits(void)
 {
     atomic_store(&seg->stripe[1].waits, 4);
     atomic_store(&seg->stripe[5].waits, 2);
+    atomic_store(&seg->stripe[1].wait_ns, 1500000000);
+    atomic_store(&seg->stripe[5].wait_ns, 1000000000);
 }
 static void takes_a_block(void)
 {
@@ -179,6 +195,15 @@ static void works(void)
     gauge_set(&p->lock_timeouts, 13);
     gauge_set(&p->stripe_waits, 14);
     gauge_set(&p->reaped, 15);
+    gauge_set(&p->wait_ns, 16500000000);
+    gauge_set(&p->held_up, 17);
+    gauge_set(&p->held_up_ns, 18500000000);
+}
+static void refuses(void)
+{
+    contention_refused(seg, REFUSED_MIN);
+    contention_refused(seg, REFUSED_MIN);
+    contention_refused(seg, REFUSED_LOCK_TIMEOUT);
 }
 static void client_dies(void)
 {
@@ -305,6 +330,14 @@ static const struct effect {
     {"azoth_stripes_held{mode=\"exclusive\"}", "0", "1", holds, 0, 0},
     {"azoth_stripes_held{mode=\"shared\"}", "0", "1", holds, 0, 0},
     {"azoth_stripe_waits_total", "0", "6", waits, 0, 0},
+    {"azoth_stripe_wait_seconds_total", "0", "2.5", waits, 0, 0},
+    {"azoth_hot_stripe_waits_total{stripe=\"1\"}", "", "4", waits, 0, 0},
+    {"azoth_hot_stripe_wait_seconds_total{stripe=\"1\"}", "", "1.5", waits, 0, 0},
+    {"azoth_hot_stripe_waits_total{stripe=\"5\"}", "", "2", waits, 0, 0},
+    {"azoth_hot_stripe_waits_total{stripe=\"0\"}", "", "", waits, 0, 0},
+    {"azoth_refusals_total{reason=\"min\"}", "0", "2", refuses, 0, 0},
+    {"azoth_refusals_total{reason=\"lock-timeout\"}", "0", "1", refuses, 0, 0},
+    {"azoth_refusals_total{reason=\"max\"}", "0", "0", refuses, 0, 0},
     {"azoth_blocks", "80", "80", takes_a_block, 0, 0},
     {"azoth_blocks_used", "0", "1", takes_a_block, 0, 0},
     {"azoth_participants{kind=\"worker\"}", "1", "1", client_dies, 0, 0},
@@ -314,6 +347,9 @@ static const struct effect {
     {"azoth_process_refused_total" W, "0", "12", works, 0, 0},
     {"azoth_process_lock_timeouts_total" W, "0", "13", works, 0, 0},
     {"azoth_process_stripe_waits_total" W, "0", "14", works, 0, 0},
+    {"azoth_process_stripe_wait_seconds_total" W, "0", "16.5", works, 0, 0},
+    {"azoth_process_held_up_total" W, "0", "17", works, 0, 0},
+    {"azoth_process_held_up_seconds_total" W, "0", "18.5", works, 0, 0},
     {"azoth_process_reaped_total" W, "0", "15", works, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "1000", disk_fills, 0, 0},
     {"azoth_store_size_bytes", "0", "8192", store_grows, 0, 0},
@@ -408,6 +444,7 @@ static void no_metric_is_without_a_test(void **state)
     (void)state;
     int families = 0;
     one_behind();
+    waits();
     for (const char *p = metrics(); (p = strstr(p, "# TYPE ")); families++) {
         p += strlen("# TYPE ");
         if (!in_table(p, strcspn(p, " ")))
@@ -549,17 +586,59 @@ static void texts_of_others_are_escaped_and_never_there_twice(void **state)
     const char *first = strstr(metrics(), line);
     assert_non_null(first);
     assert_null(strstr(first + 1, line));
-    look_open(&look, &memory, dir, LAPSE_MS);
-    buf_clear(&text);
-    assert_int_equal(status_write(&text, &look, &memory, dir), 0);
-    look_close(&look);
-    json_t *o = json_loadb((const char *)text.ptr, text.len, 0, NULL);
-    assert_non_null(o);
+    json_t *o = status_json();
     json_t *projections = json_object_get(o, "projections");
     assert_int_equal(json_array_size(projections), 1);
     assert_string_equal(json_string_value(json_object_get(json_array_get(projections, 0), "error")),
                         "<script>?\"");
     json_decref(o);
+}
+
+/* ---- contention ---- */
+
+static void the_ten_stripes_waited_for_most_are_told_most_first(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 30; i++) /* 0, 7, 14, 21, 28, 5, ... */
+        atomic_store(&seg->stripe[i * 7 % 30].waits, i + 1);
+    json_t *o = status_json(), *stripes = json_object_get(o, "stripes");
+    assert_int_equal(json_array_size(stripes), 10);
+    for (uint32_t i = 0; i < 10; i++) {
+        json_t *s = json_array_get(stripes, i);
+        assert_int_equal(json_integer_value(json_object_get(s, "waits")), 30 - i);
+        assert_int_equal(json_integer_value(json_object_get(s, "stripe")), (29 - i) * 7 % 30);
+        assert_true(json_is_null(json_object_get(s, "key")));
+    }
+    json_decref(o);
+    int series = 0;
+    for (const char *p = metrics(); (p = strstr(p, "\nazoth_hot_stripe_waits_total{")); p++)
+        series++;
+    assert_int_equal(series, 10);
+}
+
+static void a_key_that_was_waited_for_is_told_with_its_holder(void **state)
+{
+    (void)state;
+    static const struct azoth_bytes key = {"acc:\"\xff<b>", 9};
+    uint32_t stripe = stripe_of_key(seg, key);
+    struct stripe_wait w = {0};
+    atomic_store(&seg->slot[3].word, slot_word(SLOT_PREFLIGHT, worker->index, 1));
+    atomic_store(&seg->stripe[stripe].exclusive, stripe_owner(3, 1));
+    contention_look(seg, &w, worker->index, stripe, NS_PER_S);
+    contention_sample(seg, stripe, key);
+    contention_end(seg, &w, worker->index, stripe, 3 * NS_PER_S);
+    json_t *o = status_json(), *s = json_array_get(json_object_get(o, "stripes"), 0);
+    assert_string_equal(json_string_value(json_object_get(s, "key")), "acc:\"\\xff<b>");
+    assert_string_equal(json_string_value(json_object_get(s, "holder")), "worker w\"1");
+    assert_int_equal(json_integer_value(json_object_get(s, "waits")), 1);
+    assert_true(json_real_value(json_object_get(s, "wait_s")) == 2);
+    json_t *p = json_array_get(json_object_get(o, "processes"), 0);
+    assert_int_equal(json_integer_value(json_object_get(p, "held_up")), 1);
+    assert_true(json_real_value(json_object_get(p, "held_up_s")) == 2);
+    assert_true(json_real_value(json_object_get(p, "wait_s")) == 2);
+    json_decref(o);
+    /* The user's data is no label. */
+    assert_null(strstr(metrics(), "acc:"));
 }
 
 /* ---- readiness ---- */
@@ -759,6 +838,8 @@ int main(void)
         T(a_state_is_corrected_by_who_lives),
         T(rows_of_a_split_that_was_replaced_are_left_out),
         T(texts_of_others_are_escaped_and_never_there_twice),
+        T(the_ten_stripes_waited_for_most_are_told_most_first),
+        T(a_key_that_was_waited_for_is_told_with_its_holder),
         T(readiness_names_what_is_not),
         T(who_may_read_the_gauges_alone_is_told_by_the_heartbeat),
         T(a_history_finds_when_a_value_was_last_so_small),
