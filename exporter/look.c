@@ -14,6 +14,7 @@
 #include "shm/stripe.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -176,6 +177,48 @@ static void look_at_stripes(struct look *k)
     }
 }
 
+/* ---- what the writer's helper sees ---- */
+
+/* It looks every second while it lives: what it saw is told for so long. */
+#define LOOK_LASTS_NS (5 * NS_PER_S)
+/* Its trend of the disk is none before. */
+#define FILL_OBSERVED_NS (300 * NS_PER_S)
+
+/* When it looked, if that was just now; 0: it was not. */
+static uint64_t helper_looked(const struct look *k)
+{
+    uint64_t looked = k->v.gauges ? gauge_get(&k->v.gauges->g->looked_ns) : 0;
+    return k->now_ns <= looked + LOOK_LASTS_NS ? looked : 0;
+}
+
+static void name_program(struct look_pin *p)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%llu/comm", (unsigned long long)p->pid);
+    FILE *f = fopen(path, "re");
+    if (!f || !fgets(p->program, sizeof p->program, f))
+        *p->program = 0;
+    p->program[strcspn(p->program, "\n")] = 0;
+    if (f)
+        (void)fclose(f);
+}
+
+static void look_at_pins(struct look *k)
+{
+    k->pins_known = helper_looked(k) != 0;
+    while (k->pins_known && k->pins < SHM_PINS) {
+        const struct pin_shm *s = &k->v.gauges->g->pin[k->pins];
+        struct look_pin *p = &k->pin[k->pins];
+        p->pid = gauge_get(&s->pid);
+        if (p->pid == 0)
+            return;
+        p->behind = gauge_get(&s->behind);
+        p->age = since(k->now_ns, gauge_get(&s->since_ns));
+        name_program(p);
+        k->pins++;
+    }
+}
+
 /* ---- the disk ---- */
 
 static int disk_free(const char *dir, uint64_t *ret_free, uint64_t *ret_size)
@@ -188,12 +231,34 @@ static int disk_free(const char *dir, uint64_t *ret_free, uint64_t *ret_size)
     return 1;
 }
 
+/* The writer sees its own disk, where this process may not look, and has watched it since before this
+ * process began. */
+static void take_the_writers_disk(struct look *k)
+{
+    uint64_t looked = helper_looked(k);
+    if (looked == 0)
+        return;
+    const struct gauges_shm *g = k->v.gauges->g;
+    uint64_t size = gauge_get(&g->disk_total_bytes), from = gauge_get(&g->disk_watched_ns);
+    if (size == 0)
+        return;
+    k->disk_known = 1;
+    k->disk_size = size;
+    k->disk_free = gauge_get(&g->disk_free_bytes);
+    if (from == 0 || looked < from + FILL_OBSERVED_NS)
+        return;
+    k->disk_fill = (double)gauge_get(&g->disk_fill_bytes_day) / 86400;
+    k->disk_seconds = k->disk_fill > 0 ? (double)k->disk_free / k->disk_fill : INFINITY;
+}
+
 static void look_at_disk(struct look *k, const struct look_memory *m, const char *dir)
 {
     char path[4200];
     struct stat st;
     k->disk_known = disk_free(dir, &k->disk_free, &k->disk_size);
     k->disk_seconds = history_seconds_to_zero(&m->free_bytes);
+    k->disk_fill = NAN;
+    take_the_writers_disk(k);
     if (dbdir_path(path, sizeof path, dir, "data.mdb") == 0 && stat(path, &st) == 0)
         k->store_bytes = (uint64_t)st.st_blocks * 512;
 }
@@ -236,6 +301,7 @@ void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms)
     int in_force = k->v.segment ? !segment_retired(k->v.segment)
                                 : k->v.segment_err.code == AZOTH_ERR_PERMISSION;
     k->up = alive && in_force;
+    look_at_pins(k);
     look_at_disk(k, m, k->v.dir);
 }
 

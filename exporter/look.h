@@ -38,6 +38,13 @@ struct look_stripe {
     unsigned char key[512];
 };
 
+/* Who holds a snapshot of the store open that commits have gone past. */
+struct look_pin {
+    uint64_t pid, behind; /* commits */
+    double age;           /* seconds, at least */
+    char program[32];     /* empty when it is gone or not ours to see */
+};
+
 /* What is kept from look to look. Zeroed to begin. */
 struct look_memory {
     struct history head, free_bytes;
@@ -59,10 +66,14 @@ struct look {
     uint64_t head;
     uint32_t projections;
     struct look_projection projection[SHM_PROJECTIONS]; /* by name and shard */
+    int pins_known;                                     /* the writer's helper looked just now */
+    uint32_t pins;
+    struct look_pin pin[SHM_PINS]; /* most commits behind first */
     int disk_known;
     uint64_t disk_free, disk_size; /* of the directory's file system, for who is not root */
     uint64_t store_bytes;          /* that data.mdb takes on the disk */
-    double disk_seconds;           /* until it is full; INFINITY: not at all, NAN: not known yet */
+    double disk_fill;    /* bytes a second that the writer's helper saw it fill; NAN: not known */
+    double disk_seconds; /* until it is full; INFINITY: not at all, NAN: not known yet */
 };
 
 /* A short look, once a second: adds to the memory what later looks are measured against. */

@@ -99,6 +99,16 @@ struct single {
 GAUGE_FIELDS(X)
 #undef X
 
+/* They stand in the order of the commits that they are behind. One who opens a snapshot anew now and then
+ * is younger than another who stands. */
+static double pin_oldest(const struct look *k)
+{
+    double most = k->pins_known ? 0 : NAN;
+    for (uint32_t i = 0; i < k->pins; i++)
+        most = k->pin[i].age > most ? k->pin[i].age : most;
+    return most;
+}
+
 #define GET(name, expression)                                                                      \
     static double get_##name(const struct look *k)                                                 \
     {                                                                                              \
@@ -122,6 +132,10 @@ GET(stripe_waits, k->stripe_waits)
 GET(stripe_wait, (double)k->stripe_wait_ns / 1e9)
 GET(blocks, k->v.segment->blocks)
 GET(blocks_used, k->counts.blocks_used)
+GET(pins, k->pins_known ? (double)k->pins : NAN)
+GET(pin_age, pin_oldest(k))
+GET(pin_behind, k->pins_known ? (double)k->pin[0].behind : NAN)
+GET(disk_fill, k->disk_fill)
 GET(disk_free, k->disk_free)
 GET(disk_size, k->disk_size)
 GET(disk_seconds, k->disk_seconds)
@@ -143,6 +157,17 @@ static const struct single singles[] = {
      "When the newest event was committed, in seconds since 1970.", get_head_time},
     {GAUGES, "azoth_disk_full", "gauge",
      "1 while new transactions are refused since the disk is full.", get_disk_full},
+    {GAUGES, "azoth_pins", "gauge",
+     "Snapshots of the store that are open since before the newest commits, at most eight; NaN: "
+     "not known.",
+     get_pins},
+    {GAUGES, "azoth_pin_oldest_age_seconds", "gauge",
+     "Since the oldest of them was seen first; 0: there is none.", get_pin_age},
+    {GAUGES, "azoth_pin_oldest_commits", "gauge",
+     "Commits since the oldest of them; 0: there is none.", get_pin_behind},
+    {GAUGES, "azoth_disk_fill_bytes_per_second", "gauge",
+     "How fast free bytes get less, as the writer saw it over an hour; NaN: not known yet.",
+     get_disk_fill},
     {SEGMENT, "azoth_writer_epoch", "gauge", "Starts of a writer on this store.", get_epoch},
     {SEGMENT, "azoth_segment_incarnation", "gauge", "Segments made for this store.",
      get_incarnation},
@@ -163,7 +188,9 @@ static const struct single singles[] = {
      "Free bytes of the file system that the database lies on.", get_disk_free},
     {DISK, "azoth_disk_size_bytes", "gauge", "Size of that file system.", get_disk_size},
     {DISK, "azoth_disk_full_in_seconds", "gauge",
-     "Until it is full at the pace of the last day; +Inf: it does not fill, NaN: not known yet.",
+     "Until it is full at the pace that the writer saw, without one that of the last day; +Inf: it "
+     "does "
+     "not fill, NaN: not known yet.",
      get_disk_seconds},
     {DISK, "azoth_store_size_bytes", "gauge", "Bytes that the store takes on the disk.",
      get_store_bytes},

@@ -173,6 +173,45 @@ static json_t *refused_by(const struct look *k)
     return o;
 }
 
+static json_t *pins(const struct look *k)
+{
+    if (!k->pins_known)
+        return json_null();
+    json_t *a = json_array();
+    for (uint32_t i = 0; i < k->pins; i++) {
+        const struct look_pin *p = &k->pin[i];
+        json_array_append_new(a, json_pack("{s:o,s:o,s:o,s:o}", "pid", whole(p->pid), "program",
+                                           text(p->program), "age_s", real(p->age),
+                                           "commits_behind", whole(p->behind)));
+    }
+    return a;
+}
+
+/* Since the gauges were made: not of the last minutes. */
+static json_t *times(const struct look *k)
+{
+    if (!k->v.gauges)
+        return json_null();
+    const struct gauges_shm *g = k->v.gauges->g;
+    const struct {
+        const char *of;
+        const struct histogram_shm *h;
+    } all[] = {{"preflight", &g->preflight_ns},
+               {"queue", &g->queue_ns},
+               {"commit", &g->commit_ns},
+               {"apply", &g->apply_ns},
+               {"lag", &g->lag_ns}};
+    json_t *a = json_array();
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const struct histogram_shm *h = all[i].h;
+        json_array_append_new(
+            a, json_pack("{s:s,s:o,s:o,s:o,s:o}", "of", all[i].of, "count",
+                         whole(gauge_get(&h->count)), "p50_s", ns(histogram_at(h, 0.5)), "p99_s",
+                         ns(histogram_at(h, 0.99)), "max_s", ns(gauge_get(&h->max))));
+    }
+    return a;
+}
+
 static json_t *projections(const struct look *k)
 {
     json_t *a = json_array();
@@ -199,6 +238,7 @@ static json_t *disk(const struct look *k)
     json_object_set_new(o, "free_bytes", whole(k->disk_free));
     json_object_set_new(o, "size_bytes", whole(k->disk_size));
     json_object_set_new(o, "store_bytes", whole(k->store_bytes));
+    json_object_set_new(o, "fill_bytes_s", real(k->disk_fill));
     json_object_set_new(o, "days_to_full", real(k->disk_seconds / 86400));
     json_object_set_new(o, "trend_known", json_boolean(!isnan(k->disk_seconds)));
     return o;
@@ -257,6 +297,8 @@ int status_write(struct buf *b, const struct look *k, const struct look_memory *
     json_object_set_new(o, "processes", processes(k));
     json_object_set_new(o, "stripes", stripes(k));
     json_object_set_new(o, "refused_by", refused_by(k));
+    json_object_set_new(o, "pins", pins(k));
+    json_object_set_new(o, "times", times(k));
     json_object_set_new(o, "projections", projections(k));
     json_object_set_new(o, "disk", disk(k));
     json_object_set_new(o, "recent", recent(k, &m->recent));

@@ -220,6 +220,60 @@ static void disk_fills(void)
     for (uint64_t i = 0; i < 100; i++) /* a byte a second: 1000 s are left */
         history_add(&memory.free_bytes, (i + 1) * NS_PER_S, 1100 - i - 1);
 }
+/* Its helper looked so long ago, and has watched for so long before. */
+static void watches(uint64_t ago_s, uint64_t watched_s)
+{
+    uint64_t looked = clock_mono_ns() - ago_s * NS_PER_S;
+    gauge_set(&gauges->g->disk_free_bytes, 5000);
+    gauge_set(&gauges->g->disk_total_bytes, 9000);
+    gauge_set(&gauges->g->disk_fill_bytes_day, 2 * 86400);
+    gauge_set(&gauges->g->disk_watched_ns, looked - watched_s * NS_PER_S);
+    gauge_set(&gauges->g->looked_ns, looked);
+}
+static void writer_sees_it_fill(void)
+{
+    disk_fills();
+    watches(0, 300);
+}
+static void writer_sees_it_stand(void)
+{
+    disk_fills();
+    watches(0, 300);
+    gauge_set(&gauges->g->disk_fill_bytes_day, 0);
+}
+static void writer_sees_it_fill_for_a_moment(void)
+{
+    disk_fills();
+    watches(0, 299);
+}
+static void writer_saw_it_fill(void)
+{
+    disk_fills();
+    watches(6, 300);
+}
+static void some_read_on(void)
+{
+    uint64_t now = clock_mono_ns();
+    const struct {
+        uint64_t pid, behind, age_s;
+    } pins[] = {{(uint64_t)getpid(), 40, 20}, {1u << 30, 30, 50}};
+    for (int i = 0; i < 2; i++) {
+        struct pin_shm *p = &gauges->g->pin[i];
+        gauge_set(&p->behind, pins[i].behind);
+        gauge_set(&p->since_ns, now - pins[i].age_s * NS_PER_S);
+        gauge_set(&p->pid, pins[i].pid);
+    }
+    gauge_set(&gauges->g->looked_ns, now);
+}
+static void nobody_reads_on(void)
+{
+    gauge_set(&gauges->g->looked_ns, clock_mono_ns());
+}
+static void some_read_on_a_while_ago(void)
+{
+    some_read_on();
+    gauge_set(&gauges->g->looked_ns, clock_mono_ns() - 6 * NS_PER_S);
+}
 static void store_grows(void)
 {
     char path[100];
@@ -352,6 +406,22 @@ static const struct effect {
     {"azoth_process_held_up_seconds_total" W, "0", "18.5", works, 0, 0},
     {"azoth_process_reaped_total" W, "0", "15", works, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "1000", disk_fills, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "2500", writer_sees_it_fill, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "+Inf", writer_sees_it_stand, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "1000", writer_sees_it_fill_for_a_moment, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "1000", writer_saw_it_fill, 0, 0},
+    {"azoth_disk_fill_bytes_per_second", "NaN", "2", writer_sees_it_fill, 0, 0},
+    {"azoth_disk_fill_bytes_per_second", "NaN", "0", writer_sees_it_stand, 0, 0},
+    {"azoth_disk_fill_bytes_per_second", "NaN", "NaN", writer_saw_it_fill, 0, 0},
+    {"azoth_pins", "NaN", "2", some_read_on, 0, 0},
+    {"azoth_pins", "NaN", "0", nobody_reads_on, 0, 0},
+    {"azoth_pins", "NaN", "NaN", some_read_on_a_while_ago, 0, 0},
+    {"azoth_pin_oldest_age_seconds", "NaN", "50~", some_read_on, 0, 0},
+    {"azoth_pin_oldest_age_seconds", "NaN", "0", nobody_reads_on, 0, 0},
+    {"azoth_pin_oldest_age_seconds", "NaN", "NaN", some_read_on_a_while_ago, 0, 0},
+    {"azoth_pin_oldest_commits", "NaN", "40", some_read_on, 0, 0},
+    {"azoth_pin_oldest_commits", "NaN", "0", nobody_reads_on, 0, 0},
+    {"azoth_pin_oldest_commits", "NaN", "NaN", some_read_on_a_while_ago, 0, 0},
     {"azoth_store_size_bytes", "0", "8192", store_grows, 0, 0},
     {"azoth_projection_lag_events" P, "", "7", one_behind, 0, 0},
     {"azoth_projection_lag_seconds" P, "", "30~", one_behind, 0, 0},
@@ -464,6 +534,11 @@ static void free_bytes_are_those_of_the_file_system(void **state)
     double told = strtod(value_of("azoth_disk_free_bytes"), NULL);
     /* Others write meanwhile. */
     assert_true(fabs(told - (double)st.f_bavail * (double)st.f_frsize) < 4e9);
+    watches(0, 0);
+    assert_string_equal(value_of("azoth_disk_free_bytes"), "5000");
+    assert_string_equal(value_of("azoth_disk_size_bytes"), "9000");
+    watches(6, 0); /* what a writer saw that has gone is old */
+    assert_string_equal(value_of("azoth_disk_size_bytes"), size);
     assert_string_equal(value_of("azoth_exporter_requests_total"), "5");
     assert_string_equal(value_of("azoth_build_info{version=\"" AZOTH_VERSION "\"}"), "1");
 }
@@ -639,6 +714,58 @@ static void a_key_that_was_waited_for_is_told_with_its_holder(void **state)
     json_decref(o);
     /* The user's data is no label. */
     assert_null(strstr(metrics(), "acc:"));
+}
+
+static void who_holds_a_snapshot_is_told_by_its_pid_and_program(void **state)
+{
+    (void)state;
+    json_t *o = status_json();
+    assert_true(json_is_null(json_object_get(o, "pins"))); /* nobody has looked */
+    json_decref(o);
+    some_read_on();
+    o = status_json();
+    json_t *pins = json_object_get(o, "pins"), *p = json_array_get(pins, 0);
+    assert_int_equal(json_array_size(pins), 2);
+    assert_int_equal(json_integer_value(json_object_get(p, "pid")), getpid());
+    char comm[32];
+    FILE *f = fopen("/proc/self/comm", "r"); /* another one under an instrument */
+    assert_true(f && fgets(comm, sizeof comm, f));
+    fclose(f);
+    comm[strcspn(comm, "\n")] = 0;
+    assert_string_equal(json_string_value(json_object_get(p, "program")), comm);
+    assert_int_equal(json_integer_value(json_object_get(p, "commits_behind")), 40);
+    assert_true(json_real_value(json_object_get(p, "age_s")) >= 20);
+    p = json_array_get(pins, 1); /* no process has this pid */
+    assert_string_equal(json_string_value(json_object_get(p, "program")), "");
+    json_decref(o);
+}
+
+static void times_and_refusals_are_told_to_the_page(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *of;
+        double p99, max; /* the end of the bucket; the greatest itself */
+    } want[] = {{"preflight", 0.003145727, 0.003},
+                {"queue", 0.002097151, 0.002},
+                {"commit", 0.001048575, 0.001},
+                {"apply", 0.004194303, 0.004},
+                {"lag", 103.079215103, 100}};
+    commits();
+    refuses();
+    json_t *o = status_json(), *times = json_object_get(o, "times");
+    assert_int_equal(json_array_size(times), 5);
+    for (size_t i = 0; i < 5; i++) {
+        json_t *t = json_array_get(times, i);
+        assert_string_equal(json_string_value(json_object_get(t, "of")), want[i].of);
+        assert_int_equal(json_integer_value(json_object_get(t, "count")), 1);
+        assert_true(fabs(json_real_value(json_object_get(t, "p99_s")) - want[i].p99) < 1e-6);
+        assert_true(fabs(json_real_value(json_object_get(t, "max_s")) - want[i].max) < 1e-6);
+    }
+    json_t *refused = json_object_get(o, "refused_by");
+    assert_int_equal(json_integer_value(json_object_get(refused, "min")), 2);
+    assert_int_equal(json_integer_value(json_object_get(refused, "max")), 0);
+    json_decref(o);
 }
 
 /* ---- readiness ---- */
@@ -840,6 +967,8 @@ int main(void)
         T(texts_of_others_are_escaped_and_never_there_twice),
         T(the_ten_stripes_waited_for_most_are_told_most_first),
         T(a_key_that_was_waited_for_is_told_with_its_holder),
+        T(who_holds_a_snapshot_is_told_by_its_pid_and_program),
+        T(times_and_refusals_are_told_to_the_page),
         T(readiness_names_what_is_not),
         T(who_may_read_the_gauges_alone_is_told_by_the_heartbeat),
         T(a_history_finds_when_a_value_was_last_so_small),
