@@ -26,6 +26,24 @@ until_true 20 seconds '.recent.transactions_s | any(. != null)'
 load() { for _ in $(seq 30); do add; done >"$TMP/out" 2>&1; azoth lag --dir "$db" seen --wait --timeout 20 >"$TMP/out" 2>&1; }
 check "there is something to see" load
 until_true 20 is 'azoth_projection_state{projection="broken",shard="0",shards="1",state="failed"}' 1
+# Two who want the same key while the writer stands: the second one waits for the first.
+bump() { azoth tx --dir "$db" --deadline 60 '{"add":{"hot/key":1}}'; }
+waited() { [ "$(metric azoth_stripe_waits_total)" -ge 1 ]; }
+kill -STOP "$writer"
+bump >"$TMP/out" 2>&1 & first=$!
+bump >"$TMP/second" 2>&1 & second=$!
+pids+=("$first" "$second")
+check "a wait for a stripe is seen" until_true 30 waited
+kill -CONT "$writer"
+wait "$first" "$second"
+refused() { azoth tx --dir "$db" '{"require":[{"key":"hot/key","min":1000000}],"add":{"hot/key":1}}'; }
+refused >"$TMP/out" 2>&1
+check "and so is a refusal" until_true 20 is 'azoth_refusals_total{reason="min"}' 1
+told() { get /status.json >/dev/null; jq -r "$1" "$TMP/body"; }
+says "its key, and that it took time" "hot/key 1 true" "$(told '.stripes[0] | "\(.key) \(.waits) \(.wait_s > 0)"')"
+check "each step has its times" until_true 20 seconds '.times | length == 5 and all(.[]; .count > 0 and .p99_s > 0 and .p50_s <= .p99_s)'
+helper_looked() { is azoth_pins 0; }
+check "the writer's helper sees that nobody holds a snapshot" until_true 20 helper_looked
 check "the last seconds are kept" until_true 20 seconds '.recent | (.age_s | length >= 3) and any(.transactions_s[]; . != null and . > 0)
     and any(.commit_p99_s[]; . != null and . > 0)'
 get /metrics >/dev/null
@@ -154,7 +172,7 @@ if command -v chromium >/dev/null; then
     see "it plots the lag of each projection" "line=lag seen" "line=lag broken"
     see "it has a table of projections" "projections=seen" "projections=idle" "projections=failed"
     see "it has a table of processes" "processes=writer azoth-writer" "processes=feed azoth-feed"
-    see "it says what there is of stripes" "stripes=No stripe was waited for."
+    see "it says what there is of stripes" "stripes=hot/key"
     see "it tells times" "times=claim to submission" "times=commit to applied"
     see "it tells what preflight refused" "refusals=min"
     see "it says that nobody holds an old snapshot" "pins=Nobody holds an old snapshot."
