@@ -212,20 +212,28 @@ static json_t *times(const struct look *k)
     return a;
 }
 
+/* A row has 0 before the first batch. */
+static json_t *ns_or_null(uint64_t n)
+{
+    return n ? ns(n) : json_null();
+}
+
 static json_t *projections(const struct look *k)
 {
     json_t *a = json_array();
     for (uint32_t i = 0; i < k->projections; i++) {
         const struct look_projection *p = &k->projection[i];
         json_array_append_new(
-            a, json_pack("{s:o,s:i,s:i,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o}", "name",
-                         text(p->r.name), "shard", (int)p->r.shard, "shards", (int)p->r.shards,
-                         "state", p->state, "cursor", whole(p->r.cursor), "lag_events",
-                         whole(p->behind), "lag_seconds", real(p->seconds), "progress_age_s",
-                         real(p->progress_age), "errors", whole(p->r.errors), "dead_letters",
-                         whole(p->r.dead_waiting + p->r.dead_retired + p->r.dead_parked), "breaker",
-                         breaker_state_name(p->r.breaker), "error", text(p->r.error), "error_age_s",
-                         real(p->failed_age), "rate_s", real(p->rate)));
+            a,
+            json_pack("{s:o,s:i,s:i,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o}", "name",
+                      text(p->r.name), "shard", (int)p->r.shard, "shards", (int)p->r.shards,
+                      "state", p->state, "cursor", whole(p->r.cursor), "lag_events",
+                      whole(p->behind), "lag_seconds", real(p->seconds), "progress_age_s",
+                      real(p->progress_age), "errors", whole(p->r.errors), "dead_letters",
+                      whole(p->r.dead_waiting + p->r.dead_retired + p->r.dead_parked), "breaker",
+                      breaker_state_name(p->r.breaker), "error", text(p->r.error), "error_age_s",
+                      real(p->failed_age), "rate_s", real(p->rate), "batch_s",
+                      ns_or_null(p->r.apply_ns), "batch_lag_s", ns_or_null(p->r.lag_ns)));
     }
     return a;
 }

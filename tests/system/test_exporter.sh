@@ -61,6 +61,10 @@ an event|1|azoth_projection_cursor$seen}|add
 an event|1|azoth_projection_sent_events_total$seen}|add
 an event whose handler fails|1|azoth_projection_errors_total$seen}|add null
 an event whose handler fails|1|azoth_projection_dead_letters$seen,state="waiting"}|add null
+a transaction|1|azoth_preflight_duration_seconds_count|add
+an event|1|azoth_apply_duration_seconds_count|add
+an event|1|azoth_apply_lag_seconds_count|add
+a refused request|1|azoth_refusals_total{reason="min"}|refused
 a refused request|1|azoth_process_refused_total{kind="worker",name="1",row="$row"}|refused
 a pause|1|azoth_paused|azoth pause --dir $db
 its end|-1|azoth_paused|azoth resume --dir $db

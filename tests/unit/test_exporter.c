@@ -631,6 +631,27 @@ static void a_state_is_corrected_by_who_lives(void **state)
     assert_string_equal(state_told(), "failed");
 }
 
+static void the_page_is_told_pace_and_error_and_newest_batch_of_a_projection(void **state)
+{
+    (void)state;
+    has_neither_pace_nor_error();
+    json_t *o = status_json(), *p = json_array_get(json_object_get(o, "projections"), 0);
+    static const char *const unknown[] = {"rate_s", "error_age_s", "batch_s", "batch_lag_s"};
+    for (int i = 0; i < 4; i++)
+        assert_true(json_is_null(json_object_get(p, unknown[i])));
+    json_decref(o);
+    place_leave(feed_place); /* it is taken again */
+    one_behind();
+    o = status_json();
+    p = json_array_get(json_object_get(o, "projections"), 0);
+    double rate = json_real_value(json_object_get(p, "rate_s"));
+    assert_true(rate > 2 && rate <= 8);
+    assert_true(json_real_value(json_object_get(p, "error_age_s")) >= 40);
+    assert_true(json_real_value(json_object_get(p, "batch_s")) == 0.008);
+    assert_true(json_real_value(json_object_get(p, "batch_lag_s")) == 0.009);
+    json_decref(o);
+}
+
 static void rows_of_a_split_that_was_replaced_are_left_out(void **state)
 {
     (void)state;
@@ -963,6 +984,7 @@ int main(void)
         T(what_is_not_there_is_left_out),
         T(an_age_is_the_least_that_is_known),
         T(a_state_is_corrected_by_who_lives),
+        T(the_page_is_told_pace_and_error_and_newest_batch_of_a_projection),
         T(rows_of_a_split_that_was_replaced_are_left_out),
         T(texts_of_others_are_escaped_and_never_there_twice),
         T(the_ten_stripes_waited_for_most_are_told_most_first),
