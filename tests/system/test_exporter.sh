@@ -70,6 +70,30 @@ a pause|1|azoth_paused|azoth pause --dir $db
 its end|-1|azoth_paused|azoth resume --dir $db
 END
 
+# ---- a reader that stands ----
+# It opens a snapshot, says so, and keeps it until it is killed.
+python3 - "$BUILD/libazoth.so.0" "$db" >"$TMP/reader" 2>&1 <<'P' &
+import ctypes, signal, sys
+azoth = ctypes.CDLL(sys.argv[1])
+db, snapshot = ctypes.c_void_p(), ctypes.c_void_p()
+if azoth.azoth_open(sys.argv[2].encode(), None, ctypes.byref(db), None) or azoth.azoth_snapshot(db, ctypes.byref(snapshot), None):
+    sys.exit("no snapshot")
+print("open", flush=True)
+signal.pause()
+P
+reader=$!
+pids+=("$reader")
+check "a reader opens a snapshot" until_true 20 grep -qx open "$TMP/reader"
+for _ in 1 2 3; do add >/dev/null; done
+check "one whose snapshot commits have gone past is counted" until_true 20 is azoth_pins 1
+check "with the commits since" until_true 20 is azoth_pin_oldest_commits 3
+ages() { metric azoth_pin_oldest_age_seconds | awk '{exit !($1 >= 1 && $1 < 60)}'; }
+check "and its age" until_true 20 ages
+says "the JSON names it" "$reader $(cat /proc/$reader/comm)" "$(get /status.json >/dev/null; jq -r --arg pid "$reader" '.pins[] | select(.pid == ($pid | tonumber)) | "\(.pid) \(.program)"' "$TMP/body")"
+kill -9 "$reader"
+wait "$reader" 2>/dev/null
+check "until it goes" until_true 20 is azoth_pins 0
+
 # ---- lag, and readiness ----
 kill -9 "$projector"
 for _ in 1 2 3; do add >/dev/null; done
