@@ -187,6 +187,13 @@ static json_t *pins(const struct look *k)
     return a;
 }
 
+/* A bucket's end may lie beyond the greatest value, which is known. */
+static json_t *quantile(const struct histogram_shm *h, double q)
+{
+    uint64_t n = histogram_at(h, q), max = gauge_get(&h->max);
+    return ns(n < max ? n : max);
+}
+
 /* Since the gauges were made: not of the last minutes. */
 static json_t *times(const struct look *k)
 {
@@ -204,10 +211,10 @@ static json_t *times(const struct look *k)
     json_t *a = json_array();
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const struct histogram_shm *h = all[i].h;
-        json_array_append_new(
-            a, json_pack("{s:s,s:o,s:o,s:o,s:o}", "of", all[i].of, "count",
-                         whole(gauge_get(&h->count)), "p50_s", ns(histogram_at(h, 0.5)), "p99_s",
-                         ns(histogram_at(h, 0.99)), "max_s", ns(gauge_get(&h->max))));
+        json_array_append_new(a, json_pack("{s:s,s:o,s:o,s:o,s:o}", "of", all[i].of, "count",
+                                           whole(gauge_get(&h->count)), "p50_s", quantile(h, 0.5),
+                                           "p99_s", quantile(h, 0.99), "max_s",
+                                           ns(gauge_get(&h->max))));
     }
     return a;
 }
