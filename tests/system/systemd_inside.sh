@@ -198,6 +198,35 @@ says "nothing of it changed anything" "$n" "$(value n)"
 check "others read nothing" eval '! as stranger sqlite3 -readonly $db "SELECT 1 FROM t" && ! as stranger azoth lag && ! as stranger ls $AZOTH_DIR/projections'
 check "azoth uses the database" as operator azoth tx '{"set":{"m":2}}'
 
+# --- backups ---
+backup=azoth-backup@main
+wanted=1
+! azoth help backup >/dev/null 2>&1 || wanted=0
+check "azoth-backup can be started" systemctl start $backup.service
+says "and is skipped exactly where azoth has no such command" "$wanted" \
+    "$(journalctl -q -o cat -u $backup.service | grep -c "Skipped due to 'exec-condition'")"
+says "which is no failure" "" "$(systemctl list-units --failed --plain --no-legend)"
+mkdir -p /etc/systemd/system/$backup.service.d
+cat >/etc/systemd/system/$backup.service.d/copy.conf <<'S'
+[Service]
+ExecCondition=
+ExecCondition=/bin/true
+ExecStart=
+ExecStart=/bin/sh -c 'azoth get n --dir /var/lib/azoth/%i >/var/backups/azoth/%i/n && ! touch /var/backups/x'
+S
+systemctl daemon-reload
+check "what it runs reads the database and writes into the directory of backups, and nowhere beside it" systemctl start $backup.service
+check "there it is" [ -s /var/backups/azoth/main/n ]
+says "for the group alone" "azoth azoth 770" "$(stat -c '%U %G %a' /var/backups/azoth/main)"
+check "not for azoth-read" eval '! as reader ls /var/backups/azoth'
+rm -r /var/backups/azoth
+check "a directory of backups that is missing fails it: it is not skipped" eval "! systemctl start $backup.service && is $backup.service Result exit-code"
+systemctl reset-failed $backup.service
+systemd-tmpfiles --create azoth.conf
+check "its timer can be enabled" systemctl enable --now $backup.timer
+check "and knows when it is the next time" matches $backup.timer NextElapseUSecRealtime '[0-9]'
+check "and be disabled" systemctl disable --now $backup.timer
+
 # --- the end, and again ---
 systemctl stop azoth@main.target
 check "all stops with the target" until_true 30 eval "! active $writer && [ -z \"\$(systemctl list-units --plain --no-legend 'azoth-*@main*.service')\" ]"

@@ -14,8 +14,8 @@ check "and one of another prefix, with directories of its own for library and un
 says "the programs are there" "azoth azoth-effects azoth-exporter azoth-feed azoth-projector azoth-worker azoth-writer" \
     "$(ls "$TMP/local/usr/local/bin" | grep -xE 'azoth(-(effects|exporter|feed|projector|worker|writer))?' | xargs)"
 says "each unit starts what was installed beside it" "" \
-    "$(grep -h '^ExecStart' "$TMP"/local/usr/local/lib/systemd/system/*.service | grep -v '=/usr/local/bin/azoth')"
-says "also with another prefix" "" "$(grep -h '^ExecStart' "$TMP"/usr/lib/systemd/system/*.service | grep -v '=/usr/bin/azoth')"
+    "$(grep -h '^ExecStart=' "$TMP"/local/usr/local/lib/systemd/system/*.service | grep -v '=/usr/local/bin/azoth')"
+says "also with another prefix" "" "$(grep -h '^ExecStart=' "$TMP"/usr/lib/systemd/system/*.service | grep -v '=/usr/bin/azoth')"
 says "no text of a tree for /usr speaks of /usr/local" "" \
     "$(grep -rlI '/usr/local/\(bin\|lib\|include\|share\)' "$TMP/usr")"
 says "users and directories are where systemd looks" "sysusers.d/azoth.conf tmpfiles.d/azoth.conf" \

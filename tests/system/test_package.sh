@@ -50,7 +50,7 @@ lint() { wait $lintian || { cat "$TMP/lintian"; false; }; }
 cat >"$TMP/in/lib" <<'E2'
 set -u
 fails() { echo "failed: $1"; exit 1; }
-files() { find /usr /lib/ /etc /var/lib /var/spool -xdev -not -path '/var/lib/dpkg/*' 2>/dev/null |
+files() { find /usr /lib/ /etc /var/lib /var/backups /var/spool -xdev -not -path '/var/lib/dpkg/*' 2>/dev/null |
     grep -vE '^/etc/(passwd|shadow|group|gshadow)-$|^/etc/\.pwd\.lock$|^/var/lib/systemd/|^/etc/ld\.so\.cache' | sort; }
 install_() { dpkg -i /tmp/in/*.deb >/tmp/dpkg.log 2>&1 || { tail -5 /tmp/dpkg.log; fails "dpkg -i"; }; }
 purge() { dpkg --purge azoth libazoth-dev libazoth0 >/tmp/dpkg.log 2>&1 || { tail -5 /tmp/dpkg.log; fails "dpkg --purge"; }; }
@@ -66,6 +66,7 @@ cat >"$TMP/in/plain" <<'E2'
 files >/tmp/before
 install_
 [ "$(stat -c '%U %G %a' /var/lib/azoth)" = "azoth azoth 750" ] || fails "the data's directory is the user's"
+[ "$(stat -c '%U %G %a' /var/backups/azoth)" = "azoth azoth 750" ] || fails "so is that of backups"
 umask 0007
 as_azoth azoth init /var/lib/azoth/main || fails "azoth init"
 printf '[writer]\nsync = none\nreserve = 0\n' >/var/lib/azoth/main/azoth.conf
