@@ -60,6 +60,10 @@ done
 says "the dashboard is JSON with panels" true "$(jq '(.panels | length) > 10 and all(.panels[]; (.targets | length) > 0)' "$dashboard")"
 says "the cases of the alerts name every alert" "" "$(comm -23 <(sed -n 's/ *- alert: //p' "$rules" | sort) \
     <(grep -oE 'alertname: Azoth[A-Za-z]+' "$root/tests/system/azoth.rules.test.yml" | sed 's/.* //' | sort -u) | xargs)"
+# Both ways: an alert that the operations guide does not explain, and one that it explains though there is none.
+guide_alerts() { sed -n '/^## Alerts/,/^## Restoring/s/^| \(Azoth[A-Za-z]*\) |.*/\1/p' "$root/systemd/README.md"; }
+check "the operations guide tells what to do at alerts" test "$(guide_alerts | wc -l)" -ge 10
+check "of each that there is, in their order, and of no other" diff <(sed -n 's/ *- alert: //p' "$rules") <(guide_alerts)
 
 # ---- promtool ----
 if command -v promtool >/dev/null; then
