@@ -357,18 +357,22 @@ static void report(struct projector *p)
 /* What is to be done, which the feed cannot know. */
 static void advise(const struct projector *p, int rc, struct azoth_error *err)
 {
+    static const char cause[] =
+        "the rows are of another log than this (was an older copy of the database put back?)";
     struct azoth_error why = *err;
-    if (rc == AZOTH_ERR_DIVERGED && !p->discard)
-        error_set(
-            err, rc,
-            "%s: the rows are of another log than this (was an older copy of the database put "
-            "back?): %s%s%s",
-            why.message,
-            p->def.target == TARGET_POSTGRESQL ? "drop the projection's schema"
-                                               : "azoth projection rebuild ",
-            p->def.target == TARGET_POSTGRESQL ? "" : p->def.name,
-            p->def.target == TARGET_POSTGRESQL ? " to project this one"
-                                               : " makes them anew from this one");
+    const char *name = p->def.name;
+    if (rc != AZOTH_ERR_DIVERGED || p->discard)
+        return;
+    if (p->def.target == TARGET_POSTGRESQL)
+        error_set(err, rc, "%s: %s: drop the projection's schema to project this one", why.message,
+                  cause);
+    else if (p->def.effects[0])
+        error_set(err, rc,
+                  "%s: %s: the ledger of effects belongs to its log, put it back with that copy",
+                  why.message, cause);
+    else
+        error_set(err, rc, "%s: %s: azoth projection rebuild %s makes them anew from this one",
+                  why.message, cause, name);
 }
 
 /* Where the projection's files lie, also when nothing of it could be opened. */

@@ -124,7 +124,10 @@ check "run" active azoth-worker@main:{1,2,3,4}
 goes_on "the clients go on"
 check "a fifth that is only started" systemctl start azoth-worker@main:5
 check "serves" azoth tx --to ipc:///run/azoth/main/worker-5.sock '{"set":{"m":0}}'
+check "and one with a name of somebody's own" systemctl start azoth-worker@main:1-2
 check "one worker" azoth scale workers 1
+check "what has no number for a name is left alone" active azoth-worker@main:1-2
+systemctl stop azoth-worker@main:1-2
 check "the others are stopped" eval '! active azoth-worker@main:2 && ! active azoth-worker@main:3 && ! active azoth-worker@main:4'
 check "and do not come back with the next boot" eval '! systemctl is-enabled azoth-worker@main:2'
 says "none of them failed" "" "$(systemctl list-units --failed --plain --no-legend)"
@@ -198,6 +201,11 @@ says "nothing of it changed anything" "$n" "$(value n)"
 check "others read nothing" eval '! as stranger sqlite3 -readonly $db "SELECT 1 FROM t" && ! as stranger azoth lag && ! as stranger ls $AZOTH_DIR/projections'
 check "azoth uses the database" as operator azoth tx '{"set":{"m":2}}'
 
+# --- metrics ---
+says "nobody started an exporter" inactive "$(prop azoth-exporter@main ActiveState)"
+check "one is enabled" systemctl enable --now azoth-exporter@main
+check "and answers on this host" bash -c 'exec 3<>/dev/tcp/127.0.0.1/7109; printf "GET /healthz HTTP/1.0\r\n\r\n" >&3; grep -q " 200 " <&3'
+
 # --- backups ---
 backup=azoth-backup@main
 wanted=1
@@ -205,6 +213,7 @@ wanted=1
 check "azoth-backup can be started" systemctl start $backup.service
 says "and is skipped exactly where azoth has no such command" "$wanted" \
     "$(journalctl -q -o cat -u $backup.service | grep -c "Skipped due to 'exec-condition'")"
+[ $wanted = 0 ] || check "for a reason that is in the journal" in_journal $backup.service 'there is no command backup'
 says "which is no failure" "" "$(systemctl list-units --failed --plain --no-legend)"
 mkdir -p /etc/systemd/system/$backup.service.d
 cat >/etc/systemd/system/$backup.service.d/copy.conf <<'S'
@@ -235,11 +244,41 @@ for u in "${members[@]}"; do check "$u before the feed" [ "$(stopped_at "$u")" -
 check "the feed before the writer" [ "$(stopped_at $feed)" -le "$(stopped_at $writer)" ]
 says "without a failure" "" "$(systemctl list-units --failed --plain --no-legend 'azoth*')"
 says "no shared object is left" "" "$(ls /dev/shm)"
+check "a copy is made" cp -a $AZOTH_DIR /var/backups/azoth/main.copy
 check "azoth-read still reads" as reader sqlite3 -readonly $db 'SELECT count(*) FROM t'
 check "the target starts again" systemctl start azoth@main.target
-check "with all that is enabled" until_true 20 active $writer $feed "${members[@]}"
+check "with all that is enabled" until_true 20 active $writer $feed azoth-exporter@main "${members[@]}"
+
+# --- an older log is put back: alone, and then the whole copy ---
+stop_all() { systemctl stop azoth@main.target 'azoth-*@main*' && ! active $writer; }
+check "a transaction is committed that the copy has not" azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}'
+check "and projected" azoth lag --wait --timeout 30
+check "all is stopped and waited for" stop_all
+check "the copy's log alone is put back" cp -a /var/backups/azoth/main.copy/data.mdb $AZOTH_DIR/
+check "with it the target starts" systemctl start azoth@main.target
+for u in azoth-projector@main:seen:{0-2,1-2} azoth-projector@main:told; do
+    check "$u does not go on" until_true 20 is "$u" ActiveState failed
+    says "for good" 100 "$(prop "$u" ExecMainStatus)"
+done
+check "azoth lag says that it diverged" eval 'azoth lag seen | grep -q "^seen 0/2 *diverged"'
+check "and what to do" eval 'azoth lag seen | grep -q "azoth projection rebuild seen"'
+check "of effects it is something else" eval 'azoth lag told | grep -q "put it back with that copy" && ! azoth projection rebuild told'
+check "which is done" azoth projection rebuild seen
+systemctl reset-failed 'azoth-*@main*'
+check "and the target, which is active, is started" systemctl start azoth@main.target
+check "which starts those members that do not run" until_true 10 active azoth-projector@main:seen:{0-2,1-2}
+check "they follow" azoth lag seen --wait --timeout 30
+check "azoth verify agrees" azoth verify --projection seen
+check "all is stopped again" stop_all
+check "the whole copy is put back" eval "mv $AZOTH_DIR $AZOTH_DIR.broken && cp -a /var/backups/azoth/main.copy $AZOTH_DIR"
+systemctl reset-failed 'azoth-*@main*' 2>/dev/null
+check "the target starts with it" systemctl start azoth@main.target
+check "and all that is enabled" until_true 20 active $writer $feed "${members[@]}"
+check "projections have nothing to complain of" eval 'azoth lag --wait --timeout 30 && azoth verify --all-projections'
+says "the state is that of the copy" "$n" "$(value n)"
 check "and another database beside it" systemctl start azoth@other.target
 check "whose writer and feed run" until_true 10 active azoth-writer@other azoth-feed@other
+says "and no exporter that would want the first one's address" inactive "$(prop azoth-exporter@other ActiveState)"
 check "with a store of its own" azoth tx --dir /var/lib/azoth/other '{"set":{"a":1}}'
 
 # --- the network, where a drop-in gives it ---
