@@ -114,7 +114,7 @@ static int among(const struct unit_name *list, int n, const char *text)
     return 0;
 }
 
-/* "3", and of shards nothing, or "0-4". */
+/* "3", and of shards nothing, or "0-4". A worker called "2-b" or "1-2" is somebody's own. */
 static int is_ours(const struct scale *s, const char *unit)
 {
     size_t stem = strlen(s->stem), n = strlen(unit);
@@ -125,9 +125,10 @@ static int is_ours(const struct scale *s, const char *unit)
     const char *rest = unit + stem;
     if (rest == end)
         return s->stem[stem - 1] != ':';
-    if (s->stem[stem - 1] != ':' && *rest++ != ':')
+    int sharded = s->stem[stem - 1] != ':';
+    if (sharded && *rest++ != ':')
         return 0;
-    return strspn(rest, "0123456789-") == (size_t)(end - rest);
+    return strspn(rest, sharded ? "0123456789-" : "0123456789") == (size_t)(end - rest);
 }
 
 static void add_present(struct scale *s, const char *unit)
@@ -145,8 +146,10 @@ static int find_present(struct scale *s)
     char *argv[] = {"systemctl", "list-units", "--all", "--plain", "--no-legend", pattern, NULL};
     struct buf out = {0};
     int code = 0;
-    if (s->booted)
-        systemctl(argv, &out, &code);
+    int status = s->booted ? systemctl(argv, &out, &code) : 0;
+    if (!code && status)
+        code =
+            cmd_fail_code(AZOTH_ERR_IO, "systemctl %s failed with exit status %d", argv[1], status);
     if (!code && out.len && buf_add(&out, "", 1) == 0) {
         char *save = NULL, *line = strtok_r((char *)out.ptr, "\n", &save);
         for (; line; line = strtok_r(NULL, "\n", &save)) {
