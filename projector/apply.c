@@ -289,7 +289,8 @@ static int run_part(struct table *t, struct part *p, struct azoth_error *err)
 
 static int stands_or(struct table *t, int rc)
 {
-    t->stands = rc == TABLE_STANDS;
+    /* On a full disk part of the batch may have been committed. */
+    t->stands = rc == TABLE_STANDS || rc == AZOTH_ERR_NOSPACE;
     return rc;
 }
 

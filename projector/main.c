@@ -69,6 +69,8 @@ struct projector {
     struct wire_batch held;   /* was left in the middle */
     int holds;
     struct table_standing standing; /* as of this turn */
+    uint64_t full_ns;               /* the disk is full: it is tried again then; 0: it is not */
+    char full[200];                 /* what said so */
     uint64_t opened_at;             /* the cursor */
     int gets_on;                    /* last words of an earlier one are removed */
 };
@@ -82,6 +84,8 @@ struct projector {
 /* A command that has the lock, since no projector ran, is soon done; another projector is not. */
 #define LOCK_PATIENCE_NS (5 * NS_PER_S)
 #define LOCK_AGAIN_MS    20
+
+#define FULL_AGAIN_NS NS_PER_S /* between two tries on a full disk */
 
 /* Dead letters are tried for so long at a time: signals wait no longer. */
 #define REPLAY_NS (20 * NS_PER_MS)
@@ -187,11 +191,18 @@ static int fits(const struct projector *p, struct azoth_error *err)
 }
 
 /* How long what kept the file from being opened is waited for. */
-static uint64_t patience_ns(int rc)
+static uint64_t patience_ns(const struct projector *p, int rc)
 {
-    return rc == AZOTH_ERR_UNREACHABLE ? SERVER_PATIENCE_NS
-           : rc == AZOTH_ERR_DUPLICATE ? LOCK_PATIENCE_NS
-                                       : 0;
+    switch (rc) {
+    case AZOTH_ERR_UNREACHABLE:
+        return SERVER_PATIENCE_NS;
+    case AZOTH_ERR_NOSPACE:
+        return p->once ? 0 : SERVER_PATIENCE_NS;
+    case AZOTH_ERR_DUPLICATE:
+        return LOCK_PATIENCE_NS;
+    default:
+        return 0;
+    }
 }
 
 static int open_file(struct projector *p, const struct table_options *o, struct azoth_error *err)
@@ -199,7 +210,7 @@ static int open_file(struct projector *p, const struct table_options *o, struct 
     return p->def.effects[0] ? open_effects(p, o, err) : table_open(&p->def, o, &p->table, err);
 }
 
-/* UNREACHABLE, DUPLICATE: it did not come, or we are asked to stop. */
+/* UNREACHABLE, DUPLICATE, NOSPACE: it did not come, or we are asked to stop. */
 static int open_when_there(struct projector *p, const struct table_options *o,
                            struct azoth_error *err)
 {
@@ -207,12 +218,15 @@ static int open_when_there(struct projector *p, const struct table_options *o,
     int rc, said = 0;
     struct pollfd fd = {.fd = p->service.signal_fd, .events = POLLIN};
     while ((rc = open_file(p, o, err)) && !p->effects &&
-           clock_mono_ns() - begun < patience_ns(rc)) {
-        int server = rc == AZOTH_ERR_UNREACHABLE;
+           clock_mono_ns() - begun < patience_ns(p, rc)) {
+        int lock = rc == AZOTH_ERR_DUPLICATE;
         if (!said++)
             log_error(LOG_LEVEL_WARN, "waiting", err);
-        service_status(&p->service, server ? "waiting for PostgreSQL" : "waiting for the lock");
-        poll(&fd, 1, server ? SERVER_AGAIN_MS : LOCK_AGAIN_MS);
+        service_status(&p->service, "waiting for %s",
+                       lock                      ? "the lock"
+                       : rc == AZOTH_ERR_NOSPACE ? "room on the disk"
+                                                 : "PostgreSQL");
+        poll(&fd, 1, lock ? LOCK_AGAIN_MS : SERVER_AGAIN_MS);
         if (service_poll(&p->service))
             break;
     }
@@ -319,6 +333,8 @@ static int count_only(struct projector *p, const struct wire_batch *b, struct az
 
 static uint32_t state_of(const struct projector *p)
 {
+    if (p->full_ns)
+        return PROJECTION_RETRYING;
     if (p->standing.event && (p->holds || p->standing.wait_ns))
         return PROJECTION_RETRYING;
     if (p->standing.breaker == BREAKER_OPEN)
@@ -444,13 +460,13 @@ static int apply(struct projector *p, const struct wire_batch *b, struct azoth_e
         rc = p->discard
                  ? count_only(p, b, err)
                  : table_apply(p->table, b->frames, p->cursor + 1, b->last, b->last_check, err);
-    if (rc < 0)
-        return rc;
     /* The message is borrowed until the next pull_next(), which a held batch puts off. */
-    p->holds = rc == TABLE_STANDS;
+    p->holds = rc == TABLE_STANDS || rc == AZOTH_ERR_NOSPACE;
     if (p->holds)
         p->held = *b;
-    else
+    if (rc < 0)
+        return rc;
+    if (!p->holds)
         sample(p, b, begun_ns);
     report(p);
     return 0;
@@ -502,6 +518,29 @@ static int command(struct projector *p, uint64_t now, struct azoth_error *err)
     return rc;
 }
 
+/*
+ * The disk is full: nothing of what failed is there, and it is tried again now and then, since others give
+ * room back. Ending would only use up the starts that a supervisor allows.
+ */
+static int no_room(struct projector *p, uint64_t now, const struct azoth_error *why)
+{
+    if (!p->full_ns)
+        log_error(LOG_LEVEL_ERR, "waiting for room on the disk", why);
+    p->full_ns = now + FULL_AGAIN_NS;
+    snprintf(p->full, sizeof p->full, "%s", why->message);
+    return 0;
+}
+
+static void there_is_room(struct projector *p)
+{
+    if (!p->full_ns)
+        return;
+    p->full_ns = 0;
+    log_line(LOG_LEVEL_NOTICE, "there is room again projection=%s cursor=%" PRIu64, p->def.name,
+             p->cursor);
+    report(p);
+}
+
 /* 1: there may be more to do at once. */
 static int turn(struct projector *p, uint64_t now, struct azoth_error *err)
 {
@@ -510,6 +549,10 @@ static int turn(struct projector *p, uint64_t now, struct azoth_error *err)
     if (rc < 0 || p->another)
         return rc;
     look(p);
+    if (now < p->full_ns) {
+        pull_hold(p->pull, now, p->cursor, state_of(p), errors_of(p), p->full);
+        return tried;
+    }
     int held = control_held_ns(p->control, now) != 0;
     rc = held ? 0 : replay(p, now, err);
     if (rc < 0 || (rc && table_has_released(p->table)))
@@ -524,8 +567,11 @@ static int turn(struct projector *p, uint64_t now, struct azoth_error *err)
     if (p->holds) {
         b = p->held;
         rc = apply(p, &b, err);
+        if (!rc)
+            there_is_room(p);
         return rc ? rc : 1;
     }
+    there_is_room(p);
     int got = pull_next(p->pull, now, &b, err);
     if (got < 0)
         return got;
@@ -599,7 +645,8 @@ static void rest(struct projector *p, uint64_t now)
     }
     look(p);
     uint64_t held = control_held_ns(p->control, now);
-    int stands = p->standing.wait_ns > 0;
+    int full = now < p->full_ns;
+    int stands = p->standing.wait_ns > 0 || full;
     int room = p->effects ? effects_room(p->effects) : !stands && !held;
     /* What waits in the transport while no more is taken is no reason to wake up. */
     struct pollfd fds[3 + CONTROL_CLIENTS] = {
@@ -609,13 +656,15 @@ static void rest(struct projector *p, uint64_t now)
     uint64_t until = room ? pull_deadline_ns(p->pull) : now + PULL_KEEP_NS;
     if (until < now)
         until = now;
-    if (stands)
+    if (p->standing.wait_ns)
         until = sooner(now, until, p->standing.wait_ns);
+    if (full)
+        until = sooner(now, until, p->full_ns - now);
     if (stands || held)
         until = sooner(now, until, pull_hold_ns(p->pull));
     if (held)
         until = sooner(now, until, held - now);
-    else if (p->table)
+    else if (p->table && !full)
         until = sooner(now, until, table_replay_wait_ns(p->table));
     if (p->effects) {
         uint64_t due = effects_server_due_ns(p->server, now);
@@ -641,6 +690,8 @@ static int loop(struct projector *p, struct azoth_error *err)
     while (!service_poll(&p->service)) {
         uint64_t now = clock_mono_ns();
         int worked = p->effects ? turn_effects(p, now, err) : turn(p, now, err);
+        if (worked == AZOTH_ERR_NOSPACE && p->table && !p->once)
+            worked = no_room(p, now, err);
         if (worked < 0)
             return failed(p, worked, err);
         if (p->another)
@@ -694,10 +745,11 @@ static void close_all(struct projector *p)
 static int project(struct projector *p, struct azoth_error *err)
 {
     p->another = p->heard = p->holds = p->idle = 0;
+    p->full_ns = 0;
     p->standing = (struct table_standing){0};
     p->gets_on = 0;
     int rc = open_table(p, err);
-    int asked = (rc == AZOTH_ERR_UNREACHABLE || rc == AZOTH_ERR_DUPLICATE) && p->service.stopping;
+    int asked = patience_ns(p, rc) && p->service.stopping;
     if (!rc)
         rc = open_pull(p, err);
     p->opened_at = p->cursor;

@@ -81,7 +81,8 @@ struct azoth_bytes table_types(const struct table *t);
  * A breaker that opens ends the batch in the same way, with TABLE_STANDS.
  *
  * NOSPACE, IO, CORRUPT, BUSY, PERMISSION, NOMEM: the machine's fault and not the event's; what was not
- * committed before is as if it had not been given.
+ * committed before is as if it had not been given. Behind NOSPACE the rest of the batch may be given again, as
+ * behind TABLE_STANDS.
  */
 #define TABLE_STANDS 1
 int table_apply(struct table *t, struct azoth_bytes frames, uint64_t first, uint64_t last,
