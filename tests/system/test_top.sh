@@ -12,7 +12,13 @@ mkfifo "$TMP/never"
 nap() { read -rt "$1" <>"$TMP/never"; }
 until_true() { for ((i = 0; i < 1500; i++)); do "$@" >"$TMP/out" 2>&1 && return; nap 0.02; done; false; }
 tm() { tmux -u -S "$TMP/tmux" -f /dev/null "$@"; }
-stop() { tm kill-server 2>/dev/null; kill "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$TMP"; }
+# The writer last: with nobody attached it takes its shared objects away.
+stop() {
+    tm kill-server 2>/dev/null
+    [ ${#pids[@]} -le 1 ] || { kill "${pids[@]:1}"; wait "${pids[@]:1}"; } 2>/dev/null
+    [ ${#pids[@]} = 0 ] || { kill "${pids[0]}"; wait; } 2>/dev/null
+    rm -rf "$TMP"
+}
 trap stop EXIT
 screen() { tm capture-pane -p -t top; }
 shows() { screen | grep -Eq -- "$1"; }
