@@ -21,6 +21,10 @@ exits() { # SENTENCE CODE TEXT COMMAND...
     if [ $rc = "$code" ] && grep -qF -- "$text" "$TMP/out"; then echo "ok - $what"; passed=$((passed + 1)); else
         echo "not ok - $what: exit code $rc"; cat "$TMP/out"; failed=$((failed + 1)); fi
 }
+until_true() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1)); shift
+    until "$@" 2>/dev/null; do [ $SECONDS -lt $end ] || return 1; read -rt 0.02 <> <(:) || :; done
+}
 azoth() { "$BUILD/azoth" "$@"; }
 checks_end() {
     echo "$passed passed, $failed failed"

@@ -15,10 +15,6 @@ rows() { azoth query p 'SELECT count(*), sum(v) FROM t' --json | jq -r 'map(.) |
 generation() { readlink "$projections/p.db"; }
 rebuild() { azoth projection rebuild p "$@"; }
 files() { (cd "$projections" && echo *) ; }
-until_true() { # SECONDS COMMAND...
-    local end=$((SECONDS + $1)); shift
-    until "$@" 2>/dev/null; do [ $SECONDS -lt $end ] || return 1; read -rt 0.02 <> <(:) || :; done
-}
 
 # ---- without a projector ----
 define 1
