@@ -154,13 +154,11 @@ int effects_command(struct effects *e, const uint8_t id[COMMAND_ID_BYTES], const
 {
     char verb[8];
     uint64_t event;
-    int end = 0;
     int rc = answered(e, id, answer, err);
     if (rc)
         return rc < 0 ? rc : 0;
     snprintf(answer, COMMAND_ANSWER_MAX, "unknown");
-    if (sscanf(text, "%7s %20" SCNu64 "%n", verb, &event, &end) != 2 || text[end] ||
-        event > INT64_MAX)
+    if (!command_parse(text, verb, &event))
         return 0;
     int retry = strcmp(verb, "retry") == 0;
     if (!retry && strcmp(verb, "drop") != 0)

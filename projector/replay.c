@@ -247,19 +247,24 @@ static int drop(struct table *t, uint64_t event, const uint8_t *id, char *answer
     return rc;
 }
 
+int command_parse(const char *text, char ret_verb[8], uint64_t *ret_event)
+{
+    int end = 0;
+    return sscanf(text, "%7s %20" SCNu64 "%n", ret_verb, ret_event, &end) == 2 && !text[end] &&
+           *ret_event <= INT64_MAX;
+}
+
 int table_command(struct table *t, const uint8_t id[COMMAND_ID_BYTES], const char *text,
                   char answer[COMMAND_ANSWER_MAX], struct azoth_error *err)
 {
     char verb[8];
     uint64_t event;
-    int end = 0;
     enum outcome outcome;
     int rc = command_get(t, id, answer, err);
     if (rc)
         return rc < 0 ? rc : 0;
     snprintf(answer, COMMAND_ANSWER_MAX, "unknown");
-    if (sscanf(text, "%7s %20" SCNu64 "%n", verb, &event, &end) != 2 || text[end] ||
-        event > INT64_MAX)
+    if (!command_parse(text, verb, &event))
         return 0;
     if (strcmp(verb, "retry") == 0)
         return try_letter(t, event, id, answer, &outcome, err);

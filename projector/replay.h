@@ -34,4 +34,7 @@ uint64_t table_replay_wait_ns(struct table *t);
 int table_command(struct table *t, const uint8_t id[COMMAND_ID_BYTES], const char *text,
                   char answer[COMMAND_ANSWER_MAX], struct azoth_error *err);
 
+/* The parts of such a text, "VERB EVENT": 1, or 0 when it is none. */
+int command_parse(const char *text, char ret_verb[8], uint64_t *ret_event);
+
 #endif

@@ -251,24 +251,10 @@ static int back(struct files *f, const struct cmd_number *asked, struct azoth_er
     return rc;
 }
 
-int generations_back(struct cmd_line *l, const char *projections, const char *name,
-                     const struct cmd_number *generation, uint64_t timeout_ms)
-{
-    struct files f = {
-        .l = l, .name = name, .projections = projections, .timeout_ms = (int)timeout_ms};
-    struct azoth_error err = {0};
-    int rc = cmd_dir(l, NULL, 1, f.dir, sizeof f.dir);
-    if (rc)
-        return rc;
-    cmd_catch_signals();
-    rc = back(&f, generation, &err);
-    sqlfile_fini(&f.def);
-    return rc ? cmd_fail(&err) : 0;
-}
-
-static int prune(struct files *f, struct azoth_error *err)
+static int prune(struct files *f, const struct cmd_number *ignored, struct azoth_error *err)
 {
     uint64_t n, all = 0;
+    (void)ignored;
     int rc = files_open(f, err);
     for (uint32_t s = 0; !rc && s < f->shards; s++) {
         struct one one;
@@ -285,8 +271,10 @@ static int prune(struct files *f, struct azoth_error *err)
     return rc;
 }
 
-int generations_prune(struct cmd_line *l, const char *projections, const char *name,
-                      uint64_t timeout_ms)
+typedef int (*changes)(struct files *f, const struct cmd_number *asked, struct azoth_error *err);
+
+static int change(struct cmd_line *l, const char *projections, const char *name,
+                  uint64_t timeout_ms, changes fn, const struct cmd_number *asked)
 {
     struct files f = {
         .l = l, .name = name, .projections = projections, .timeout_ms = (int)timeout_ms};
@@ -295,7 +283,19 @@ int generations_prune(struct cmd_line *l, const char *projections, const char *n
     if (rc)
         return rc;
     cmd_catch_signals();
-    rc = prune(&f, &err);
+    rc = fn(&f, asked, &err);
     sqlfile_fini(&f.def);
     return rc ? cmd_fail(&err) : 0;
+}
+
+int generations_back(struct cmd_line *l, const char *projections, const char *name,
+                     const struct cmd_number *generation, uint64_t timeout_ms)
+{
+    return change(l, projections, name, timeout_ms, back, generation);
+}
+
+int generations_prune(struct cmd_line *l, const char *projections, const char *name,
+                      uint64_t timeout_ms)
+{
+    return change(l, projections, name, timeout_ms, prune, NULL);
 }
