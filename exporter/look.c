@@ -85,6 +85,30 @@ static void drop_old_splits(struct look *k, uint64_t lapse_ns)
     k->projections = kept;
 }
 
+static int has_shard(const struct look *k, const struct look_projection *of, uint32_t shard)
+{
+    for (uint32_t i = 0; i < k->projections; i++)
+        if (same_split(&k->projection[i], of) && k->projection[i].r.shard == shard)
+            return 1;
+    return 0;
+}
+
+/* A shard that nobody runs leaves no row, but those of its split say that there has to be one. */
+static void add_missing_shards(struct look *k)
+{
+    uint32_t reported = k->projections;
+    for (uint32_t i = 0; i < reported; i++) {
+        const struct look_projection *of = &k->projection[i];
+        for (uint32_t n = 0; n < of->r.shards && k->projections < LOOK_PROJECTIONS; n++) {
+            if (has_shard(k, of, n))
+                continue;
+            struct look_projection *p = &k->projection[k->projections++];
+            *p = (struct look_projection){.r = {.shard = n, .shards = of->r.shards}};
+            memcpy(p->r.name, of->r.name, sizeof p->r.name);
+        }
+    }
+}
+
 static int by_name(const void *a, const void *b)
 {
     const struct look_projection *x = a, *y = b;
@@ -107,6 +131,8 @@ static void drop_twins(struct look *k)
 static double age(const struct look *k, const struct look_memory *m,
                   const struct look_projection *p)
 {
+    if (!p->heard)
+        return NAN;
     if (p->behind == 0)
         return 0;
     double feeds = since(k->now_ns, p->r.at_head_ns);
@@ -119,24 +145,13 @@ static double age(const struct look *k, const struct look_memory *m,
     return most;
 }
 
-static const char *state_of(const struct look *k, const struct look_projection *p,
-                            uint64_t lapse_ns)
-{
-    if (p->r.cursor > k->head)
-        return "diverged";
-    if (p->r.state == PROJECTION_FAILED || p->r.state == PROJECTION_STOPPED)
-        return projection_state_name(p->r.state);
-    if (k->v.feed_alive == 0 || unheard(p, k->now_ns, lapse_ns))
-        return projection_state_name(PROJECTION_SILENT);
-    return projection_state_name(p->r.state);
-}
-
 static void look_at_projections(struct look *k, const struct look_memory *m, uint64_t lapse_ns)
 {
     const struct gauges *g = k->v.gauges;
     for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
         struct look_projection *p = &k->projection[k->projections];
         p->row = i;
+        p->heard = 1;
         if (projection_row_read(g, i, &p->r))
             k->projections++;
     }
@@ -144,6 +159,7 @@ static void look_at_projections(struct look *k, const struct look_memory *m, uin
     k->head = gauge_get(&g->g->head_event);
     k->now_ns = clock_mono_ns();
     drop_old_splits(k, lapse_ns);
+    add_missing_shards(k);
     qsort(k->projection, k->projections, sizeof *k->projection, by_name);
     drop_twins(k);
     for (uint32_t i = 0; i < k->projections; i++) {
@@ -154,7 +170,8 @@ static void look_at_projections(struct look *k, const struct look_memory *m, uin
         p->heard_age = since(k->now_ns, p->r.heard_ns);
         p->failed_age = since(k->now_ns, p->r.failed_ns);
         p->rate = rate_of(&p->r, k->now_ns);
-        p->state = state_of(k, p, lapse_ns);
+        p->state = projection_row_state(&p->r, projection_row_head(&p->r, k->head), k->v.feed_alive,
+                                        k->now_ns, lapse_ns);
     }
 }
 

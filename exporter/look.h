@@ -19,9 +19,13 @@
 /* A process that writes its heartbeat once a second at least is told to hang after so long. */
 #define LOOK_HANGS_S 10.0
 
+/* Rows of the gauges, and shards that have none. */
+#define LOOK_PROJECTIONS (2u * SHM_PROJECTIONS)
+
 struct look_projection {
     struct projection_row r;
-    uint32_t row;        /* in the gauges */
+    int heard;           /* 0: others of its split have reported, it has not: no number is known */
+    uint32_t row;        /* in the gauges, of one that was heard */
     const char *state;   /* corrected by who lives: "silent", "diverged" */
     uint64_t behind;     /* events */
     double seconds;      /* age of the oldest event that is not applied, at most; NAN: not known */
@@ -65,8 +69,8 @@ struct look {
     struct look_stripe stripe[LOOK_STRIPES]; /* most waited for first */
     uint64_t head;
     uint32_t projections;
-    struct look_projection projection[SHM_PROJECTIONS]; /* by name and shard */
-    int pins_known;                                     /* the writer's helper looked just now */
+    struct look_projection projection[LOOK_PROJECTIONS]; /* by name and shard */
+    int pins_known;                                      /* the writer's helper looked just now */
     uint32_t pins;
     struct look_pin pin[SHM_PINS]; /* most commits behind first */
     int disk_known;

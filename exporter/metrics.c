@@ -430,7 +430,7 @@ static void write_dead_letters(struct text *t, const struct look *k)
         const struct look_projection *p = &k->projection[i];
         const uint64_t n[] = {p->r.dead_waiting, p->r.dead_retired, p->r.dead_parked};
         static const char *const state[] = {"waiting", "retired", "parked"};
-        for (int s = 0; s < 3; s++) {
+        for (int s = 0; s < 3 && p->heard; s++) {
             projection_labels(t, name, p);
             ADD(t, ",state=\"%s\"} %" PRIu64 "\n", state[s], n[s]);
         }
@@ -462,6 +462,8 @@ static void write_projections(struct text *t, const struct look *k)
         const struct projection_number *pn = &projection_numbers[n];
         family(t, pn->name, pn->type, pn->help);
         for (uint32_t i = 0; i < k->projections; i++) {
+            if (!k->projection[i].heard)
+                continue;
             projection_labels(t, pn->name, &k->projection[i]);
             ADD(t, "} ");
             number(t, pn->get(&k->projection[i]));

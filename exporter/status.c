@@ -225,6 +225,12 @@ static json_t *ns_or_null(uint64_t n)
     return n ? ns(n) : json_null();
 }
 
+/* Of a shard that has not reported nothing is known. */
+static json_t *heard(const struct look_projection *p, uint64_t n)
+{
+    return p->heard ? whole(n) : json_null();
+}
+
 static json_t *projections(const struct look *k)
 {
     json_t *a = json_array();
@@ -234,10 +240,10 @@ static json_t *projections(const struct look *k)
             a,
             json_pack("{s:o,s:i,s:i,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o}", "name",
                       text(p->r.name), "shard", (int)p->r.shard, "shards", (int)p->r.shards,
-                      "state", p->state, "cursor", whole(p->r.cursor), "lag_events",
-                      whole(p->behind), "lag_seconds", real(p->seconds), "progress_age_s",
-                      real(p->progress_age), "errors", whole(p->r.errors), "dead_letters",
-                      whole(p->r.dead_waiting + p->r.dead_retired + p->r.dead_parked), "breaker",
+                      "state", p->state, "cursor", heard(p, p->r.cursor), "lag_events",
+                      heard(p, p->behind), "lag_seconds", real(p->seconds), "progress_age_s",
+                      real(p->progress_age), "errors", heard(p, p->r.errors), "dead_letters",
+                      heard(p, p->r.dead_waiting + p->r.dead_retired + p->r.dead_parked), "breaker",
                       breaker_state_name(p->r.breaker), "error", text(p->r.error), "error_age_s",
                       real(p->failed_age), "rate_s", real(p->rate), "batch_s",
                       ns_or_null(p->r.apply_ns), "batch_lag_s", ns_or_null(p->r.lag_ns)));
@@ -282,7 +288,8 @@ static json_t *recent(const struct look *k, const struct recent *r)
     for (uint32_t n = 0; n < k->projections; n++) {
         json_t *of_one = json_array();
         for (uint32_t i = 0; i < r->len; i++) {
-            uint64_t behind = recent_at(r, i)->lag[k->projection[n].row];
+            const struct look_projection *p = &k->projection[n];
+            uint64_t behind = p->heard ? recent_at(r, i)->lag[p->row] : RECENT_NONE;
             json_array_append_new(of_one, behind == RECENT_NONE ? json_null() : whole(behind));
         }
         json_array_append_new(lag, of_one);
@@ -342,7 +349,11 @@ static void judge_writer(struct verdict *v, const struct look *k)
         FAULT(v, "writer: the segment is retired\n");
     else if (s && atomic_load(&s->header->writer_state) != WRITER_RUNNING)
         FAULT(v, "writer: %s\n", writer_state_name(atomic_load(&s->header->writer_state)));
-    else if (!(k->writer_beat_age <= LOOK_HANGS_S))
+    else if (!k->v.gauges)
+        FAULT(v, "writer: its gauges are not to be seen: %s\n", k->v.gauges_err.message);
+    else if (isnan(k->writer_beat_age))
+        FAULT(v, "writer: no heartbeat yet\n");
+    else if (k->writer_beat_age > LOOK_HANGS_S)
         FAULT(v, "writer: no heartbeat for %.0f s\n", k->writer_beat_age);
     else if (strcmp(writes(k), "open") != 0)
         FAULT(v, "writer: writes are %s\n", writes(k));
@@ -357,7 +368,11 @@ static void judge_lag(struct verdict *v, const struct look *k, const struct conf
         char name[96];
         snprintf(name, sizeof name, p->r.shards > 1 ? "%s %u/%u" : "%s", p->r.name, p->r.shard,
                  p->r.shards);
-        if (events && p->behind > events)
+        if ((events || seconds) && strcmp(p->state, "diverged") == 0)
+            FAULT(v, "projection %s: ahead of the log, it follows another history\n", name);
+        else if ((events || seconds) && !p->heard)
+            FAULT(v, "projection %s: it has not reported\n", name);
+        else if (events && p->behind > events)
             FAULT(v, "projection %s: %llu events behind, the limit is %llu\n", name,
                   (unsigned long long)p->behind, (unsigned long long)events);
         else if (seconds && isnan(p->seconds))

@@ -19,6 +19,18 @@ const char *breaker_state_name(uint32_t breaker)
     return breaker < sizeof names / sizeof *names ? names[breaker] : "?";
 }
 
+const char *projection_row_state(const struct projection_row *r, uint64_t head, int feed_alive,
+                                 uint64_t now_ns, uint64_t lapse_ns)
+{
+    if (r->cursor > head)
+        return "diverged";
+    if (r->state == PROJECTION_FAILED || r->state == PROJECTION_STOPPED)
+        return projection_state_name(r->state);
+    if (feed_alive == 0 || r->heard_ns + lapse_ns < now_ns)
+        return projection_state_name(PROJECTION_SILENT);
+    return projection_state_name(r->state);
+}
+
 int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards)
 {
     int free_row = -1;

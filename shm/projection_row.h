@@ -37,6 +37,21 @@ struct projection_row {
     uint64_t rate_ns, rate_cursor; /* an earlier look at the cursor; rate_ns 0: none yet */
 };
 
+/*
+ * What is told of its state, corrected by what is known of the living: "diverged" when its cursor is ahead of
+ * the log, whose newest event is head; "silent" when no feed lives (feed_alive: 1, 0, or -1 for not known) or
+ * it was not heard for lapse_ns.
+ */
+const char *projection_row_state(const struct projection_row *r, uint64_t head, int feed_alive,
+                                 uint64_t now_ns, uint64_t lapse_ns);
+
+/* The head for it, where the gauges' is all that is known: a writer may have committed what it did not live
+ * to tell, and the feed has seen that. */
+static inline uint64_t projection_row_head(const struct projection_row *r, uint64_t gauges_head)
+{
+    return r->head_seen > gauges_head ? r->head_seen : gauges_head;
+}
+
 /* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */
 int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards);
 /* Writes texts under the row's sequence. NULL leaves one as it is. */

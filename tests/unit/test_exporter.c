@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -620,6 +621,9 @@ static void a_state_is_corrected_by_who_lives(void **state)
     assert_string_equal(state_told(), "running");
     gauge_set(&row_p()->cursor, 1);
     assert_string_equal(state_told(), "diverged");
+    /* The feed has seen a commit that the writer did not live to tell of. */
+    gauge_set(&row_p()->head_seen, 1);
+    assert_string_equal(state_told(), "running");
     gauge_set(&row_p()->cursor, 0);
     gauge_set(&row_p()->heard_ns, clock_mono_ns() - 11 * NS_PER_S);
     assert_string_equal(state_told(), "silent");
@@ -665,6 +669,33 @@ static void rows_of_a_split_that_was_replaced_are_left_out(void **state)
     assert_string_equal(value_of("azoth_projection_cursor" P), "");
     assert_string_equal(
         value_of("azoth_projection_cursor{projection=\"p\",shard=\"1\",shards=\"2\"}"), "0");
+}
+
+static void a_shard_that_nobody_runs_is_told_of_by_the_others(void **state)
+{
+    (void)state;
+    static const char third[] = "{projection=\"p\",shard=\"2\",shards=\"3\"";
+    char line[120];
+    gauge_set(&gauges->g->head_event, 9);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct projection_shm *p = &gauges->projection[projection_row_claim(gauges, "p", i, 3)];
+        gauge_set(&p->heard_ns, clock_mono_ns());
+        gauge_set(&p->cursor, 9);
+        atomic_store(&p->state, PROJECTION_IDLE);
+    }
+    feed_comes();
+    recent_note(&memory.recent, gauges, clock_mono_ns());
+    snprintf(line, sizeof line, "azoth_projection_state%s,state=\"silent\"}", third);
+    assert_string_equal(value_of(line), "1");
+    snprintf(line, sizeof line, "azoth_projection_lag_events%s}", third);
+    assert_string_equal(value_of(line), "");
+    json_t *o = status_json(), *told = json_object_get(o, "projections");
+    assert_int_equal(json_array_size(told), 3);
+    assert_true(json_is_null(json_object_get(json_array_get(told, 2), "cursor")));
+    json_t *lag = json_object_get(json_object_get(o, "recent"), "lag_events");
+    assert_true(json_is_integer(json_array_get(json_array_get(lag, 1), 0)));
+    assert_true(json_is_null(json_array_get(json_array_get(lag, 2), 0)));
+    json_decref(o);
 }
 
 static void texts_of_others_are_escaped_and_never_there_twice(void **state)
@@ -846,6 +877,24 @@ static void within(void)
     gauge_set(&row_p()->cursor, 101); /* as far behind as the limit, no further */
     gauge_set(&row_p()->at_head_ns, clock_mono_ns() - 10 * NS_PER_S);
 }
+static void runs_one_shard(void)
+{
+    struct projection_shm *p = &gauges->projection[projection_row_claim(gauges, "q", 0, 2)];
+    gauge_set(&p->heard_ns, clock_mono_ns());
+    gauge_set(&p->cursor, gauge_get(&gauges->g->head_event));
+}
+static void log_went_back(void)
+{
+    gauge_set(&row_p()->cursor, gauge_get(&gauges->g->head_event) + 1);
+}
+static void gauges_are_gone(void)
+{
+    shm_unlink(name.gauges);
+}
+static void never_beat(void)
+{
+    gauge_set(&gauges->g->writer_heartbeat_ns, 0);
+}
 static void nothing(void)
 {
 }
@@ -867,6 +916,10 @@ static void readiness_names_what_is_not(void **state)
         {disk_is_full, "writer: writes are refused\n"},
         {one_behind, "projection p: 7 events behind, the limit is 6\n"},
         {old_but_few, "projection p: 3?.? s behind, the limit is 20\n"},
+        {runs_one_shard, "projection q 1/2: it has not reported\n"},
+        {log_went_back, "projection p: ahead of the log, it follows another history\n"},
+        {gauges_are_gone, "writer: its gauges are not to be seen: *no*\n"},
+        {never_beat, "writer: no heartbeat yet\n"},
         {age_unknown, "projection p: 5 events behind, how old is not known\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -990,6 +1043,7 @@ int main(void)
         T(a_state_is_corrected_by_who_lives),
         T(the_page_is_told_pace_and_error_and_newest_batch_of_a_projection),
         T(rows_of_a_split_that_was_replaced_are_left_out),
+        T(a_shard_that_nobody_runs_is_told_of_by_the_others),
         T(texts_of_others_are_escaped_and_never_there_twice),
         T(the_ten_stripes_waited_for_most_are_told_most_first),
         T(a_key_that_was_waited_for_is_told_with_its_holder),
