@@ -18,10 +18,21 @@ static struct limits limits;
 
 /* ---- output ---- */
 
+static int limited(void)
+{
+    return limits.events_max.given || limits.ms_max.given;
+}
+
+/* It has applied what is not in the log: how far it is behind is not known. */
+static int diverged(const struct lag *g, const struct lag_row *row)
+{
+    return g->head_known && row->r.cursor > projection_row_head(&row->r, g->head);
+}
+
 static int over(const struct lag *g, const struct lag_row *row)
 {
-    if (!g->head_known)
-        return limits.events_max.given || limits.ms_max.given; /* not known to be within */
+    if (!g->head_known || diverged(g, row))
+        return limited(); /* not known to be within */
     return (limits.events_max.given && row->behind > limits.events_max.n) ||
            (limits.ms_max.given && (row->seconds_behind * 1e3 > (double)limits.ms_max.n ||
                                     (row->behind && row->seconds_behind < 0)));
@@ -32,7 +43,7 @@ static int any_over(const struct lag *g)
     for (uint32_t i = 0; i < g->rows; i++)
         if (over(g, &g->row[i]))
             return 1;
-    return 0;
+    return g->left_out && limited();
 }
 
 static void real_or_null(struct json_text *j, const char *key, double n)
@@ -111,6 +122,8 @@ static int print_json(const struct lag *g)
         out_close(&j, '}');
     }
     out_close(&j, ']');
+    if (g->left_out)
+        out_u64(&j, "left_out", g->left_out);
     if (g->store_err.code)
         out_str(&j, "store_error", g->store_err.message);
     out_close(&j, '}');
@@ -193,6 +206,8 @@ static void print_text(const struct lag *g)
         print_faults(g, row);
         print_failure(row);
     }
+    if (g->left_out)
+        printf("%u more are not told of: name those that are wanted\n", g->left_out);
 }
 
 /* ---- the command ---- */
@@ -223,13 +238,28 @@ static int watch(struct lag *g, uint64_t every_ms, int json)
     return rc;
 }
 
-/* The row that has not applied `id`, or NULL. */
+/* The row that has not applied `id` of this log, or NULL. */
 static const struct lag_row *first_behind(const struct lag *g, uint64_t id)
 {
     for (uint32_t i = 0; i < g->rows; i++)
-        if (g->row[i].r.cursor < id)
+        if (g->row[i].r.cursor < id || diverged(g, &g->row[i]))
             return &g->row[i];
     return NULL;
+}
+
+static int not_applied(const struct lag *g, const struct lag_row *row, uint64_t id)
+{
+    char name[96];
+    lag_name(row, name);
+    if (diverged(g, row))
+        return cmd_fail_code(
+            AZOTH_ERR_TIMEOUT,
+            "projection %s has applied up to event %llu, which is not in the log: it follows "
+            "another history",
+            name, (unsigned long long)row->r.cursor);
+    return cmd_fail_code(AZOTH_ERR_TIMEOUT,
+                         "projection %s has applied up to event %llu, not yet event %llu", name,
+                         (unsigned long long)row->r.cursor, (unsigned long long)id);
 }
 
 static int wait_for(struct lag *g, const struct cmd_number *id, uint64_t timeout_ms, int json)
@@ -244,6 +274,11 @@ static int wait_for(struct lag *g, const struct cmd_number *id, uint64_t timeout
         return cmd_fail_code(
             AZOTH_ERR_NOT_FOUND,
             "there is nothing to wait for: no projection is defined or has reported");
+    if (g->left_out)
+        return cmd_fail_code(AZOTH_ERR_FULL,
+                             "%u of the projections cannot be waited for at once: "
+                             "name those that are wanted",
+                             g->rows + g->left_out);
     const struct lag_row *behind;
     while ((behind = first_behind(g, want)) && clock_mono_ns() < until && !cmd_interrupted()) {
         /* Rows change without waking anybody: a look at shared memory now and then. */
@@ -251,9 +286,7 @@ static int wait_for(struct lag *g, const struct cmd_number *id, uint64_t timeout
         lag_read_rows(g);
     }
     if (behind)
-        return cmd_fail_code(
-            AZOTH_ERR_TIMEOUT, "projection %s has applied up to event %llu, not yet event %llu",
-            behind->r.name, (unsigned long long)behind->r.cursor, (unsigned long long)want);
+        return not_applied(g, behind, want);
     return show(g, json);
 }
 
@@ -286,6 +319,8 @@ static int run_lag(struct cmd_line *l)
         return rc;
     if (watches.given && wait.given)
         return cmd_usage(l, "--watch and --wait exclude each other");
+    if (timeout.given && !wait.given)
+        return cmd_usage(l, "--timeout is how long --wait waits");
     rc = cmd_dir(l, NULL, 1, g.dir, sizeof g.dir);
     if (rc)
         return rc;

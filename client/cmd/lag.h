@@ -14,7 +14,7 @@
 #include "client/cmd/view.h"
 #include "projector/last.h"
 
-#define LAG_ROWS_MAX (SHM_PROJECTIONS + 128u)
+#define LAG_ROWS_MAX (SHM_PROJECTIONS + 896u)
 
 struct lag_row {
     struct projection_row r;
@@ -38,6 +38,7 @@ struct lag {
     struct cmd_list names; /* wanted; none: all */
     struct lag_row row[LAG_ROWS_MAX];
     uint32_t rows;
+    uint32_t left_out; /* rows that there was no room for */
     uint64_t head;
     int head_known;   /* 0: no gauges are there, and the store did not answer */
     double head_rate; /* events a second; -1: not known */

@@ -31,10 +31,14 @@ int lag_has_row(const struct lag *g, const char *name)
     return 0;
 }
 
+static uint64_t lapse_ns(const struct lag *g)
+{
+    return g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
+}
+
 static int unheard(const struct lag *g, const struct lag_row *row)
 {
-    uint64_t lapse_ns = g->config.number[CONFIG_feed_lapse] * NS_PER_MS;
-    return row->r.heard_ns + lapse_ns < g->now_ns;
+    return row->r.heard_ns + lapse_ns(g) < g->now_ns;
 }
 
 /* Of the same projection, in as many shards. */
@@ -79,17 +83,26 @@ static void drop_old_splits(struct lag *g)
     g->rows = kept;
 }
 
+/* A row of one that was not heard of. */
+static void add_shard(struct lag *g, const char *name, uint32_t shard, uint32_t shards)
+{
+    if (g->rows == LAG_ROWS_MAX) {
+        g->left_out++;
+        return;
+    }
+    struct lag_row *row = &g->row[g->rows++];
+    memset(row, 0, sizeof *row);
+    snprintf(row->r.name, sizeof row->r.name, "%s", name);
+    row->r.shard = shard;
+    row->r.shards = shards;
+}
+
 static void add_definition(struct lag *g, const char *projections, const char *name)
 {
     uint32_t shards = 1;
     split_serving(projections, name, &shards, NULL);
-    for (uint32_t i = 0; i < shards && g->rows < LAG_ROWS_MAX; i++) {
-        struct lag_row *row = &g->row[g->rows++];
-        memset(row, 0, sizeof *row);
-        snprintf(row->r.name, sizeof row->r.name, "%s", name);
-        row->r.shard = i;
-        row->r.shards = shards;
-    }
+    for (uint32_t i = 0; i < shards; i++)
+        add_shard(g, name, i, shards);
 }
 
 static void add_definitions(struct lag *g)
@@ -103,6 +116,26 @@ static void add_definitions(struct lag *g)
         if (wanted(g, list[i]->d_name) && !lag_has_row(g, list[i]->d_name))
             add_definition(g, path, list[i]->d_name);
     cmd_definitions_free(list, n);
+}
+
+static int has_shard(const struct lag *g, const struct lag_row *of, uint32_t shard)
+{
+    for (uint32_t i = 0; i < g->rows; i++)
+        if (same_split(&g->row[i], of) && g->row[i].r.shard == shard)
+            return 1;
+    return 0;
+}
+
+/* One of a split that never reported is as far behind as its file says, or has applied nothing. */
+static void add_missing_shards(struct lag *g)
+{
+    uint32_t reported = g->rows;
+    for (uint32_t i = 0; i < reported; i++) {
+        const struct lag_row *of = &g->row[i];
+        for (uint32_t n = 0; n < of->r.shards && n < SPLIT_MAX; n++)
+            if (!has_shard(g, of, n))
+                add_shard(g, of->r.name, n, of->r.shards);
+    }
 }
 
 static int by_name(const void *a, const void *b)
@@ -215,7 +248,7 @@ void lag_read_rows(struct lag *g)
 {
     struct view v;
     view_open(&v, g->dir);
-    g->rows = 0;
+    g->rows = g->left_out = 0;
     g->feed_alive = v.feed_alive;
     g->now_ns = clock_mono_ns();
     for (uint32_t i = 0; v.gauges && i < SHM_PROJECTIONS; i++) {
@@ -225,6 +258,7 @@ void lag_read_rows(struct lag *g)
             g->rows++;
     }
     drop_old_splits(g);
+    add_missing_shards(g);
     add_definitions(g);
     qsort(g->row, g->rows, sizeof *g->row, by_name);
     ask_files(g);
@@ -300,17 +334,17 @@ static double age(const struct lag *g, const struct lag_row *row, int64_t then_n
 
 static const char *state_of(const struct lag *g, const struct lag_row *row)
 {
-    const struct projection_row *r = &row->r;
+    uint64_t head = !g->head_known      ? UINT64_MAX
+                    : g->store_err.code ? projection_row_head(&row->r, g->head)
+                                        : g->head;
     if (!row->seen && !row->in_file && !row->failed)
         return "unseen";
-    if (g->head_known && r->cursor > g->head)
-        return "diverged";
-    if (r->state == PROJECTION_FAILED || r->state == PROJECTION_STOPPED)
-        return projection_state_name(r->state);
+    const char *state = projection_row_state(&row->r, head, g->feed_alive, g->now_ns, lapse_ns(g));
     /* Its last report was before that, or none was heard. */
-    if (silent(g, row) && row->failed && row->last.code)
+    if (strcmp(state, projection_state_name(PROJECTION_SILENT)) == 0 && row->failed &&
+        row->last.code)
         return projection_state_name(PROJECTION_FAILED);
-    return projection_state_name(silent(g, row) ? PROJECTION_SILENT : r->state);
+    return state;
 }
 
 static double since_progress(const struct lag *g, const struct lag_row *row)

@@ -20,6 +20,7 @@ struct rates {
 
 struct look {
     struct view v;
+    uint64_t lapse_ns; /* feed.lapse */
     struct view_counts counts;
     struct culprits culprits;
     struct rates rates;
@@ -308,6 +309,13 @@ static void json_participants(struct json_text *j, const struct look *k)
     out_close(j, ']');
 }
 
+/* As azoth lag tells it: what a feed or a projector that died said last is not so any more. */
+static const char *state_of(const struct look *k, const struct projection_row *r, uint64_t head)
+{
+    return projection_row_state(r, projection_row_head(r, head), k->v.feed_alive, k->now_ns,
+                                k->lapse_ns);
+}
+
 static void json_projections(struct json_text *j, const struct look *k)
 {
     uint64_t head = k->v.gauges ? gauge_get(&k->v.gauges->g->head_event) : 0;
@@ -320,7 +328,7 @@ static void json_projections(struct json_text *j, const struct look *k)
         out_str(j, "name", r.name);
         out_u64(j, "shard", r.shard);
         out_u64(j, "shards", r.shards);
-        out_str(j, "state", projection_state_name(r.state));
+        out_str(j, "state", state_of(k, &r, head));
         out_u64(j, "cursor", r.cursor);
         out_u64(j, "events_behind", head > r.cursor ? head - r.cursor : 0);
         out_u64(j, "errors", r.errors);
@@ -501,7 +509,7 @@ static void print_projections(const struct look *k)
             snprintf(name, sizeof name, "%s %u/%u", r.name, r.shard, r.shards);
         else
             snprintf(name, sizeof name, "%s", r.name);
-        printf("%-28s %-9s %12llu %12llu %8llu\n", name, projection_state_name(r.state),
+        printf("%-28s %-9s %12llu %12llu %8llu\n", name, state_of(k, &r, head),
                (unsigned long long)r.cursor,
                (unsigned long long)(head > r.cursor ? head - r.cursor : 0),
                (unsigned long long)r.errors);
@@ -639,6 +647,15 @@ static int dump(const char *dir, int all, int json)
     return rc;
 }
 
+/* With settings that cannot be read, that of the default: what can be seen is shown all the same. */
+static void lapse_of(const char *dir, uint64_t *ret_ns)
+{
+    struct config c;
+    if (config_load(&c, dir, NULL))
+        config_defaults(&c);
+    *ret_ns = c.number[CONFIG_feed_lapse] * NS_PER_MS;
+}
+
 static int run_status(struct cmd_line *l)
 {
     static struct look k;
@@ -653,6 +670,11 @@ static int run_status(struct cmd_line *l)
         rc = cmd_dir(l, NULL, 1, dir, sizeof dir);
     if (rc)
         return rc;
+    if (watches && segment)
+        return cmd_usage(l, "--watch and --segment exclude each other");
+    if (all && !segment)
+        return cmd_usage(l, "--all is of --segment");
+    lapse_of(dir, &k.lapse_ns);
     if (segment)
         return dump(dir, all, l->json);
     return watches ? watch(&k, dir, l->json) : show(&k, dir, l->json);

@@ -78,4 +78,50 @@ gone $projector
 gone $feed
 says "also when projector and feed are dead" "silent 12 true" \
     "$(lag '"\(.state) \(.last_failure.event) \(.last_failure.since_ns > 0)"')"
+
+# ---- a feed that died ----
+says "azoth status does not tell what a feed said that is dead" silent "$(azoth status --json | jq -r '.projections[0].state')"
+check "nor does its text" sh -c "'$BUILD/azoth' status | grep -Eq '^p +silent '"
+
+# ---- shards of which one runs ----
+rm "$AZOTH_DIR"/projections/p.*
+sql=$AZOTH_DIR/projections/s.sql
+define log-and-skip :v
+sed -i 's/projection p/projection s\n-- azoth: shard-by :v\n-- azoth: shards 2/' "$sql"
+feed
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" s 0/2 2>"$TMP/s.log" & pids+=($!)
+shards() { azoth lag s --json | jq -c '[.projections[] | [.shard, .state, .events_behind]]'; }
+is_shards() { [ "$(shards)" = "$1" ]; }
+check "a shard that nobody runs is told of" until_true is_shards '[[0,"idle",0],[1,"unseen",12]]'
+exits "one that has applied nothing is over a limit" 1 "OVER" azoth lag s --max-events 11
+exits "and waited for" 1 "s 1/2 has applied up to event 0, not yet event 12" azoth lag s --wait --timeout 100ms
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" s 1/2 2>"$TMP/s1.log" & pids+=($!)
+check "until it runs" quiet azoth lag s --wait --timeout 20
+check "then both are at the head" until_true is_shards '[[0,"idle",0],[1,"idle",0]]'
+
+# ---- flags that would say nothing ----
+exits "a time to wait without waiting is refused" 2 "--timeout is how long --wait waits" azoth lag --timeout 5
+exits "status: all of a segment without it" 2 "--all is of --segment" azoth status --all
+exits "status: a segment that is watched" 2 "exclude each other" azoth status --watch --segment
+
+# ---- more projections than there are rows for ----
+for ((i = 0; i < 1030; i++)); do echo "-- azoth: projection m$i" >"$AZOTH_DIR/projections/m$i.sql"; done
+says "so many are told of, and how many are not" "1024 9" "$(azoth lag --json | jq -r '"\(.projections | length) \(.left_out)"')"
+check "the text says so" sh -c "'$BUILD/azoth' lag | tail -1 | grep -q '^9 more are not told of'"
+azoth lag --max-events 1000000 >"$TMP/out" 2>&1
+says "they are not known to be within limits" 1 $?
+exits "nor waited for" 1 "name those that are wanted" azoth lag --wait --timeout 0
+says "one is found by its name" "m1029 unseen" "$(azoth lag m1029 --json | jq -r '.projections[0] | "\(.name) \(.state)"')"
+rm "$AZOTH_DIR"/projections/m*.sql
+
+# ---- a log that went back ----
+kill "${pids[@]}" 2>/dev/null
+wait 2>/dev/null
+mv "$AZOTH_DIR/data.mdb" "$TMP/data.mdb"
+azoth init "$TMP/other" >/dev/null
+cp "$TMP/other/data.mdb" "$AZOTH_DIR/data.mdb"
+says "who is ahead of the log is told to be" '[[0,"diverged"],[1,"diverged"]]' "$(azoth lag s --json | jq -c '[.projections[] | [.shard, .state]]')"
+azoth lag s --max-seconds 1h >"$TMP/out" 2>&1
+says "it is not known to be within limits" 1 $?
+exits "and has not applied an event of this one" 1 "follows another history" azoth lag s --wait 1 --timeout 0
 checks_end
