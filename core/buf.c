@@ -135,3 +135,18 @@ int utf8_valid(struct azoth_bytes b)
     }
     return 1;
 }
+
+void utf8_tame(char *text)
+{
+    unsigned char *p = (unsigned char *)text, *end = p + strlen(text);
+    while (p < end) {
+        size_t n = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : *p >= 0x80 ? 2 : 1;
+        /* U+0080 to U+009F are control characters too. */
+        int control = n == 1 ? *p < 0x20 || *p == 0x7f : *p == 0xc2 && p[1] < 0xa0;
+        if (n > (size_t)(end - p) || control || !utf8_valid(bytes_of(p, n))) {
+            *p = *p >= '\t' && *p <= '\r' ? ' ' : '?';
+            n = 1;
+        }
+        p += n;
+    }
+}

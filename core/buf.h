@@ -40,5 +40,8 @@ const char *bytes_print(struct azoth_bytes b, char *out, size_t size);
 
 /* 1 if b is well-formed UTF-8 (RFC 3629: no surrogates, shortest forms, up to U+10FFFF). */
 int utf8_valid(struct azoth_bytes b);
+/* Makes it, in place, what a terminal or journal only shows: blanks for white space, ? for other control
+ * characters and for bytes that are no UTF-8. */
+void utf8_tame(char *text);
 
 #endif

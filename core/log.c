@@ -1,5 +1,7 @@
 #include "core/log.h"
 
+#include "core/buf.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -60,12 +62,23 @@ static void put(int level, const char *text)
     int at = with_prefix ? snprintf(line, sizeof line, "<%d>", level)
                          : snprintf(line, sizeof line, "%s: ", program_name);
     snprintf(line + at, sizeof line - (size_t)at - 1, "%s", text);
+    /* A journal shows a line with anything else in it as so many bytes of data. */
+    utf8_tame(line);
     size_t len = strlen(line);
-    for (size_t i = 0; i < len; i++)
-        if (line[i] == '\n')
-            line[i] = ' ';
     line[len] = '\n';
     (void)!write(STDERR_FILENO, line, len + 1);
+}
+
+const char *log_text(const char *text, char out[LOG_TEXT])
+{
+    size_t n = 0;
+    for (; *text && n + 3 <= LOG_TEXT; text++) {
+        if (*text == '"' || *text == '\\')
+            out[n++] = '\\';
+        out[n++] = *text;
+    }
+    out[n] = 0;
+    return out;
 }
 
 /* ---- storms ---- */
@@ -76,7 +89,7 @@ static uint64_t kind_of(const char *text, char sentence[sizeof kinds->text])
     size_t n = 0, m = 0;
     for (; *text && *text != '=' && m < sizeof same - 1; text++) {
         if (n < sizeof same - 1)
-            sentence[n++] = *text == '\n' ? ' ' : *text;
+            sentence[n++] = *text;
         if (*text < '0' || *text > '9')
             same[m++] = *text;
     }
@@ -86,11 +99,12 @@ static uint64_t kind_of(const char *text, char sentence[sizeof kinds->text])
 
 static void settle(struct kind *k)
 {
-    char text[200];
+    char text[300];
     if (k->left_out) {
+        char line[LOG_TEXT];
         snprintf(text, sizeof text,
                  "more like this were left out suppressed=%u within_s=%u line=\"%s\"", k->left_out,
-                 (unsigned)(LOG_WINDOW_NS / NS_PER_S), k->text);
+                 (unsigned)(LOG_WINDOW_NS / NS_PER_S), log_text(k->text, line));
         put(k->level, text);
     }
     k->left_out = k->lines = 0;

@@ -28,6 +28,9 @@ void log_init(const char *program, int max_level); /* program: shown on terminal
 void log_set_level(int max_level);                 /* while threads run */
 int log_level_parse(const char *name, int *ret);   /* "err" "warning" "notice" "info" "debug" */
 void log_line(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What others wrote, for a value between quotes: it cannot end them and add keys of its own. Returns out. */
+#define LOG_TEXT 640u
+const char *log_text(const char *text, char out[LOG_TEXT]);
 /* "<3>SENTENCE: MESSAGE error=AZOTH_ERR_X code=N": one line of an error. */
 void log_error(int level, const char *what, const struct azoth_error *err);
 /* Writes how many lines were left out in windows that are over. Loops call it now and then

@@ -34,6 +34,7 @@ int service_init(struct service *s, struct azoth_error *err)
 
 void service_fini(struct service *s)
 {
+    log_settle(UINT64_MAX); /* nobody will come back to it */
     if (s->signal_fd > 0)
         close(s->signal_fd);
     s->signal_fd = -1;

@@ -25,6 +25,7 @@ struct service {
 };
 
 int service_init(struct service *s, struct azoth_error *err);
+/* Has the log tell what it left out so far, too. */
 void service_fini(struct service *s);
 /* Reads pending signals without blocking; returns s->stopping. */
 int service_poll(struct service *s);

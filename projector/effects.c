@@ -541,9 +541,11 @@ static void describe(const struct effect *x, char *out, size_t size)
 static void say_failure(const struct effects *e, const struct effect *x, int level,
                         const char *what, uint64_t delay_ns)
 {
+    char shown[LOG_TEXT];
     log_line(level,
              "%s projection=%s event=%" PRIu64 " failures=%u next_ms=%" PRIu64 " error=\"%s\"",
-             what, e->def->name, x->id, x->failures, delay_ns / NS_PER_MS, x->error);
+             what, e->def->name, x->id, x->failures, delay_ns / NS_PER_MS,
+             log_text(x->error ? x->error : "", shown));
 }
 
 int effects_failed(struct effects *e, uint64_t id, uint32_t grant, struct azoth_bytes error,

@@ -165,8 +165,9 @@ static void on_failure(void *arg, enum failure_action action, uint64_t event, co
                 [FAILURE_RETIRED] = {LOG_LEVEL_WARN, "retired"},
                 [FAILURE_MORE] = {LOG_LEVEL_WARN, "more failures"}};
     const struct projector *p = arg;
+    char shown[LOG_TEXT];
     log_line(said[action].level, "%s projection=%s event=%" PRIu64 " error=\"%s\"",
-             said[action].text, p->def.name, event, error);
+             said[action].text, p->def.name, event, log_text(error, shown));
 }
 
 /* The command line fits the definition: a library only for what is in C, and as many processes as it says, when
@@ -504,8 +505,9 @@ static int do_command(void *arg, const uint8_t id[COMMAND_ID_BYTES], const char 
         return p->table ? table_command(p->table, id, text, answer, err)
                         : effects_command(p->effects, id, text, answer, err);
     p->another |= other;
+    char shown[2][LOG_TEXT];
     log_line(LOG_LEVEL_NOTICE, "asked projection=%s cursor=%" PRIu64 " what=\"%s\" answer=\"%s\"",
-             p->def.name, p->cursor, text, answer);
+             p->def.name, p->cursor, log_text(text, shown[0]), log_text(answer, shown[1]));
     return 0;
 }
 

@@ -266,9 +266,11 @@ static int loop(struct server *s, struct azoth_error *err)
 static void on_subscribed(const char *name, uint32_t shard, uint32_t shards, uint64_t cursor,
                           int refused, const char *why)
 {
+    char shown[LOG_TEXT];
     if (refused)
         log_line(LOG_LEVEL_ERR, "refused projection=%s shard=%u/%u cursor=%llu error=%s why=\"%s\"",
-                 name, shard, shards, (unsigned long long)cursor, azoth_code_name(refused), why);
+                 name, shard, shards, (unsigned long long)cursor, azoth_code_name(refused),
+                 log_text(why, shown));
     else
         log_line(LOG_LEVEL_INFO, "subscribed projection=%s shard=%u/%u cursor=%llu", name, shard,
                  shards, (unsigned long long)cursor);

@@ -72,6 +72,28 @@ static void a_newline_in_a_message_makes_no_second_line(void **state)
     assert_string_equal(written(), "<3>key=a <0>forged\n");
 }
 
+/* A journal shows those as data, a terminal obeys them. */
+static void what_is_no_text_is_shown_as_question_marks(void **state)
+{
+    (void)state;
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_ERR, "key=%s", "\t\033[2J\177\001\xff\xc4\x8d\xc2\x9b\xe2\x82\xac\xe2\x82");
+    assert_string_equal(written(), "<3>key= ?[2J???\xc4\x8d??\xe2\x82\xac??\n");
+}
+
+static void a_value_between_quotes_cannot_end_them(void **state)
+{
+    (void)state;
+    char shown[LOG_TEXT], text[2 * LOG_TEXT];
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    log_line(LOG_LEVEL_ERR, "skipped error=\"%s\"", log_text("a\" event=\\\"9", shown));
+    assert_string_equal(written(), "<3>skipped error=\"a\\\" event=\\\\\\\"9\"\n");
+    memset(text, '"', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    size_t n = strlen(log_text(text, shown));
+    assert_true(n % 2 == 0 && n < LOG_TEXT && n > LOG_TEXT - 4);
+}
+
 static void a_long_line_is_cut_and_still_ends(void **state)
 {
     (void)state;
@@ -192,6 +214,8 @@ int main(void)
         CAUGHT(a_line_has_its_priority_and_is_one_write),
         CAUGHT(lines_above_the_level_are_not_written),
         CAUGHT(a_newline_in_a_message_makes_no_second_line),
+        CAUGHT(what_is_no_text_is_shown_as_question_marks),
+        CAUGHT(a_value_between_quotes_cannot_end_them),
         CAUGHT(a_long_line_is_cut_and_still_ends),
         CAUGHT(an_error_is_logged_with_its_name_and_the_foreign_code),
         CAUGHT(a_terminal_is_shown_the_program_instead_of_the_priority),

@@ -2,6 +2,7 @@
 #include "core/service.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -232,6 +233,32 @@ static void exit_codes_tell_never_from_try_again(void **state)
     assert_int_equal(service_exit_code(AZOTH_ERR_NOSPACE), 1);
 }
 
+/* What was left out of a storm is told although the process ends within the storm's window. */
+static void the_end_tells_what_the_log_left_out(void **state)
+{
+    (void)state;
+    char text[100 * LOG_BURST] = "";
+    int saved = dup(STDERR_FILENO), ends[2];
+    assert_int_equal(pipe(ends), 0);
+    dup2(ends[1], STDERR_FILENO);
+    close(ends[1]);
+    assert_int_equal(service_init(&s, &err), 0);
+    log_init("azoth-test", LOG_LEVEL_INFO);
+    for (unsigned i = 0; i < LOG_BURST + 3; i++)
+        log_line(LOG_LEVEL_INFO, "storm n=%u", i);
+    service_fini(&s);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    for (size_t n = 0; n < sizeof text - 1;) {
+        ssize_t got = read(ends[0], text + n, sizeof text - 1 - n);
+        if (got <= 0)
+            break;
+        n += (size_t)got;
+    }
+    close(ends[0]);
+    assert_non_null(strstr(text, "suppressed=3 within_s=10 line=\"storm n\"\n"));
+}
+
 #define SUPERVISED(f) cmocka_unit_test_setup_teardown(f, supervise, leave)
 
 int main(void)
@@ -247,6 +274,7 @@ int main(void)
         SUPERVISED(hup_asks_for_a_reload_and_does_not_stop),
         SUPERVISED(signals_that_came_together_are_read_in_one_poll),
         SUPERVISED(threads_made_later_leave_the_signals_alone_and_a_broken_pipe_kills_nobody),
+        SUPERVISED(the_end_tells_what_the_log_left_out),
         cmocka_unit_test(exit_codes_tell_never_from_try_again),
     };
     /* The tests block SIGTERM, so a read that waits must have another end. */
