@@ -216,6 +216,7 @@ static void name_program(struct look_pin *p)
     if (!f || !fgets(p->program, sizeof p->program, f))
         *p->program = 0;
     p->program[strcspn(p->program, "\n")] = 0;
+    utf8_tame(p->program); /* a process may call itself anything */
     if (f)
         (void)fclose(f);
 }

@@ -30,15 +30,12 @@ static json_t *known(int alive)
     return alive < 0 ? json_null() : json_boolean(alive);
 }
 
-/* Others wrote it: what is no UTF-8 is shown as question marks. */
+/* Others wrote it: what is no text is shown as question marks. */
 static json_t *text(const char *s)
 {
-    char clean[320];
+    char clean[4200];
     snprintf(clean, sizeof clean, "%s", s);
-    if (!utf8_valid(bytes_str(clean)))
-        for (char *p = clean; *p; p++)
-            if ((unsigned char)*p >= 0x80)
-                *p = '?';
+    utf8_tame(clean);
     return json_string(clean);
 }
 

@@ -35,6 +35,7 @@
 
 #include "core/clock.h"
 #include "core/crash.h"
+#include "core/dbdir.h"
 #include "core/error.h"
 #include "core/pipe.h"
 #include "core/wire.h"
@@ -439,10 +440,18 @@ void feed_set_gauges(struct feed *f, struct gauges *gauges)
     }
 }
 
+/* Terminals and logs will show it. */
+static int is_name(struct azoth_bytes b)
+{
+    char name[AZOTH_NAME_MAX + 1];
+    text_of(name, sizeof name, b);
+    return strlen(name) == b.len && dbdir_name_valid(name);
+}
+
 static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_ns)
 {
     struct wire_pull m;
-    if (wire_pull_decode(message, &m, NULL))
+    if (wire_pull_decode(message, &m, NULL) || !is_name(m.name))
         return; /* not from a projector of ours */
     CRASH_POINT(feed_asked);
     struct subscription *s = find(f, &m);

@@ -97,9 +97,11 @@ static void name_process(struct pin *p)
     snprintf(path, sizeof path, "/proc/%llu/comm", (unsigned long long)p->pid);
     read_text(path, p->program, sizeof p->program);
     p->program[strcspn(p->program, "\n")] = 0;
+    utf8_tame(p->program); /* a process may call itself anything */
     snprintf(path, sizeof path, "/proc/%llu/cgroup", (unsigned long long)p->pid);
     read_text(path, text, sizeof text);
     culprits_unit(text, p->unit, sizeof p->unit);
+    utf8_tame(p->unit);
 }
 
 /* ---- the store ---- */
@@ -152,6 +154,7 @@ static void look_at_marks(int fd, const char *stem, uint64_t wal_bytes, struct c
                           .wal_bytes = wal_bytes,
                           .age_s = process_age((uint64_t)l.l_pid)};
         snprintf(p->projection, sizeof p->projection, "%s", stem);
+        utf8_tame(p->projection);
         name_process(p);
     }
 }

@@ -652,6 +652,14 @@ static void messages_that_are_no_pulls_are_passed_over(void **state)
     hand_hears_nothing(&h);
     assert_int_equal(feed_subscriptions(feed), 0);
     h.m.shard = 0;
+    static const struct azoth_bytes names[] = {{"p\033[2J", 5}, {"p\0q", 3}, {"p\nq", 3}, {"1", 1}};
+    for (int i = 0; i < 4; i++) {
+        h.m.name = names[i];
+        hand_send(&h);
+        hand_hears_nothing(&h);
+        assert_int_equal(feed_subscriptions(feed), 0);
+    }
+    h.m.name = bytes_str("p");
     h.m.endpoint = bytes_str("ftp://nowhere");
     hand_send(&h);
     feed_run();
