@@ -141,7 +141,9 @@ uint32_t contention_hot(const struct segment *s, const uint64_t *before, struct 
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->stripes; i++) {
-        uint64_t waits = get(&s->stripe[i].waits) - (before ? before[i] : 0);
+        uint64_t waits = get(&s->stripe[i].waits);
+        if (before && waits >= before[i]) /* else of a segment that was made anew since */
+            waits -= before[i];
         if (waits == 0 || (n == most && waits <= out[n - 1].waits))
             continue;
         uint32_t at = n < most ? n++ : n - 1;

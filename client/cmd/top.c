@@ -62,13 +62,27 @@ static int has_color(void)
     return has_colors() && !(no && *no);
 }
 
+/* A terminal that cannot put its cursor anywhere (TERM=dumb) would be filled with rubbish. */
+static int screen_fits(void)
+{
+    if (!newterm(NULL, stdout, stdin))
+        return 0;
+    const char *place = tigetstr("cup");
+    if (place && place != (char *)-1)
+        return 1;
+    endwin();
+    return 0;
+}
+
 static int screen_open(void)
 {
+    const char *term = getenv("TERM");
     tcgetattr(STDOUT_FILENO, &terminal);
-    if (!newterm(NULL, stdout, stdin))
+    if (!screen_fits())
         return cmd_fail_code(AZOTH_ERR_USAGE,
-                             "top: nothing is known of the terminal %s; --once prints a frame",
-                             getenv("TERM") ? getenv("TERM") : "(TERM is not set)");
+                             "top: the terminal %s has no screen to write to, or is not known; "
+                             "--once prints a frame",
+                             term ? term : "(TERM is not set)");
     prepare_for_crashes();
     cbreak();
     noecho();

@@ -144,6 +144,30 @@ for plain in NO_COLOR=1 TERM=vt100; do
 done
 tm kill-session -t top
 
+# A dumb one has no screen: nothing is written but what to do.
+for none in TERM=dumb TERM=nonsense; do
+    top "$none"
+    check "$none: it says what to do" until_true shows '^azoth: top: the terminal (dumb|nonsense) has no screen'
+    check "$none: and that is all" until_true shows '^code 2'
+    check "$none: no frame was begun" lacks '^txn/s'
+done
+
+# ---- stopped by its shell ----
+tm kill-session -t top
+tm new-session -d -s top -x 80 -y 24 "env PS1='at rest> ' bash --norc -i"
+tm send-keys -t top "'$AZOTH' top --interval 100ms" Enter
+until_true shows '^txn/s '
+tm send-keys -t top C-z
+check "Ctrl-Z gives the terminal back" until_true shows '^at rest> '
+check "as it was" [ "$(tm display-message -p -t top '#{alternate_on} #{cursor_flag}')" = "0 1" ]
+tm send-keys -t top fg Enter
+check "fg goes on" until_true shows '^q quit'
+tm resize-window -t top -x 200 -y 60
+check "and with another window" until_true last_line 60
+tm send-keys -t top q
+until_true lacks '^q quit'
+tm kill-session -t top
+
 # ---- as text ----
 exits "without a terminal it says what to do" 2 "--once prints one frame" azoth top
 COLUMNS=100 azoth top --once --interval 300ms >"$TMP/once"

@@ -130,6 +130,11 @@ static void the_stripes_waited_for_most_come_first(void **state)
     wait_once(1, 1);
     assert_int_equal(contention_hot(seg, before, hot, 3), 1);
     assert_int_equal(hot[0].stripe, 1);
+    /* An earlier look at a segment that was replaced: this one's counters began at 0. */
+    before[900] = 1000;
+    assert_int_equal(contention_hot(seg, before, hot, 3), 2);
+    assert_int_equal(hot[0].stripe, 900);
+    assert_int_equal(hot[0].waits, 9);
 }
 
 static void a_sample_is_told_only_for_the_stripe_that_its_key_hashes_onto(void **state)
