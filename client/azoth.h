@@ -347,7 +347,8 @@ AZOTH_API size_t azoth_u256_text(const struct azoth_u256 *n, char out[80]);
 AZOTH_API int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err);
 AZOTH_API int azoth_resume(struct azoth *db, struct azoth_error *err);
 
-/* Waits until projection `name` (all its shards) has applied event_id. TIMEOUT, NOT_FOUND. */
+/* Waits until projection `name` (all its shards) has applied event_id. TIMEOUT, NOT_FOUND, UNSUPPORTED (a remote
+ * handle), NO_WRITER: none has made what would tell it. */
 AZOTH_API int azoth_wait_projected(struct azoth *db, const char *name, uint64_t event_id,
                                    uint32_t timeout_ms, struct azoth_error *err);
 

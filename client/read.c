@@ -647,6 +647,9 @@ static int projected(struct gauges *g, const char *name, uint64_t event_id)
         if (!projection_row_read(g, i, &row) || strcmp(row.name, name) != 0)
             continue;
         rows++;
+        /* One ahead of the log follows another history: that it has an event of this number says nothing. */
+        if (row.cursor > projection_row_head(&row, gauge_get(&g->g->head_event)))
+            continue;
         if (row.cursor >= event_id && row.shards <= SHARDS_COUNTED &&
             ++there[row.shards] == row.shards)
             return 1;
@@ -668,9 +671,15 @@ int azoth_wait_projected(struct azoth *db, const char *name, uint64_t event_id, 
         return rc;
     uint64_t until = clock_mono_ns() + timeout_ms * NS_PER_MS;
     for (;;) {
-        rc = projected(g, name, event_id);
+        rc = g ? projected(g, name, event_id) : 0;
         if (rc == 1 || clock_mono_ns() >= until)
             break;
+        /* A writer that was stopped took them away, and another one makes them anew. */
+        if (!g || gauges_taken(g)) {
+            gauges_detach(g);
+            if (gauges_attach(&sn, 0, &g, NULL))
+                g = NULL;
+        }
         /* Rows are written by the feed, which wakes nobody: a few looks a second are cheap. */
         struct timespec ts = {0, 2 * (long)NS_PER_MS};
         nanosleep(&ts, NULL);
