@@ -45,8 +45,6 @@ struct exporter {
     struct program program;
     struct service service;
     struct http *http;
-    int argc;
-    char **argv;
     struct look_memory memory;
     struct look look;
     int up, ready; /* of the last look */
@@ -131,22 +129,9 @@ static int handle(void *arg, const char *path, struct http_answer *a)
 /* SIGHUP: limits may change; the address and the directory stay. */
 static void reload(struct exporter *e)
 {
-    struct program *next = calloc(1, sizeof *next);
-    struct azoth_error err = {0};
-    int rc = next ? 0 : error_set(&err, AZOTH_ERR_NOMEM, "the settings");
-    if (!rc) {
-        next->name = e->program.name;
-        next->looks_only = 1;
-        rc = program_parse(next, e->argc, e->argv, &err);
-    }
-    if (rc) {
-        log_error(LOG_LEVEL_ERR, "the settings stay as they are", &err);
-    } else {
-        e->program.config = next->config;
+    struct program *p = &e->program;
+    if (program_reload(&p->config, p->dir, p->argc, p->argv, &e->service))
         e->readiness.written_ns = 0;
-        log_line(LOG_LEVEL_NOTICE, "settings read again");
-    }
-    free(next);
 }
 
 static void say_status(struct exporter *e)
@@ -163,10 +148,8 @@ static void loop(struct exporter *e)
     uint64_t noted = 0, said = 0;
     while (!service_poll(&e->service)) {
         uint64_t now = clock_mono_ns();
-        if (e->service.reload) {
-            e->service.reload = 0;
+        if (e->service.reload)
             reload(e);
-        }
         if (now - noted >= NOTE_NS) {
             noted = now;
             look_note(&e->memory, e->program.dir);
@@ -189,8 +172,6 @@ int main(int argc, char **argv)
     struct azoth_error err = {0};
     if (program_help(argc, argv, "azoth-exporter", usage))
         return 0;
-    e.argc = argc;
-    e.argv = argv;
     e.program.name = "azoth-exporter";
     e.program.looks_only = 1;
     int rc = program_parse(&e.program, argc, argv, &err);

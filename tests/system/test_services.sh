@@ -42,7 +42,8 @@ start writer azoth-writer --dir "$db"; writer=$pid
 start feed azoth-feed --dir "$db"; feed=$pid
 start worker azoth-worker --dir "$db"; worker=$pid
 start projector azoth-projector --dir "$db" seen; projector=$pid
-for p in writer feed worker projector; do until_true 20 logged $p 'ready '; done
+start exporter azoth-exporter --dir "$db" --exporter-listen 127.0.0.1:0; exporter=$pid
+for p in writer feed worker projector exporter; do until_true 20 logged $p 'ready '; done
 check "a transaction through a worker" q azoth tx --to "ipc://$db/run/worker-1.sock" '{"set":{"n":0},"events":[{"type":"e","data":{}}]}'
 
 shm=$(objects)
@@ -50,18 +51,18 @@ trap 'finish; for o in $shm; do rm -f "/dev/shm$o"; done' EXIT
 
 # --- settings ---
 printf '[log]\nlevel = err\n' >"$db/azoth.conf"
-kill -HUP $writer $feed $worker $projector
-for p in writer feed worker projector; do
+kill -HUP $writer $feed $worker $projector $exporter
+for p in writer feed worker projector exporter; do
     check "$p reads its settings again on SIGHUP" until_true 10 logged $p 'settings read again log_level=err'
 done
 printf '[log]\nlevel = info\n[writer]\nbatch_bytes = many\n' >"$db/azoth.conf"
-kill -HUP $writer $feed $worker $projector
-for p in writer feed worker projector; do
+kill -HUP $writer $feed $worker $projector $exporter
+for p in writer feed worker projector exporter; do
     check "$p keeps its settings when the file has a mistake, and names the line" until_true 10 logged $p '^<3>.*azoth.conf:4:.*error=AZOTH_ERR_CONFIG'
 done
 rm "$db/azoth.conf"
-kill -HUP $writer $feed $worker $projector
-for p in writer feed worker projector; do until_true 10 logged $p 'settings read again log_level=info'; done
+kill -HUP $writer $feed $worker $projector $exporter
+for p in writer feed worker projector exporter; do until_true 10 logged $p 'settings read again log_level=info'; done
 check "all of them go on" q azoth tx --to "ipc://$db/run/worker-1.sock" "$one"
 check "and the projection follows" q azoth lag --wait --timeout 20
 
