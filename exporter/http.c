@@ -8,7 +8,8 @@
  *   no request, half a request, bytes one by one -> the connection is shut down at its deadline; MHD
  *                                  sees the end and closes it (its own timeout counts silence only)
  *   an answer that nobody reads -> the same
- *   too many connections        -> the rest waits in the kernel's queue until one ends
+ *   too many connections        -> the rest waits in the kernel's queue until one ends: deadlines are
+ *                                  shorter meanwhile
  *   a page of another site, in a browser here, whose name was made to point to this address (DNS
  *                                  rebinding) -> its Host is neither a number nor localhost: 421
  */
@@ -162,11 +163,16 @@ static void on_completed(void *arg, struct MHD_Connection *c, void **state,
         ((struct connection *)info->socket_context)->since_ns = h->now_ns;
 }
 
+/* While there is no room, those who wait for it count more than those who are slow. */
 static void end_overdue(struct http *h)
 {
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < HTTP_CONNECTIONS; i++)
+        taken += h->connection[i].fd >= 0;
+    uint64_t most = taken == HTTP_CONNECTIONS ? HTTP_CROWDED_NS : HTTP_REQUEST_NS;
     for (uint32_t i = 0; i < HTTP_CONNECTIONS; i++) {
         struct connection *c = &h->connection[i];
-        if (c->fd >= 0 && h->now_ns - c->since_ns >= HTTP_REQUEST_NS)
+        if (c->fd >= 0 && h->now_ns - c->since_ns >= most)
             shutdown(c->fd, SHUT_RDWR);
     }
 }

@@ -3,7 +3,8 @@
  *
  * Made for who may be hostile: GET and HEAD only; HTTP_CONNECTIONS at a time, each with
  * HTTP_CONNECTION_BYTES for what it sends; a request that is not there whole, or an answer that is not taken,
- * HTTP_REQUEST_NS after the connection's last one ends it, however steadily bytes trickle.
+ * HTTP_REQUEST_NS after the connection's last one ends it, however steadily bytes trickle; while all are taken
+ * HTTP_CROWDED_NS after it, so that a scrape gets through a crowd.
  *
  * The only place with MHD_ calls.
  */
@@ -15,6 +16,7 @@
 #define HTTP_CONNECTIONS      32u
 #define HTTP_CONNECTION_BYTES 16384u
 #define HTTP_REQUEST_NS       10000000000ull
+#define HTTP_CROWDED_NS       1000000000ull /* the same while all connections are taken */
 
 struct http_answer {
     unsigned status;         /* 200, 503; 404 is what the server says itself */

@@ -232,12 +232,12 @@ got = ask(b"GET /healthz HTTP/1.1\r\n" + CLOSE)
 tell(status(got) == "200", "others are answered meanwhile", got)
 for t in threads: t.join()
 
-# More than there is room for: the next one waits until they are cut off.
+# More than there is room for: the next one waits until they are cut off, which is sooner then.
 began = time.monotonic()
 crowd = [connect() for _ in range(60)]
 got = ask(b"GET /healthz HTTP/1.1\r\n" + CLOSE)
 took = time.monotonic() - began
-tell(status(got) == "200" and 5 < took < 25, "a crowd is survived", (took, got))
+tell(status(got) == "200" and 0.5 < took < 8, "a crowd is survived, and holds nobody up for long", (took, got))
 for s in crowd: s.close()
 with connect() as s:
     for _ in range(3):
