@@ -8,6 +8,7 @@
 #include "client/cmd/cmd.h"
 
 #include "core/dbdir.h"
+#include "projector/split.h"
 #include "projector/sqlfile.h"
 
 #include <errno.h>
@@ -200,6 +201,8 @@ static int find_database(struct cmd_line *l, const char *instance, struct scale 
         int rc = cmd_dir(l, NULL, 0, dir, sizeof dir);
         if (rc)
             return rc;
+        for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
+            dir[n - 1] = 0;
         instance = strncmp(dir, home, strlen(home)) == 0 ? dir + strlen(home) : dir;
     }
     if (!dbdir_name_valid(instance))
@@ -239,6 +242,8 @@ static int shards_of(struct cmd_line *l, const struct scale *s, const char *name
     snprintf(path, sizeof path, "/var/lib/azoth/%s/projections/%s.sql", s->database, name);
     int rc = l->words > 2 ? take_count(l, l->word[2], &asked) : 0;
     *ret = asked;
+    if (!rc && asked > SPLIT_MAX)
+        rc = cmd_usage(l, "a projection has %u shards at most", SPLIT_MAX);
     if (rc || asked == 0)
         return rc;
     if (sqlfile_read(path, &def, &err))

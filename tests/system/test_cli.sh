@@ -121,11 +121,11 @@ exits "tx needs a writer" 3 "(AZOTH_ERR_NO_WRITER)" "$AZOTH" tx '{"set":{"a":1}}
 says "scale --dry-run prints the commands" "systemctl enable azoth-worker@cli-test:1.service azoth-worker@cli-test:2.service" \
     "$("$AZOTH" scale workers 2 --instance cli-test --dry-run)"
 says "the database's name may come from the directory" "systemctl enable azoth-effects@cli-test:mails:1.service" \
-    "$("$AZOTH" scale effects mails 1 --dir /var/lib/azoth/cli-test --dry-run)"
+    "$("$AZOTH" scale effects mails 1 --dir /var/lib/azoth/cli-test/ --dry-run)"
 says "0 are none" "" "$("$AZOTH" scale projector accounts 0 --instance cli-test --dry-run)"
 exits "a projector wants its definition" 1 "(AZOTH_ERR_PROJECTION)" "$AZOTH" scale projector accounts --instance cli-test --dry-run
 exits "scale is for databases of the units" 2 "is no database of the units" "$AZOTH" scale workers 2 --dir "$db" --dry-run
-for words in "workers" "workers two" "workers 65" "workers 1 2" "effects mails" "effects ../x 1" "writers 2"; do
+for words in "workers" "workers two" "workers 65" "workers 1 2" "effects mails" "effects ../x 1" "writers 2" "projector accounts 11"; do
     # shellcheck disable=SC2086
     exits "scale $words is refused" 2 "(AZOTH_ERR_USAGE)" "$AZOTH" scale $words --instance cli-test --dry-run
 done
