@@ -113,7 +113,14 @@ says "lag sees what nobody projects" "$head 1 true" "$("$AZOTH" lag --json |
     jq -r '.projections[0] | "\(.cursor) \(.events_behind) \(.seconds_behind > 0)"')"
 says "query reads a stopped projection" $total "$(balance 1)"
 
+trap '' HUP # as nohup starts it
 check "azoth run starts again" start_real
+trap - HUP
+kill -HUP $run_pid
+seconds=$(wc -l <"$TMP/real.out")
+goes_on() { [ "$(wc -l <"$TMP/real.out")" -gt $((seconds + 1)) ]; }
+check "under nohup it outlives the terminal" until_true 10 goes_on
+check "and does not stop" sh -c "! grep -q 'stopping: ' '$log'"
 exits "it catches up" 0 "" "$AZOTH" lag --wait --timeout 30
 left=$(grep -Eo 'started, pid [0-9]+' "$log" | grep -Eo '[0-9]+')
 feed=$(pid_of feed)
