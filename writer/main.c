@@ -42,6 +42,7 @@ struct loop {
     const struct arguments *arguments;
     struct config config;
     uint64_t said_ns, transactions, events;
+    uint64_t full_ns;                  /* when it was said that the disk is full; 0: it is not */
     uint64_t reaped[SHM_PARTICIPANTS]; /* by each, as of the last look */
 };
 
@@ -170,6 +171,23 @@ static void say_reaped(struct loop *l)
                  (unsigned long long)n);
 }
 
+/* Once when it gets full and once when there is room again, whatever is refused in between. */
+static void say_disk(struct loop *l, uint64_t now)
+{
+    const struct gauges_shm *g = writer_gauges(l->writer)->g;
+    int full = gauge_get(&g->disk_full_ns) != 0;
+    unsigned long long head = gauge_get(&g->head_event);
+    if (full == (l->full_ns != 0))
+        return;
+    if (full)
+        log_line(LOG_LEVEL_ERR, "the disk is full: new transactions are refused head=%llu", head);
+    else
+        log_line(LOG_LEVEL_NOTICE,
+                 "there is room again: transactions are accepted head=%llu full_s=%llu", head,
+                 (unsigned long long)((now - l->full_ns) / NS_PER_S));
+    l->full_ns = full ? now : 0;
+}
+
 static void reload(struct loop *l)
 {
     struct writer_options o = {0};
@@ -188,6 +206,7 @@ static int loop(struct loop *l, struct azoth_error *err)
         int n = writer_step(l->writer, now, err);
         if (n < 0)
             return n;
+        say_disk(l, now);
         service_heartbeat(&l->service, now);
         if (l->service.reload)
             reload(l);

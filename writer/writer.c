@@ -43,6 +43,7 @@
 #define CLEAR_INTERVAL_NS (5 * NS_PER_S) /* readers that died */
 #define MARK_INTERVAL_NS  (5 * NS_PER_S) /* of the head, for rates */
 #define LOOK_INTERVAL_NS  NS_PER_S       /* whether the shared objects are still there */
+#define FITS_AGAIN_NS     NS_PER_S /* behind one that did not fit, what fits says that there is room */
 
 struct writer {
     struct writer_options options;
@@ -72,6 +73,7 @@ struct writer {
     uint8_t known[SHM_SLOTS_MAX]; /* the slot is in pending */
     uint64_t stop_seq;            /* what was submitted from here on is the next writer's */
     uint64_t full_seq;            /* the disk is full: from here on it is refused */
+    uint64_t unfit_ns;            /* when one did not fit and there was no reserve; 0: they fit */
     uint64_t pause_seen_ns;       /* the end of the pause that is asked for, or 0 */
     uint64_t pause_seq;           /* what was submitted before it was seen is finished first */
 
@@ -274,7 +276,7 @@ static int open_parts(struct writer *w, struct azoth_error *err)
 static void show_reserve(struct writer *w)
 {
     struct gauges_shm *g = w->gauges->g;
-    int full = reserve_lacking(w->reserve);
+    int full = reserve_lacking(w->reserve) || w->unfit_ns;
     gauge_set(&g->reserve_bytes, reserve_held(w->reserve));
     if (full != (gauge_get(&g->disk_full_ns) != 0))
         gauge_set(&g->disk_full_ns, full ? (uint64_t)clock_wall_ns() : 0);
@@ -444,6 +446,10 @@ static int commit(struct writer *w, struct azoth_error *err)
         after = clock_mono_ns();
         gauge_add(&w->gauges->g->commits, 1);
         histogram_add(&w->gauges->g->commit_ns, after - before);
+        if (w->unfit_ns && after - w->unfit_ns > FITS_AGAIN_NS) {
+            w->unfit_ns = 0;
+            show_reserve(w);
+        }
     }
     CRASH_POINT(writer_committed);
     complete(w, after);
@@ -480,7 +486,11 @@ static int by_halves(struct writer *w, const struct slot_taken *list, uint32_t n
         outcome_set(&w->outcome[0], AZOTH_ERR_NOSPACE, &none, &full);
         w->batch_len = 1;
         w->batch_bytes = 0;
-        complete(w, clock_mono_ns());
+        uint64_t now_ns = clock_mono_ns();
+        if (!reserve_lacking(w->reserve))
+            w->unfit_ns = now_ns;
+        show_reserve(w);
+        complete(w, now_ns);
         return 0;
     }
     for (uint32_t half = 0; half < 2; half++) {

@@ -407,7 +407,7 @@ static void print_writer(const struct look *k)
            (unsigned long long)atomic_load((A64 *)&h->epoch), (unsigned long long)h->incarnation,
            segment_retired(s) ? "; segment RETIRED" : "");
     if (k->pause == PAUSE_NONE && disk_full_ns(k))
-        printf("writes        REFUSED: the disk is full since %s, its reserve is given up\n",
+        printf("writes        REFUSED: the disk is full since %s\n",
                cmd_time((int64_t)disk_full_ns(k), text));
     else if (k->pause == PAUSE_NONE)
         printf("writes        open\n");

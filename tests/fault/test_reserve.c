@@ -168,6 +168,20 @@ static void ballast(const char *name, long long bytes)
     close(fd);
 }
 
+/* How many lines of the writers' log have text. */
+static int logged(const char *text)
+{
+    char path[320], line[1000];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/log-writer", h.dir);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        n += strstr(line, text) != NULL;
+    fclose(f);
+    return n;
+}
+
 static void a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it_again(void **state)
 {
     (void)state;
@@ -206,6 +220,9 @@ static void a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it
     assert_int_equal(events(db), n + 1);
     azoth_close(db);
     assert_int_equal(harness_stop(&h, w), 0);
+    /* Once each, whatever was refused: by the first writer, and by the one that found it full. */
+    assert_int_equal(logged("<3>the disk is full: "), 2);
+    assert_int_equal(logged("<5>there is room again: "), 1);
     end();
 }
 
@@ -227,6 +244,35 @@ static void a_full_disk_is_told_as_freed_though_nobody_writes(void **state)
         ;
     assert_true(reserve_allocated() >= RESERVE_BYTES);
     azoth_close(db);
+    end();
+}
+
+static void without_a_reserve_a_full_disk_is_told_too_until_something_fits(void **state)
+{
+    (void)state;
+    SKIP_WITHOUT_MOUNT("size=24m");
+    char path[320];
+    snprintf(path, sizeof path, "%s/azoth.conf", dir);
+    put_file(path, "[writer]\nreserve = 0\n[segment]\nslots = 64\nblocks = 256\n");
+    ballast("ballast", 8 << 20);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", dir, NULL);
+    struct azoth *db = attach();
+    int rc = 0;
+    for (int n = 0; n < 200 && (rc = commit_one(db, 200000)) == 0; n++)
+        ;
+    assert_int_equal(rc, AZOTH_ERR_NOSPACE);
+    assert_int_equal(commit_one(db, 200000), AZOTH_ERR_NOSPACE);
+    assert_true(status_has("\"full\":true", "writes        REFUSED"));
+    snprintf(path, sizeof path, "%s/ballast", disk);
+    unlink(path);
+    uint64_t until = clock_mono_ns() + 10 * NS_PER_S;
+    do
+        assert_int_equal(commit_one(db, 10), 0);
+    while (!status_has("\"full\":false", "writes        open") && clock_mono_ns() < until);
+    azoth_close(db);
+    assert_int_equal(harness_stop(&h, w), 0);
+    assert_int_equal(logged("<3>the disk is full: "), 1);
+    assert_int_equal(logged("<5>there is room again: "), 1);
     end();
 }
 
@@ -324,6 +370,8 @@ int main(void)
         cmocka_unit_test_teardown(
             a_full_disk_takes_the_reserve_and_refuses_until_there_is_room_for_it_again, teardown),
         cmocka_unit_test_teardown(a_full_disk_is_told_as_freed_though_nobody_writes, teardown),
+        cmocka_unit_test_teardown(without_a_reserve_a_full_disk_is_told_too_until_something_fits,
+                                  teardown),
         cmocka_unit_test_teardown(what_was_submitted_when_the_disk_ran_full_is_committed, teardown),
         cmocka_unit_test_teardown(a_disk_without_room_for_the_reserve_gets_no_database, teardown),
     };
