@@ -94,12 +94,16 @@ int effects_expire(struct effects *e, uint64_t now_ns, struct azoth_error *err);
 int effects_commit(struct effects *e, struct azoth_error *err);
 /* When, after now, a lease or a wait ends next; UINT64_MAX: none does. */
 uint64_t effects_due_ns(const struct effects *e, uint64_t now_ns);
+/* Writes and commits something that changes nothing, outside of a transaction: NOSPACE when there is no room even
+ * for that, or as effects_take(). */
+int effects_probe(struct effects *e, struct azoth_error *err);
 /* When there is nothing to do: truncates the WAL, as table_idle(). */
 void effects_idle(struct effects *e);
 
 struct effects_stats {
     uint64_t settled, skipped; /* since effects_open; skipped are settled, too */
     uint64_t failures;         /* since effects_open */
+    uint64_t commits;          /* likewise: what wrote */
     uint64_t dead;             /* letters that there are */
     uint32_t open;             /* not settled: */
     uint32_t given, waiting;   /* with a worker; waiting for another attempt */

@@ -69,8 +69,9 @@ struct effects {
     uint64_t random;
     struct buf types;
     struct coverage *coverage;
-    struct coverage_sum sum;                   /* of what was taken */
-    uint64_t settled, skipped, failures, dead; /* dead: letters that there are */
+    struct coverage_sum sum; /* of what was taken */
+    uint64_t settled, skipped, failures, commits;
+    uint64_t dead; /* letters that there are */
 };
 
 /* ---- effects.c ---- */

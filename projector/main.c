@@ -63,6 +63,7 @@ struct projector {
     struct control *control;
     char endpoint[256];
     uint64_t cursor, head, events, failures;
+    uint64_t commits; /* of the ledger of effects, as of the last turn */
     uint32_t cursor_check;
     uint64_t idle_ns;
     int idle, heard, another; /* another: the file or the definition may be another one now */
@@ -139,6 +140,11 @@ static int read_uuid(struct projector *p, struct azoth_error *err)
     return 0;
 }
 
+static int is_effects(const struct projector *p)
+{
+    return p->def.effects[0] != 0;
+}
+
 static int open_effects(struct projector *p, const struct table_options *o, struct azoth_error *err)
 {
     char endpoint[256];
@@ -177,7 +183,7 @@ static int fits(const struct projector *p, struct azoth_error *err)
     const struct sqlfile *d = &p->def;
     if (p->load && !sqlfile_in_c(d))
         return error_set(err, AZOTH_ERR_USAGE, "--load: nothing of %s is in C", d->path);
-    if (d->effects[0] && p->shards > 1)
+    if (is_effects(p) && p->shards > 1)
         return error_set(err, AZOTH_ERR_USAGE,
                          "%s: effects are not split: start more azoth-effects workers", d->name);
     if (d->target != TARGET_SQLITE && p->shards > 1)
@@ -208,7 +214,7 @@ static uint64_t patience_ns(const struct projector *p, int rc)
 
 static int open_file(struct projector *p, const struct table_options *o, struct azoth_error *err)
 {
-    return p->def.effects[0] ? open_effects(p, o, err) : table_open(&p->def, o, &p->table, err);
+    return is_effects(p) ? open_effects(p, o, err) : table_open(&p->def, o, &p->table, err);
 }
 
 /* UNREACHABLE, DUPLICATE, NOSPACE: it did not come, or we are asked to stop. */
@@ -312,7 +318,8 @@ static int open_pull(struct projector *p, struct azoth_error *err)
     rc = pull_open(&o, &p->pull, err);
     if (!rc && p->effects) {
         p->cursor = effects_settled(p->effects);
-        pull_report(p->pull, p->cursor, PROJECTION_RUNNING, 0, NULL);
+        pull_report(p->pull, p->cursor, p->full_ns ? PROJECTION_RETRYING : PROJECTION_RUNNING,
+                    p->failures, p->full_ns ? p->full : NULL);
     }
     return rc;
 }
@@ -428,8 +435,9 @@ static int failed(struct projector *p, int rc, struct azoth_error *err)
 {
     advise(p, rc, err);
     look(p);
-    pull_report(p->pull, p->cursor, PROJECTION_FAILED, errors_of(p) + (errors_of(p) == 0),
-                err->message);
+    if (p->pull)
+        pull_report(p->pull, p->cursor, PROJECTION_FAILED, errors_of(p) + (errors_of(p) == 0),
+                    err->message);
     return rc;
 }
 
@@ -501,6 +509,10 @@ static int do_command(void *arg, const uint8_t id[COMMAND_ID_BYTES], const char 
                  AZOTH_ERR_BUSY);
         return 0;
     }
+    if (is_effects(p) && !p->effects) {
+        snprintf(answer, COMMAND_ANSWER_MAX, "refused %d %s", AZOTH_ERR_NOSPACE, p->full);
+        return 0;
+    }
     if (!adopt_command(p->path, &p->options, p->cursor, text, answer, &other))
         return p->table ? table_command(p->table, id, text, answer, err)
                         : effects_command(p->effects, id, text, answer, err);
@@ -520,12 +532,22 @@ static int command(struct projector *p, uint64_t now, struct azoth_error *err)
     return rc;
 }
 
+static void close_effects(struct projector *p)
+{
+    effects_server_close(p->server);
+    effects_close(p->effects);
+    p->server = NULL;
+    p->effects = NULL;
+}
+
 /*
  * The disk is full: nothing of what failed is there, and it is tried again now and then, since others give
- * room back. Ending would only use up the starts that a supervisor allows.
+ * room back. Ending would only use up the starts that a supervisor allows. A ledger of effects in memory is
+ * ahead of its file then: it is read again, and workers say again what they had said.
  */
 static int no_room(struct projector *p, uint64_t now, const struct azoth_error *why)
 {
+    close_effects(p);
     if (!p->full_ns)
         log_error(LOG_LEVEL_ERR, "waiting for room on the disk", why);
     p->full_ns = now + FULL_AGAIN_NS;
@@ -603,6 +625,42 @@ static int take_effects(struct projector *p, uint64_t now, struct azoth_error *e
     return rc ? rc : 1;
 }
 
+/* Of effects, behind no_room(). The disk counts as full for another moment: what did not fit comes at once.
+ * NOSPACE: not yet. */
+static int open_effects_again(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    int rc = open_effects(p, &p->options, err);
+    if (!rc)
+        rc = effects_probe(p->effects, err);
+    if (rc)
+        return rc;
+    /* What the feed had sent is asked for anew, from the ledger's cursor. */
+    pull_close(p->pull);
+    p->pull = NULL;
+    p->heard = 0;
+    p->full_ns = now + FULL_AGAIN_NS;
+    return open_pull(p, err);
+}
+
+/* 1: the disk is full, and it is not time yet to look again. */
+static int without_room(struct projector *p, uint64_t now, struct azoth_error *err)
+{
+    if (!p->full_ns || (p->effects && now < p->full_ns))
+        return 0;
+    if (p->effects) {
+        there_is_room(p);
+        return 0;
+    }
+    int rc = now >= p->full_ns ? open_effects_again(p, now, err) : 1;
+    /* A command about its letters has the lock, which we gave up. */
+    if (rc == AZOTH_ERR_DUPLICATE)
+        p->full_ns = now + FULL_AGAIN_NS;
+    else if (rc <= 0)
+        return rc;
+    pull_hold(p->pull, now, p->cursor, PROJECTION_RETRYING, p->failures, p->full);
+    return 1;
+}
+
 /* Of effects: what the feed and the status are told is how far every event is settled. */
 static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *err)
 {
@@ -610,6 +668,9 @@ static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *e
     int asked = command(p, now, err);
     if (asked < 0 || p->another)
         return asked;
+    int full = without_room(p, now, err);
+    if (full)
+        return full < 0 ? full : asked;
     int got = take_effects(p, now, err);
     int rc = got < 0 ? got : effects_server_step(p->server, now, err);
     if (rc < 0)
@@ -620,10 +681,12 @@ static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *e
     if (asked || got || settled != p->cursor || st.failures != p->failures) {
         p->cursor = settled;
         p->failures = st.failures;
-        pull_report(p->pull, settled, state_of(p), st.failures, st.error);
+        pull_report(p->pull, settled, state_of(p), st.failures, p->full_ns ? p->full : st.error);
     }
-    if (got || rc || asked)
+    /* That there is nothing for a worker is told each second, and is no work. */
+    if (st.commits != p->commits)
         p->idle = 0;
+    p->commits = st.commits;
     return got || rc || asked;
 }
 
@@ -691,8 +754,8 @@ static int loop(struct projector *p, struct azoth_error *err)
     uint64_t said = clock_mono_ns(), from = p->cursor;
     while (!service_poll(&p->service)) {
         uint64_t now = clock_mono_ns();
-        int worked = p->effects ? turn_effects(p, now, err) : turn(p, now, err);
-        if (worked == AZOTH_ERR_NOSPACE && p->table && !p->once)
+        int worked = is_effects(p) ? turn_effects(p, now, err) : turn(p, now, err);
+        if (worked == AZOTH_ERR_NOSPACE && !p->discard && !p->once)
             worked = no_room(p, now, err);
         if (worked < 0)
             return failed(p, worked, err);
@@ -733,14 +796,11 @@ static void close_all(struct projector *p)
     pull_close(p->pull);
     control_close(p->control);
     table_close(p->table);
-    effects_server_close(p->server);
-    effects_close(p->effects);
+    close_effects(p);
     sqlfile_fini(&p->def);
     p->pull = NULL;
     p->control = NULL;
     p->table = NULL;
-    p->server = NULL;
-    p->effects = NULL;
 }
 
 /* From opening the file to closing it: until it is told to stop, or another file serves. */

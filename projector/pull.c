@@ -49,7 +49,7 @@ struct pull {
     int kept;         /* since pull_keep(): the feed does not know that there is room again */
     uint64_t held_ns; /* the last report while a batch was held; 0: none is */
     struct azoth_bytes message;
-    struct buf buf;
+    struct buf buf, types;
 };
 
 int pull_open(const struct pull_options *o, struct pull **ret, struct azoth_error *err)
@@ -68,7 +68,9 @@ int pull_open(const struct pull_options *o, struct pull **ret, struct azoth_erro
         free(p);
         return error_set(err, AZOTH_ERR_IO, "random bytes");
     }
-    int rc = pipe_bind_pull(p->endpoint, &p->in, err);
+    int rc = o->types.len && buf_add(&p->types, o->types.ptr, o->types.len)
+                 ? error_set(err, AZOTH_ERR_NOMEM, "a subscription")
+                 : pipe_bind_pull(p->endpoint, &p->in, err);
     if (!rc)
         rc = pipe_connect_push(o->feed, &p->out, err);
     if (rc)
@@ -86,6 +88,7 @@ void pull_close(struct pull *p)
     pipe_close(p->in);
     pipe_close(p->out);
     buf_fini(&p->buf);
+    buf_fini(&p->types);
     free(p);
 }
 
@@ -118,7 +121,7 @@ static int send_pull(struct pull *p, uint32_t credit)
         .next_ns = p->faults.next_ns,
         .name = bytes_str(p->name),
         .endpoint = bytes_str(p->endpoint),
-        .types = p->o.types,
+        .types = buf_bytes(&p->types),
         .shard_by = bytes_str(p->shard_by),
         .error = bytes_str(p->error),
         .samples = bytes_of(p->samples, p->samples_len),

@@ -15,9 +15,9 @@ struct pull_options {
     uint8_t uuid[16];
     uint32_t shard, shards;
     const char *shard_by;
-    struct azoth_bytes types; /* borrowed */
-    uint32_t credit_bytes;    /* may be on their way at once; a batch has at most a quarter */
-    uint64_t timeout_ns;      /* silence after which the subscription is made anew */
+    struct azoth_bytes types;
+    uint32_t credit_bytes; /* may be on their way at once; a batch has at most a quarter */
+    uint64_t timeout_ns;   /* silence after which the subscription is made anew */
     uint64_t cursor;
     uint32_t cursor_check;
 };
