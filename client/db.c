@@ -7,6 +7,7 @@
  * Failure modes
  *   the writer process dies     attached handles notice nothing but time: the next writer answers
  *   the segment is retired      what was not submitted goes to the new one; what was, is unknown
+ *   its object is removed       what comes goes to the next one; who waits retires it when its writer is gone
  *   the data file is replaced   RETIRED: this handle reads the old file and must be opened anew
  *   this process forks          the child's copy of a handle answers FORKED; what it opens itself is
  *                               its own
@@ -96,7 +97,7 @@ static int attachment_now(struct local *l, struct attachment **ret, struct azoth
     struct attachment *a = l->attachment;
     if (a && atomic_load(&a->participant->forked))
         return error_set(err, AZOTH_ERR_FORKED, "%s", azoth_code_sentence(AZOTH_ERR_FORKED));
-    if (a && segment_retired(a->segment)) {
+    if (a && (segment_retired(a->segment) || segment_look(a->segment, clock_mono_ns()))) {
         l->attachment = NULL;
         if (--a->users == 0)
             attachment_free(a);
@@ -112,11 +113,11 @@ static int attachment_now(struct local *l, struct attachment **ret, struct azoth
 int local_attach(struct local *l, uint64_t deadline_ns, struct attachment **ret,
                  struct azoth_error *err)
 {
-    if (atomic_load(&l->failed))
-        return error_set(
-            err, AZOTH_ERR_IO,
-            "a commit of the embedded writer failed: close this handle and open again");
     for (int tries = 0;; tries++) {
+        if (atomic_load(&l->failed))
+            return error_set(
+                err, AZOTH_ERR_IO,
+                "a commit of the embedded writer failed: close this handle and open again");
         /* Other threads have deadlines of their own: the lock is not held while we wait. */
         pthread_mutex_lock(&l->lock);
         int rc = attachment_now(l, ret, err);

@@ -602,6 +602,7 @@ int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err)
         local_step(db->local);
         if (!atomic_load(&h->paused))
             shm_wait(&h->pause_wake, seen, SHM_WAIT_SLICE_NS);
+        segment_look(a->segment, clock_mono_ns());
         if (segment_retired(a->segment))
             rc = error_set(err, AZOTH_ERR_RETIRED, "%s", azoth_code_sentence(AZOTH_ERR_RETIRED));
         else if (clock_mono_ns() >= give_up && !atomic_load(&h->paused))

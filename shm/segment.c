@@ -28,6 +28,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#define LOOK_INTERVAL_NS NS_PER_S
+
 struct plan_offsets {
     uint64_t header, participant, slot, stripe, block_owner, block, contention, end;
 };
@@ -328,6 +330,22 @@ void segment_retire(struct segment *s)
         atomic_fetch_add(rest[i], 1);
         shm_wake(rest[i], INT_MAX);
     }
+}
+
+int segment_look(struct segment *s, uint64_t now_ns)
+{
+    uint64_t looked = atomic_load_explicit(&s->looked_ns, memory_order_relaxed);
+    if (now_ns - looked < LOOK_INTERVAL_NS)
+        return atomic_load_explicit(&s->seen_taken, memory_order_relaxed);
+    atomic_store_explicit(&s->looked_ns, now_ns, memory_order_relaxed);
+    if (!segment_taken(s))
+        return 0;
+    atomic_store_explicit(&s->seen_taken, 1, memory_order_relaxed);
+    /* Signed: it may have moved since now_ns. */
+    int64_t silent = (int64_t)(now_ns - atomic_load(&s->header->heartbeat_ns));
+    if (silent > (int64_t)SEGMENT_SILENT_NS && !segment_retired(s))
+        segment_retire(s);
+    return 1;
 }
 
 int segment_retire_name(const struct segment_name *name, struct azoth_error *err)

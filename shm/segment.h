@@ -35,7 +35,9 @@ struct segment {
     uint64_t bytes;
     uint64_t incarnation;
     struct segment_name name;
-    int fd; /* of the object: tells whether it still has a name */
+    int fd;                     /* of the object: tells whether it still has a name */
+    _Atomic uint64_t looked_ns; /* by segment_look() */
+    _Atomic int seen_taken;     /* likewise */
 };
 
 struct gauges {
@@ -90,6 +92,12 @@ static inline int segment_retired(const struct segment *s)
  * go on with it, but nobody else finds it. A system call. */
 int segment_taken(const struct segment *s);
 int gauges_taken(const struct gauges *g);
+/* For those who wait in it, once for each slice of waiting: looks whether it was taken, a second after the last look,
+ * and retires it when its writer has not moved for SEGMENT_SILENT_NS. One that lives notices, finishes what it has and
+ * retires it by itself; the successor of one that was killed does not find it. 1: it was taken, as of the last look.
+ * Any thread. */
+#define SEGMENT_SILENT_NS (2 * 1000000000ull)
+int segment_look(struct segment *s, uint64_t now_ns);
 
 /* The layout's fingerprint: XXH3_64bits over every field's name, offset and size. */
 uint64_t segment_fingerprint(void);

@@ -614,6 +614,7 @@ void preflight_wait(struct preflight *f, uint64_t now_ns)
     uint64_t left = f->request.deadline_ns > now_ns ? f->request.deadline_ns - now_ns : 0;
     struct segment *s = f->participant->segment;
     struct header_shm *h = s->header;
+    segment_look(s, now_ns);
     switch (f->stage) {
     case PREFLIGHT_WANTS_PAUSE: {
         uint32_t seen = atomic_load(&h->pause_wake);
@@ -670,6 +671,8 @@ int preflight_wait_any(struct participant *p, uint32_t *seen, uint64_t timeout_n
         at = atomic_load(&row->done_seq);
     }
     int news = at != *seen;
+    if (!news)
+        segment_look(p->segment, clock_mono_ns());
     *seen = at;
     return news;
 }

@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "shm/segment.h"
+#include "shm/slot.h"
 #include "tests/system/harness.h"
 
 #include <inttypes.h>
@@ -369,6 +370,96 @@ static void what_waited_on_a_retired_segment_goes_on_on_the_next(void **state)
     harness_end(&h);
 }
 
+/* ---- a segment whose object was removed, with its writer ---- */
+
+static void take_segment_away(void)
+{
+    struct segment_name name;
+    assert_int_equal(segment_name_of(h.dir, &name, &err), 0);
+    segment_unlink(&name);
+}
+
+/* Looks until n are submitted. */
+static void wait_submitted(uint32_t n)
+{
+    struct segment_name name;
+    struct segment *s;
+    assert_int_equal(segment_name_of(h.dir, &name, &err), 0);
+    assert_int_equal(segment_inspect(&name, &s, &err), 0);
+    uint64_t until = clock_mono_ns() + 10 * NS_PER_S;
+    for (uint32_t have = 0; have < n; nap_ms(1)) {
+        assert_true(clock_mono_ns() < until);
+        have = 0;
+        for (uint32_t i = 0; i < s->slots; i++)
+            have += slot_word_state(atomic_load(&s->slot[i].word)) == SLOT_SUBMITTED;
+    }
+    segment_detach(s);
+}
+
+static void *lost_commit_main(void *arg)
+{
+    static struct azoth_error why;
+    return (void *)(intptr_t)add(arg, "lost", 0, &why);
+}
+
+static void who_waits_in_a_segment_that_was_removed_with_its_writer_hears_of_it(void **state)
+{
+    (void)state;
+    harness_begin(&h);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    struct azoth *db = harness_attach(&h, 60000), *other = harness_attach(&h, 60000);
+    pthread_t thread;
+    void *lost;
+    harness_kill(w, SIGSTOP);
+    int codes[2] = {1, 1};
+    struct azoth_txn *t[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = azoth_txn_new(db);
+        azoth_add_i64(t[i], azoth_str("same"), 1);
+        assert_int_equal(azoth_submit(t[i], note, &codes[i], &err), 0);
+    }
+    assert_int_equal(pthread_create(&thread, NULL, lost_commit_main, other), 0);
+    wait_submitted(2);
+    take_segment_away();
+    harness_kill(w, SIGKILL);
+    harness_wait(&h, w, 5000);
+    harness_spawn(&h, w);
+    /* Long before the deadline: what was submitted is unknown, what waited for it goes on. */
+    uint64_t before = clock_mono_ns();
+    while (azoth_in_flight(db))
+        assert_true(azoth_poll(db, 1000) >= 0);
+    pthread_join(thread, &lost);
+    assert_true(clock_mono_ns() - before < 15 * NS_PER_S);
+    assert_int_equal(codes[0], AZOTH_ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(codes[1], 0);
+    assert_int_equal((int)(intptr_t)lost, AZOTH_ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(value_of(db, "same"), 1);
+    assert_int_equal(value_of(db, "lost"), 0);
+    for (int i = 0; i < 2; i++)
+        azoth_txn_free(t[i]);
+    azoth_close(db);
+    azoth_close(other);
+    harness_end(&h);
+}
+
+static void who_did_nothing_when_the_segment_was_removed_goes_on_on_the_next(void **state)
+{
+    (void)state;
+    harness_begin(&h);
+    struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    struct azoth *db = harness_attach(&h, 60000);
+    take_segment_away();
+    harness_kill(w, SIGKILL);
+    harness_wait(&h, w, 5000);
+    harness_spawn(&h, w);
+    uint64_t before = clock_mono_ns();
+    assert_int_equal(add(db, "n", 0, &err), 0);
+    assert_true(clock_mono_ns() - before < 10 * NS_PER_S);
+    assert_int_equal(value_of(db, "n"), 1);
+    azoth_close(db);
+    harness_end(&h);
+}
+
 static void one_that_is_held_back_by_an_earlier_one_keeps_its_own_deadline(void **state)
 {
     (void)state;
@@ -626,6 +717,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_paused_embedded_database_is_waited_for_without_burning_the_processor),
         cmocka_unit_test(a_thread_keeps_its_deadline_while_another_waits_for_a_writer),
         cmocka_unit_test(what_waited_on_a_retired_segment_goes_on_on_the_next),
+        cmocka_unit_test(who_waits_in_a_segment_that_was_removed_with_its_writer_hears_of_it),
+        cmocka_unit_test(who_did_nothing_when_the_segment_was_removed_goes_on_on_the_next),
         cmocka_unit_test(one_that_is_held_back_by_an_earlier_one_keeps_its_own_deadline),
         cmocka_unit_test(one_thread_submits_while_another_polls),
         cmocka_unit_test(a_callback_that_polls_is_refused_and_blocks_nobody),
