@@ -105,9 +105,9 @@ int cmd_run_dir(const char *dir, const struct config *c, char *out, size_t size,
 
 /*
  * Asks the store in a thread of its own and waits at most timeout_ms: a process that is stopped
- * inside LMDB's reader table must not stop `status`. arg is malloc'd; it belongs to the thread,
- * which frees it, when the answer is TIMEOUT, and to the caller otherwise. The process must not
- * open the store any other way afterwards.
+ * inside LMDB's reader table must not stop `status`. arg is malloc'd; when the answer is TIMEOUT it is not
+ * the caller's any more. Until a thread that hung has come back the answer is TIMEOUT at once. The process must
+ * not open the store any other way afterwards.
  */
 int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct azoth_error *err),
                   void *arg, uint32_t timeout_ms, struct azoth_error *err);

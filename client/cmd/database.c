@@ -50,6 +50,9 @@ struct question {
     pthread_cond_t answered;
 };
 
+/* A thread hangs there: no second one, until it comes back. */
+static _Atomic int stuck;
+
 static void question_free(struct question *q)
 {
     pthread_mutex_destroy(&q->lock);
@@ -75,6 +78,7 @@ static void *question_main(void *p)
     if (given_up) {
         free(q->arg);
         question_free(q);
+        stuck = 0;
     }
     return NULL;
 }
@@ -82,9 +86,10 @@ static void *question_main(void *p)
 int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct azoth_error *err),
                   void *arg, uint32_t timeout_ms, struct azoth_error *err)
 {
-    static int stuck; /* a thread hangs there: no second one */
-    if (stuck)
+    if (stuck) {
+        free(arg);
         return error_set(err, AZOTH_ERR_TIMEOUT, "the store still does not answer");
+    }
     struct question *q = calloc(1, sizeof *q);
     if (!q)
         return error_set(err, AZOTH_ERR_NOMEM, "a question to the store");
@@ -108,11 +113,10 @@ int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct
     while (!q->done && pthread_cond_timedwait(&q->answered, &q->lock, &ts) == 0)
         ;
     int done = q->done;
-    q->given_up = !done;
+    q->given_up = stuck = !done;
     pthread_mutex_unlock(&q->lock);
     if (!done) {
         pthread_detach(thread);
-        stuck = 1;
         return error_set(err, AZOTH_ERR_TIMEOUT,
                          "the store did not answer: a process may be stopped inside it");
     }
