@@ -387,7 +387,8 @@ struct gauges_shm {
 };
 
 /*
- * Projection row: what the feed knows of one projection (or shard), kept after it went away.
+ * Projection row: what the feed knows of one projection (or shard), kept after it went away until another one
+ * needs the row.
  * Written by the feed alone (one process, see its lock); `used` is stored last with release.
  * Text fields are guarded by text_seq (odd while they change), as in a sequence lock.
  * Times are running time (CLOCK_MONOTONIC, the same in all processes): the wall clock may jump.

@@ -31,9 +31,24 @@ const char *projection_row_state(const struct projection_row *r, uint64_t head, 
     return projection_state_name(r->state);
 }
 
+/* Gives up what was heard least lately: who lives was heard in the last seconds. A reader that is at it just
+ * now may tell a mixture, once. */
+static void row_clear(struct projection_shm *p)
+{
+    uint32_t seq = atomic_load(&p->text_seq) | 1u;
+    atomic_store(&p->used, 0);
+    atomic_store(&p->text_seq, seq);
+    atomic_thread_fence(memory_order_seq_cst);
+    memset((char *)p + offsetof(struct projection_shm, shard), 0,
+           sizeof *p - offsetof(struct projection_shm, shard));
+    atomic_thread_fence(memory_order_seq_cst);
+    atomic_store(&p->text_seq, seq + 1);
+}
+
 int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards)
 {
     int free_row = -1;
+    uint32_t oldest = 0;
     for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
         struct projection_shm *p = &g->projection[i];
         if (!atomic_load_explicit(&p->used, memory_order_acquire)) {
@@ -44,9 +59,13 @@ int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uin
         if (strncmp(p->name, name, sizeof p->name) == 0 && atomic_load(&p->shard) == shard &&
             atomic_load(&p->shards) == shards)
             return (int)i;
+        if (gauge_get(&p->heard_ns) < gauge_get(&g->projection[oldest].heard_ns))
+            oldest = i;
     }
-    if (free_row < 0)
-        return AZOTH_ERR_FULL;
+    if (free_row < 0) {
+        free_row = (int)oldest;
+        row_clear(&g->projection[oldest]);
+    }
     struct projection_shm *p = &g->projection[free_row];
     snprintf(p->name, sizeof p->name, "%s", name);
     atomic_store(&p->shard, shard);

@@ -52,7 +52,8 @@ static inline uint64_t projection_row_head(const struct projection_row *r, uint6
     return r->head_seen > gauges_head ? r->head_seen : gauges_head;
 }
 
-/* The row of (name, shard, shards), taken if new: index, or AZOTH_ERR_FULL. */
+/* The row of (name, shard, shards), taken if new: its index. When all are taken it is the row of who was heard
+ * least lately, which cannot be one of the feed's subscriptions: it has no more of them than there are rows. */
 int projection_row_claim(struct gauges *g, const char *name, uint32_t shard, uint32_t shards);
 /* Writes texts under the row's sequence. NULL leaves one as it is. */
 void projection_row_text(struct gauges *g, int row, const char *error, const char *endpoint);

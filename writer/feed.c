@@ -361,8 +361,6 @@ static void write_row(struct feed *f, struct subscription *s)
         return;
     if (s->row < 0)
         s->row = projection_row_claim(f->gauges, s->name, s->filter.shard, s->filter.shards);
-    if (s->row < 0)
-        return;
     struct projection_shm *p = &f->gauges->projection[s->row];
     if (gauge_get(&p->cursor) != m->applied || gauge_get(&p->instance) != m->instance)
         gauge_set(&p->progress_ns, heard_ns);
@@ -448,6 +446,15 @@ static int is_name(struct azoth_bytes b)
     return strlen(name) == b.len && dbdir_name_valid(name);
 }
 
+static void say_full(const struct feed *f, const struct wire_pull *m)
+{
+    char name[AZOTH_NAME_MAX + 1];
+    text_of(name, sizeof name, m->name);
+    if (f->on_subscribed)
+        f->on_subscribed(name, m->shard, m->shards, m->cursor, AZOTH_ERR_FULL,
+                         "there is no room for more projections and shards at once");
+}
+
 static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_ns)
 {
     struct wire_pull m;
@@ -455,8 +462,10 @@ static void take_pull(struct feed *f, struct azoth_bytes message, uint64_t now_n
         return; /* not from a projector of ours */
     CRASH_POINT(feed_asked);
     struct subscription *s = find(f, &m);
-    if (!s)
-        return; /* the table is full: the projector goes on asking */
+    if (!s) {
+        say_full(f, &m); /* the projector goes on asking */
+        return;
+    }
     int fresh = !s->used || s->number != m.subscription || s->instance != m.instance;
     /* A projector counts its subscriptions up: one from before comes late. */
     if (s->used && s->instance == m.instance && (int64_t)(m.subscription - s->number) < 0)

@@ -670,6 +670,39 @@ static void messages_that_are_no_pulls_are_passed_over(void **state)
     hand_close(&h);
 }
 
+static char told[200];
+static void tell(const char *who, uint32_t shard, uint32_t shards, uint64_t cursor, int refused,
+                 const char *why)
+{
+    (void)shard;
+    (void)shards;
+    (void)cursor;
+    if (refused)
+        snprintf(told, sizeof told, "%s %d %s", who, refused, why);
+}
+
+static void one_too_many_is_told_of(void **state)
+{
+    (void)state;
+    struct hand h;
+    char text[AZOTH_NAME_MAX + 1], want[200];
+    hand_open(&h, "p", 0);
+    feed_on_subscribed(feed, tell);
+    *told = 0;
+    for (uint32_t i = 0; i <= SHM_PROJECTIONS; i++) {
+        assert_string_equal(told, "");
+        snprintf(text, sizeof text, "p%u", i);
+        h.m.name = bytes_str(text);
+        hand_send(&h);
+        feed_run();
+    }
+    snprintf(want, sizeof want, "p%u %d there is no room for more projections and shards at once",
+             SHM_PROJECTIONS, AZOTH_ERR_FULL);
+    assert_string_equal(told, want);
+    assert_int_equal(feed_subscriptions(feed), SHM_PROJECTIONS);
+    hand_close(&h);
+}
+
 static void a_projector_that_does_not_ask_again_holds_back_nobody(void **state)
 {
     (void)state;
@@ -1173,6 +1206,7 @@ int main(void)
         T(a_log_that_ends_before_its_head_is_a_gap),
         T(a_pull_that_comes_twice_or_late_changes_nothing),
         T(messages_that_are_no_pulls_are_passed_over),
+        T(one_too_many_is_told_of),
         T(a_projector_that_does_not_ask_again_holds_back_nobody),
         T(a_row_tells_what_is_applied_and_what_was_sent),
         T(a_row_tells_the_rate_since_when_it_fails_and_what_batches_took),

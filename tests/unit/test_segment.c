@@ -461,6 +461,32 @@ static void a_projections_row_is_found_again_by_name_and_shard(void **state)
     gauges_detach(g);
 }
 
+static void a_new_projection_gets_the_row_of_who_was_heard_least_lately(void **state)
+{
+    (void)state;
+    struct gauges *g;
+    struct projection_row row;
+    char text[64];
+    int rows[SHM_PROJECTIONS];
+    assert_int_equal(gauges_create(&name, &g, &err), 0);
+    for (uint32_t i = 0; i < SHM_PROJECTIONS; i++) {
+        snprintf(text, sizeof text, "p%u", i);
+        rows[i] = projection_row_claim(g, text, 0, 1);
+        gauge_set(&g->projection[rows[i]].heard_ns, i == 77 ? 1 : 100 + i);
+        gauge_set(&g->projection[rows[i]].cursor, 9);
+        projection_row_text(g, rows[i], "old", NULL);
+    }
+    int fresh = projection_row_claim(g, "fresh", 1, 2);
+    assert_int_equal(fresh, rows[77]);
+    assert_int_equal(projection_row_read(g, (uint32_t)fresh, &row), 1);
+    assert_string_equal(row.name, "fresh");
+    assert_string_equal(row.error, "");
+    assert_int_equal(row.cursor, 0);
+    assert_int_equal(row.shards, 2);
+    assert_int_equal(projection_row_claim(g, "p76", 0, 1), rows[76]);
+    gauges_detach(g);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -482,6 +508,7 @@ int main(void)
         T(a_forked_child_does_not_hold_the_writers_place_on),
         T(who_waits_for_blocks_sleeps_until_enough_are_free),
         T(histograms_are_within_a_quarter_of_the_value),
+        T(a_new_projection_gets_the_row_of_who_was_heard_least_lately),
         T(a_projections_row_is_found_again_by_name_and_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
