@@ -196,17 +196,8 @@ static void look_at_stripes(struct look *k)
 
 /* ---- what the writer's helper sees ---- */
 
-/* It looks every second while it lives: what it saw is told for so long. */
-#define LOOK_LASTS_NS (5 * NS_PER_S)
 /* Its trend of the disk is none before. */
 #define FILL_OBSERVED_NS (300 * NS_PER_S)
-
-/* When it looked, if that was just now; 0: it was not. */
-static uint64_t helper_looked(const struct look *k)
-{
-    uint64_t looked = k->v.gauges ? gauge_get(&k->v.gauges->g->looked_ns) : 0;
-    return k->now_ns <= looked + LOOK_LASTS_NS ? looked : 0;
-}
 
 static void name_program(struct look_pin *p)
 {
@@ -223,9 +214,10 @@ static void name_program(struct look_pin *p)
 
 static void look_at_pins(struct look *k)
 {
-    k->pins_known = helper_looked(k) != 0;
-    while (k->pins_known && k->pins < SHM_PINS) {
-        const struct pin_shm *s = &k->v.gauges->g->pin[k->pins];
+    const struct gauges *g = k->v.gauges;
+    k->pins_known = view_helper_looked(&k->v, k->now_ns) != 0;
+    while (g && k->pins_known && k->pins < SHM_PINS) {
+        const struct pin_shm *s = &g->g->pin[k->pins];
         struct look_pin *p = &k->pin[k->pins];
         p->pid = gauge_get(&s->pid);
         if (p->pid == 0)
@@ -253,8 +245,8 @@ static int disk_free(const char *dir, uint64_t *ret_free, uint64_t *ret_size)
  * process began. */
 static void take_the_writers_disk(struct look *k)
 {
-    uint64_t looked = helper_looked(k);
-    if (looked == 0)
+    uint64_t looked = view_helper_looked(&k->v, k->now_ns);
+    if (looked == 0 || !k->v.gauges)
         return;
     const struct gauges_shm *g = k->v.gauges->g;
     uint64_t size = gauge_get(&g->disk_total_bytes), from = gauge_get(&g->disk_watched_ns);
@@ -277,6 +269,8 @@ static void look_at_disk(struct look *k, const struct look_memory *m, const char
     k->disk_seconds = history_seconds_to_zero(&m->free_bytes);
     k->disk_fill = NAN;
     take_the_writers_disk(k);
+    if (k->disk_known && k->disk_free == 0)
+        k->disk_seconds = 0; /* one that is full does not fill any more */
     if (dbdir_path(path, sizeof path, dir, "data.mdb") == 0 && stat(path, &st) == 0)
         k->store_bytes = (uint64_t)st.st_blocks * 512;
 }

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define HELPER_LASTS_NS (5 * NS_PER_S)
+
 /* participants.lock tells who lives, to those who may read it: asking for a lock needs no more. */
 static void look_who_lives(struct view *v)
 {
@@ -70,6 +72,12 @@ enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_
         return PAUSE_NONE;
     *ret_left_ns = until - now_ns;
     return atomic_load(&v->segment->header->paused) ? PAUSED : PAUSE_ASKED;
+}
+
+uint64_t view_helper_looked(const struct view *v, uint64_t now_ns)
+{
+    uint64_t looked = v->gauges ? gauge_get(&v->gauges->g->looked_ns) : 0;
+    return now_ns <= looked + HELPER_LASTS_NS ? looked : 0;
 }
 
 void view_count(const struct segment *s, struct view_counts *ret)

@@ -30,6 +30,10 @@ enum view_pause { PAUSE_NONE, PAUSE_ASKED, PAUSED };
 /* *ret_left_ns: until it ends by itself. */
 enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_left_ns);
 
+/* When the writer's helper looked at pins and disk (running time), if that was in the last seconds: it looks every
+ * second while it lives. 0: it was not, and what it saw is not told. */
+uint64_t view_helper_looked(const struct view *v, uint64_t now_ns);
+
 struct view_counts {
     uint32_t slot[SLOT_REAPING + 1]; /* by state */
     uint32_t exclusive, shared;      /* stripes held */

@@ -19,8 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What the writer's helper saw is told for so long: it looks every second while it lives. */
-#define LOOK_LASTS_NS (5 * NS_PER_S)
 /* The disk's rate is no rate before. */
 #define FILL_OBSERVED_NS (300 * NS_PER_S)
 
@@ -108,8 +106,7 @@ static void name_process(struct pin *p)
 
 static void look_at_store_pins(const struct view *v, uint64_t now_ns, struct culprits *ret)
 {
-    uint64_t looked = v->gauges ? gauge_get(&v->gauges->g->looked_ns) : 0;
-    if (looked == 0 || now_ns > looked + LOOK_LASTS_NS)
+    if (view_helper_looked(v, now_ns) == 0)
         return;
     for (uint32_t i = 0; i < SHM_PINS; i++) {
         const struct pin_shm *s = &v->gauges->g->pin[i];
@@ -212,11 +209,14 @@ static void look_at_disk(const struct view *v, uint64_t now_ns, struct culprits 
         ret->disk_free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
         ret->disk_total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
     }
-    if (!v->gauges)
+    if (ret->disk_total_bytes && ret->disk_free_bytes == 0)
+        ret->days_to_full = 0;
+    uint64_t looked = view_helper_looked(v, now_ns);
+    if (looked == 0)
         return;
     const struct gauges_shm *g = v->gauges->g;
-    uint64_t since = gauge_get(&g->disk_watched_ns), looked = gauge_get(&g->looked_ns);
-    if (since == 0 || looked < since + FILL_OBSERVED_NS || looked > now_ns)
+    uint64_t since = gauge_get(&g->disk_watched_ns);
+    if (since == 0 || looked < since + FILL_OBSERVED_NS)
         return;
     ret->disk_fill_day = (double)gauge_get(&g->disk_fill_bytes_day);
     if (ret->disk_fill_day > 0)

@@ -567,7 +567,9 @@ static void print_disk(const struct look *k)
         return;
     printf("disk          %s free of %s", cmd_size(c->disk_free_bytes, a),
            cmd_size(c->disk_total_bytes, b));
-    if (c->disk_fill_day == 0)
+    if (c->disk_free_bytes == 0)
+        printf(", full");
+    else if (c->disk_fill_day == 0)
         printf(", not filling");
     else if (c->days_to_full >= 0)
         printf(", full in %.1f days at %s a day", c->days_to_full,

@@ -1,5 +1,6 @@
 /* test_exporter.c - what the exporter makes of shared memory: every metric follows what it is named
  * after, ages are right, readiness names what is not. */
+#include "client/cmd/culprits.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "exporter/metrics.h"
@@ -243,6 +244,11 @@ static void writer_sees_it_stand(void)
     watches(0, 300);
     gauge_set(&gauges->g->disk_fill_bytes_day, 0);
 }
+static void writer_sees_it_full(void)
+{
+    writer_sees_it_stand();
+    gauge_set(&gauges->g->disk_free_bytes, 0);
+}
 static void writer_sees_it_fill_for_a_moment(void)
 {
     disk_fills();
@@ -410,6 +416,7 @@ static const struct effect {
     {"azoth_disk_full_in_seconds", "NaN", "1000", disk_fills, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "2500", writer_sees_it_fill, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "+Inf", writer_sees_it_stand, 0, 0},
+    {"azoth_disk_full_in_seconds", "NaN", "0", writer_sees_it_full, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "1000", writer_sees_it_fill_for_a_moment, 0, 0},
     {"azoth_disk_full_in_seconds", "NaN", "1000", writer_saw_it_fill, 0, 0},
     {"azoth_disk_fill_bytes_per_second", "NaN", "2", writer_sees_it_fill, 0, 0},
@@ -790,6 +797,22 @@ static void who_holds_a_snapshot_is_told_by_its_pid_and_program(void **state)
     json_decref(o);
 }
 
+/* azoth status and azoth top: how fast the disk fills is known while the writer looks at it. */
+static void the_commands_tell_no_fill_that_a_dead_writer_saw(void **state)
+{
+    (void)state;
+    static struct culprits c;
+    struct view v;
+    for (uint64_t ago_s = 0; ago_s < 20; ago_s += 10) {
+        watches(ago_s, 300);
+        view_open(&v, dir);
+        culprits_look(&v, NULL, clock_mono_ns(), &c);
+        view_close(&v);
+        assert_true(ago_s ? c.disk_fill_day == -1 : c.disk_fill_day == 2 * 86400);
+        assert_true(ago_s ? c.days_to_full == -1 : c.days_to_full > 0);
+    }
+}
+
 static void times_and_refusals_are_told_to_the_page(void **state)
 {
     (void)state;
@@ -1046,6 +1069,7 @@ int main(void)
         T(the_ten_stripes_waited_for_most_are_told_most_first),
         T(a_key_that_was_waited_for_is_told_with_its_holder),
         T(who_holds_a_snapshot_is_told_by_its_pid_and_program),
+        T(the_commands_tell_no_fill_that_a_dead_writer_saw),
         T(times_and_refusals_are_told_to_the_page),
         T(readiness_names_what_is_not),
         T(who_may_read_the_gauges_alone_is_told_by_the_heartbeat),
