@@ -113,7 +113,8 @@ int cmd_ask_store(const char *dir, int (*ask)(struct store *s, void *arg, struct
     while (!q->done && pthread_cond_timedwait(&q->answered, &q->lock, &ts) == 0)
         ;
     int done = q->done;
-    q->given_up = stuck = !done;
+    q->given_up = !done;
+    stuck = !done;
     pthread_mutex_unlock(&q->lock);
     if (!done) {
         pthread_detach(thread);
