@@ -226,7 +226,7 @@ static int embed(struct local *l, const struct azoth_options *opt, struct azoth_
         rc = config_set(&c, CONFIG_writer_sync, opt->sync, 3, err);
     if (rc)
         return rc;
-    struct writer_options o = {.dir = l->dir, .program = l->name};
+    struct writer_options o = {.dir = l->dir, .program = l->name, .embedded = 1};
     writer_options_from(&c, &o);
     o.create = (opt->flags & AZOTH_CREATE) != 0;
     rc = writer_open(&o, &l->writer, err);

@@ -23,7 +23,7 @@ extern tpl_hook_t tpl_hook; /* exported by the library; its header keeps silent 
 /* One letter a field, as tpl writes them: u uint32, i int32, U uint64, B bytes. */
 #define REQUEST_FORMAT       "uuuuUUBBBBB"
 #define ANSWER_FORMAT        "uiuUUUuuuBBB"
-#define PULL_FORMAT          "UUUUuuuuuuUUUUUUBBBBBBB"
+#define PULL_FORMAT          "UUUUuuuuuuUUUUUUUUBBBBBBB"
 #define BATCH_FORMAT         "UUUUuiBB"
 #define EFFECT_ASK_FORMAT    "UUuuuBB"
 #define EFFECT_ANSWER_FORMAT "UuuuB"
@@ -154,11 +154,11 @@ int wire_pull_encode(struct buf *out, const struct wire_pull *m)
     struct wire_pull c = *m;
     const struct azoth_bytes bins[] = {bytes_of(m->uuid, 16), m->name,  m->endpoint, m->types,
                                        m->shard_by,           m->error, m->samples};
-    tpl_node *tn =
-        tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied, &c.cursor_check,
-                &c.credit_bytes, &c.shard, &c.shards, &c.state, &c.breaker, &c.errors,
-                &c.dead_waiting, &c.dead_retired, &c.dead_parked, &c.stands_event, &c.next_ns,
-                &none, &none, &none, &none, &none, &none, &none);
+    tpl_node *tn = tpl_map(PULL_FORMAT, &c.subscription, &c.instance, &c.cursor, &c.applied,
+                           &c.cursor_check, &c.credit_bytes, &c.shard, &c.shards, &c.state,
+                           &c.breaker, &c.errors, &c.dead_waiting, &c.dead_retired, &c.dead_parked,
+                           &c.stands_event, &c.next_ns, &c.wal_bytes, &c.wal_pinned_for_ns, &none,
+                           &none, &none, &none, &none, &none, &none);
     return finish(out, tn, bins, 7);
 }
 
@@ -406,6 +406,8 @@ int wire_pull_decode(struct azoth_bytes image, struct wire_pull *ret, struct azo
     m.dead_parked = take_u64(&r);
     m.stands_event = take_u64(&r);
     m.next_ns = take_u64(&r);
+    m.wal_bytes = take_u64(&r);
+    m.wal_pinned_for_ns = take_u64(&r);
     struct azoth_bytes uuid = take_bytes(&r, 16);
     m.name = take_bytes(&r, AZOTH_NAME_MAX);
     m.endpoint = take_bytes(&r, 127);

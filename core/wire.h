@@ -90,6 +90,8 @@ struct wire_pull {
     uint64_t dead_waiting, dead_retired, dead_parked; /* dead letters in the projection's file */
     uint64_t stands_event;                            /* that is being tried again; 0: none */
     uint64_t next_ns;            /* from now until it, or the breaker, lets go on; 0: now */
+    uint64_t wal_bytes;          /* of its file's WAL; WIRE_NO_WAL: it has none */
+    uint64_t wal_pinned_for_ns;  /* so long a reader has kept that from starting over; 0: none */
     struct azoth_bytes name;     /* of the projection: 1 to AZOTH_NAME_MAX bytes */
     struct azoth_bytes endpoint; /* where the projector has bound its PULL */
     struct azoth_bytes types;    /* wanted event types: u8 length and bytes each; empty = all */
@@ -98,6 +100,8 @@ struct wire_pull {
     struct azoth_bytes
         samples; /* of batches applied since the last pull: struct wire_sample each */
 };
+
+#define WIRE_NO_WAL UINT64_MAX
 
 /* How one batch was applied: two u32 in the image. UINT32_MAX: as much or more. */
 struct wire_sample {

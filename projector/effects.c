@@ -86,6 +86,7 @@ static int prepare_own(struct effects *e, struct azoth_error *err)
     for (int i = 0; i < OWN_COUNT; i++)
         if (sqlite3_prepare_v3(e->file.db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &e->own[i], NULL))
             return sqlite_error(e->file.db, err, e->file.path);
+    sql_keep_log(e->file.sql);
     return 0;
 }
 
@@ -124,7 +125,7 @@ int effects_commit(struct effects *e, struct azoth_error *err)
         return rc;
     e->in_transaction = 0;
     e->commits++;
-    e->wal_used = 1;
+    sql_committed(e->file.sql);
     CRASH_POINT(effects_committed);
     return 0;
 }
@@ -729,24 +730,19 @@ uint64_t effects_due_ns(const struct effects *e, uint64_t now_ns)
 int effects_probe(struct effects *e, struct azoth_error *err)
 {
     /* A row that is set to what it is would not be written. */
-    e->wal_used = 1;
-    return tablefile_run(&e->file,
-                         "BEGIN IMMEDIATE;"
-                         "INSERT OR REPLACE INTO azoth_command VALUES (zeroblob(1), 0, '');"
-                         "DELETE FROM azoth_command WHERE id = zeroblob(1);"
-                         "COMMIT",
-                         err);
+    int rc = tablefile_run(&e->file,
+                           "BEGIN IMMEDIATE;"
+                           "INSERT OR REPLACE INTO azoth_command VALUES (zeroblob(1), 0, '');"
+                           "DELETE FROM azoth_command WHERE id = zeroblob(1);"
+                           "COMMIT",
+                           err);
+    sql_committed(e->file.sql);
+    return rc;
 }
 
-void effects_idle(struct effects *e)
+int effects_idle(struct effects *e)
 {
-    if (!e->wal_used || e->in_transaction)
-        return;
-    sqlite3_busy_timeout(e->file.db, 0);
-    if (sqlite3_wal_checkpoint_v2(e->file.db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) ==
-        SQLITE_OK)
-        e->wal_used = 0;
-    sqlite3_busy_timeout(e->file.db, 2000);
+    return e->in_transaction ? 0 : sql_idle(e->file.sql);
 }
 
 void effects_stats(const struct effects *e, struct effects_stats *ret)
@@ -757,7 +753,9 @@ void effects_stats(const struct effects *e, struct effects_stats *ret)
                                   .commits = e->commits,
                                   .dead = e->dead,
                                   .open = e->open,
-                                  .given = e->givens};
+                                  .given = e->givens,
+                                  .wal_bytes = sql_log_bytes(e->file.sql),
+                                  .wal_pinned_ns = sql_log_pinned_ns(e->file.sql)};
     for (uint32_t i = e->first; i < e->len; i++) {
         const struct effect *x = &e->effect[i];
         if (x->gone || !x->failures)

@@ -98,15 +98,16 @@ uint64_t effects_due_ns(const struct effects *e, uint64_t now_ns);
  * for that, or as effects_take(). */
 int effects_probe(struct effects *e, struct azoth_error *err);
 /* When there is nothing to do: truncates the WAL, as table_idle(). */
-void effects_idle(struct effects *e);
+int effects_idle(struct effects *e);
 
 struct effects_stats {
-    uint64_t settled, skipped; /* since effects_open; skipped are settled, too */
-    uint64_t failures;         /* since effects_open */
-    uint64_t commits;          /* likewise: what wrote */
-    uint64_t dead;             /* letters that there are */
-    uint32_t open;             /* not settled: */
-    uint32_t given, waiting;   /* with a worker; waiting for another attempt */
+    uint64_t settled, skipped;         /* since effects_open; skipped are settled, too */
+    uint64_t failures;                 /* since effects_open */
+    uint64_t commits;                  /* likewise: what wrote */
+    uint64_t dead;                     /* letters that there are */
+    uint32_t open;                     /* not settled: */
+    uint32_t given, waiting;           /* with a worker; waiting for another attempt */
+    uint64_t wal_bytes, wal_pinned_ns; /* of its file, as in struct table_stats */
     /* "event 7, attempt 2: exit status 1: ..." of the oldest one that has failed and is not settled, or
      * empty */
     char error[200];

@@ -55,7 +55,7 @@ struct effects {
     struct tablefile file;
     const struct sqlfile *def;
     sqlite3_stmt *own[OWN_COUNT];
-    int in_transaction, wal_used;
+    int in_transaction;
     uint64_t cursor;
     uint32_t cursor_check;
     struct effect *effect;

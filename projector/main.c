@@ -355,20 +355,33 @@ static uint64_t errors_of(const struct projector *p)
     return p->table ? table_failures(p->table) : p->failures;
 }
 
+/* Of running time, from there until now; 0 for 0. */
+static uint64_t passed_ns(uint64_t since_ns)
+{
+    uint64_t now = clock_mono_ns();
+    return since_ns == 0 ? 0 : now > since_ns ? now - since_ns : 1;
+}
+
 static void look(struct projector *p)
 {
+    struct table_stats st;
     if (!p->table)
         return;
     table_cursor(p->table, &p->cursor, &p->cursor_check);
     table_standing(p->table, &p->standing);
+    table_stats(p->table, &st);
     const struct table_standing *s = &p->standing;
+    int in_file = p->def.target == TARGET_SQLITE;
     if (p->pull)
-        pull_faults(p->pull, &(struct pull_faults){.breaker = s->breaker,
-                                                   .dead_waiting = s->waiting,
-                                                   .dead_retired = s->retired,
-                                                   .dead_parked = s->parked,
-                                                   .stands_event = s->event ? s->event : s->failed,
-                                                   .next_ns = s->wait_ns});
+        pull_faults(p->pull,
+                    &(struct pull_faults){.breaker = s->breaker,
+                                          .dead_waiting = s->waiting,
+                                          .dead_retired = s->retired,
+                                          .dead_parked = s->parked,
+                                          .stands_event = s->event ? s->event : s->failed,
+                                          .next_ns = s->wait_ns,
+                                          .wal_bytes = in_file ? st.wal_bytes : WIRE_NO_WAL,
+                                          .wal_pinned_for_ns = passed_ns(st.wal_pinned_ns)});
 }
 
 static void report(struct projector *p)
@@ -676,7 +689,9 @@ static int turn_effects(struct projector *p, uint64_t now, struct azoth_error *e
     if (rc < 0)
         return rc;
     effects_stats(p->effects, &st);
-    pull_faults(p->pull, &(struct pull_faults){.dead_waiting = st.dead});
+    pull_faults(p->pull, &(struct pull_faults){.dead_waiting = st.dead,
+                                               .wal_bytes = st.wal_bytes,
+                                               .wal_pinned_for_ns = passed_ns(st.wal_pinned_ns)});
     uint64_t settled = effects_settled(p->effects);
     if (asked || got || settled != p->cursor || st.failures != p->failures) {
         p->cursor = settled;
@@ -695,19 +710,27 @@ static uint64_t sooner(uint64_t now, uint64_t until, uint64_t wait_ns)
     return wait_ns < until - now ? now + wait_ns : until;
 }
 
-static void rest(struct projector *p, uint64_t now)
+/* A second without work: the WAL's space goes back. Once, until there is work again; but for a reader in the way, whose
+ * end nobody tells. */
+static void give_back_space(struct projector *p, uint64_t now)
 {
-    /* A second without work: the WAL's space goes back. Once, until there is work again. */
     if (!p->idle) {
         p->idle = 1;
         p->idle_ns = now;
-    } else if (p->idle == 1 && now - p->idle_ns > NS_PER_S) {
-        if (p->table)
-            table_idle(p->table);
-        if (p->effects)
-            effects_idle(p->effects);
-        p->idle = 2;
     }
+    if (p->idle != 1 || now - p->idle_ns <= NS_PER_S)
+        return;
+    int again = p->table ? table_idle(p->table) : p->effects ? effects_idle(p->effects) : 0;
+    p->idle = again ? 1 : 2;
+    p->idle_ns = now;
+    /* What it stands at is told by those who wait for it. */
+    if (p->table && !p->holds && !p->full_ns)
+        report(p);
+}
+
+static void rest(struct projector *p, uint64_t now)
+{
+    give_back_space(p, now);
     look(p);
     uint64_t held = control_held_ns(p->control, now);
     int full = now < p->full_ns;

@@ -119,6 +119,8 @@ static int send_pull(struct pull *p, uint32_t credit)
         .dead_parked = p->faults.dead_parked,
         .stands_event = p->faults.stands_event,
         .next_ns = p->faults.next_ns,
+        .wal_bytes = p->faults.wal_bytes,
+        .wal_pinned_for_ns = p->faults.wal_pinned_for_ns,
         .name = bytes_str(p->name),
         .endpoint = bytes_str(p->endpoint),
         .types = buf_bytes(&p->types),

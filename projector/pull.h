@@ -55,7 +55,8 @@ void pull_keep(struct pull *p, uint64_t now_ns);
 struct pull_faults {
     uint32_t breaker;
     uint64_t dead_waiting, dead_retired, dead_parked, stands_event;
-    uint64_t next_ns; /* from now */
+    uint64_t next_ns;                      /* from now */
+    uint64_t wal_bytes, wal_pinned_for_ns; /* as in struct wire_pull */
 };
 void pull_faults(struct pull *p, const struct pull_faults *f);
 /* How a batch was applied; told with the next report. */

@@ -43,8 +43,9 @@ struct sql_ops {
 
     void (*keep_log)(struct sql_db *db);
     void (*committed)(struct sql_db *db);
-    void (*idle)(struct sql_db *db);
+    int (*idle)(struct sql_db *db);
     uint64_t (*log_bytes)(struct sql_db *db);
+    uint64_t (*log_pinned_ns)(struct sql_db *db);
 
     void (*finalize)(struct sql_stmt *s);
     int (*parameters)(struct sql_stmt *s);
@@ -161,15 +162,22 @@ static inline void sql_committed(struct sql_db *db)
     db->ops->committed(db);
 }
 
-/* There is nothing to do: takes the log back, unless a reader is in the way. */
-static inline void sql_idle(struct sql_db *db)
+/* There is nothing to do: takes the log back. 1: a reader is in the way, to be tried again. */
+static inline int sql_idle(struct sql_db *db)
 {
-    db->ops->idle(db);
+    return db->ops->idle(db);
 }
 
 static inline uint64_t sql_log_bytes(struct sql_db *db)
 {
     return db->ops->log_bytes(db);
+}
+
+/* Running time since when a reader has kept the log from being taken back, as the last try to do that saw it; 0: none
+ * did. */
+static inline uint64_t sql_log_pinned_ns(struct sql_db *db)
+{
+    return db->ops->log_pinned_ns(db);
 }
 
 /* ---- a statement ---- */

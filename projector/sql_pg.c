@@ -218,7 +218,14 @@ static void db_nothing(struct sql_db *db)
     (void)db;
 }
 
-static uint64_t db_log_bytes(struct sql_db *db)
+static int db_idle(struct sql_db *db)
+{
+    (void)db;
+    return 0;
+}
+
+/* Neither bytes, nor who pins them. */
+static uint64_t db_no_log(struct sql_db *db)
 {
     (void)db;
     return 0;
@@ -561,8 +568,9 @@ const struct sql_ops sql_pg_ops = {
     .error = db_error,
     .keep_log = db_nothing,
     .committed = db_nothing,
-    .idle = db_nothing,
-    .log_bytes = db_log_bytes,
+    .idle = db_idle,
+    .log_bytes = db_no_log,
+    .log_pinned_ns = db_no_log,
     .finalize = stmt_finalize,
     .parameters = stmt_parameters,
     .parameter = stmt_parameter,

@@ -1,6 +1,7 @@
 /* sql_sqlite.c - a projection's statements on SQLite. Thin: every event goes through here. */
 #include "projector/sql_sqlite.h"
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "projector/sqlfile.h"
 
@@ -23,6 +24,9 @@ struct connection {
     int wal_used;  /* since it was truncated */
     int wal_pages; /* after the last commit */
     uint32_t commits_since_checkpoint;
+    int copied; /* frames that the last checkpoint left copied */
+    uint64_t
+        pinned_ns; /* running time: since when a reader has kept the next one from being; 0: none does */
     int no_memory; /* the last statement that was prepared: SQLite does not know */
     char wal_path[4408];
 };
@@ -218,6 +222,18 @@ static void db_keep_log(struct sql_db *db)
     sqlite3_wal_hook(db_of(db), wal_grew, db);
 }
 
+/* What a checkpoint could not copy, a reader has: the same one, as long as it stops at the same frame. */
+static void note_checkpoint(struct connection *c, int frames, int copied)
+{
+    if (frames < 0)
+        return; /* there was none */
+    if (copied >= frames)
+        c->pinned_ns = 0;
+    else if (c->pinned_ns == 0 || copied != c->copied)
+        c->pinned_ns = clock_mono_ns();
+    c->copied = copied;
+}
+
 static void db_committed(struct sql_db *db)
 {
     struct connection *c = (struct connection *)db;
@@ -225,19 +241,30 @@ static void db_committed(struct sql_db *db)
         return;
     c->commits_since_checkpoint = 0;
     /* What a reader keeps from being copied is left to the next time. */
-    sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    int frames = -1, copied = -1;
+    sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &copied);
+    note_checkpoint(c, frames, copied);
 }
 
-static void db_idle(struct sql_db *db)
+static int db_idle(struct sql_db *db)
 {
     struct connection *c = (struct connection *)db;
+    int frames = -1, copied = -1;
     if (!c->wal_used)
-        return;
+        return 0;
     /* Truncating waits for readers as long as the busy timeout says: not here. */
     sqlite3_busy_timeout(c->db, 0);
-    if (sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK)
+    int rc = sqlite3_wal_checkpoint_v2(c->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, &frames, &copied);
+    if (rc == SQLITE_OK)
         c->wal_used = 0;
+    note_checkpoint(c, frames, copied);
     sqlite3_busy_timeout(c->db, SQLITE_BUSY_MS);
+    return rc == SQLITE_BUSY;
+}
+
+static uint64_t db_log_pinned_ns(struct sql_db *db)
+{
+    return ((struct connection *)db)->pinned_ns;
 }
 
 static uint64_t db_log_bytes(struct sql_db *db)
@@ -416,6 +443,7 @@ static const struct sql_ops ops = {
     .committed = db_committed,
     .idle = db_idle,
     .log_bytes = db_log_bytes,
+    .log_pinned_ns = db_log_pinned_ns,
     .finalize = stmt_finalize,
     .parameters = stmt_parameters,
     .parameter = stmt_parameter,

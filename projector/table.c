@@ -252,7 +252,8 @@ void table_stats(const struct table *t, struct table_stats *ret)
     *ret = (struct table_stats){.events = t->events,
                                 .batches = t->batches,
                                 .failures = t->failures,
-                                .wal_bytes = sql_log_bytes(t->file.sql)};
+                                .wal_bytes = sql_log_bytes(t->file.sql),
+                                .wal_pinned_ns = sql_log_pinned_ns(t->file.sql)};
 }
 
 uint64_t table_applied_events(const struct table *t)
@@ -457,7 +458,7 @@ int table_apply_event(struct table *t, const struct event_record *ev, struct azo
     return rc;
 }
 
-void table_idle(struct table *t)
+int table_idle(struct table *t)
 {
-    sql_idle(t->file.sql);
+    return sql_idle(t->file.sql);
 }

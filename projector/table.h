@@ -120,10 +120,10 @@ void table_tell_each_failure(struct table *t);
 void table_set_clock(struct table *t, int64_t wall_ns, uint64_t mono_ns);
 
 /*
- * When there is nothing to do: checkpoints and truncates the WAL. Does not wait for readers: if one
+ * When there is nothing to do: checkpoints and truncates the WAL. Does not wait for readers: 1 if one
  * is in the way, a later call tries again. Blocks on the disk; nothing to do costs nothing.
  */
-void table_idle(struct table *t);
+int table_idle(struct table *t);
 
 /* Since table_open. */
 struct table_stats {
@@ -131,6 +131,8 @@ struct table_stats {
     uint64_t batches;   /* transactions committed */
     uint64_t failures;  /* attempts at an event that failed */
     uint64_t wal_bytes; /* of the WAL file now */
+    /* Running time since when a reader has kept it from starting over, as the last checkpoint saw it; 0: none did */
+    uint64_t wal_pinned_ns;
 };
 void table_stats(const struct table *t, struct table_stats *ret);
 uint64_t table_applied_events(const struct table *t); /* table_stats.events */

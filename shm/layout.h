@@ -18,7 +18,7 @@
 
 #define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
-#define SHM_LAYOUT_VERSION 4u
+#define SHM_LAYOUT_VERSION 5u
 
 #define SHM_PARTICIPANTS 256u
 #define SHM_SLOTS_MAX    1024u
@@ -319,14 +319,25 @@ struct histogram_shm {
 };
 
 /*
- * Who holds a snapshot of the store open while others commit: its pages cannot be used again. Written by the
- * writer's helper, oldest first; pid 0 ends the list. since_ns (running time) is when it was first
- * seen there, so it is as old at least.
+ * Who holds a snapshot open while others commit: of the store, whose pages cannot be used again since, or of a
+ * projection's file, whose WAL cannot start over. Written by the writer's helper, oldest first (pins.h).
+ *   pid       0 ends the list; it is 0 while the rest changes
+ *   place     of the store the reader's thread, of a file the mark that it holds
+ *   behind    commits since the snapshot of the store; frames since that of the file
+ *   since_ns  when it was first seen there (running time): it is as old at least
+ *   program, unit  as the helper saw them; empty: hidden from it, or none
+ *   stem      of a file: "NAME" or "NAME.IofK"; empty: the store
  */
+#define SHM_PIN_FIELDS(F1, FN)                                                                     \
+    F1(A64, pid)                                                                                   \
+    F1(A64, place)                                                                                 \
+    F1(A64, behind)                                                                                \
+    F1(A64, since_ns)                                                                              \
+    FN(char, program, 16)                                                                          \
+    FN(char, unit, 160)                                                                            \
+    FN(char, stem, 80)
 struct pin_shm {
-    A64 pid, thread;
-    A64 behind; /* commits since its snapshot */
-    A64 since_ns;
+    SHM_PIN_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
 };
 
 /*
@@ -339,6 +350,7 @@ struct pin_shm {
  * head_mark: the head as it was 5 to 10 s ago, for rates; head_next becomes it.
  * disk_fill_bytes_day: how fast the free space shrinks, averaged over an hour; 0: it does not.
  * disk_watched_ns: since when that is observed (running time). looked_ns: when pins and disk were looked at last.
+ * files_looked_ns: when those of files were; 0: they are not (a process that embeds the writer may not).
  */
 #define SHM_GAUGES_FIELDS(F1, FN)                                                                  \
     F1(A64, commits)                                                                               \
@@ -374,14 +386,16 @@ struct pin_shm {
     F1(A64, head_mark_event)                                                                       \
     F1(A64, head_next_ns)                                                                          \
     F1(A64, head_next_event)                                                                       \
-    FN(A64, gauges_reserved, 7)                                                                    \
+    F1(A64, files_looked_ns)                                                                       \
+    FN(A64, gauges_reserved, 6)                                                                    \
     F1(struct histogram_shm, commit_ns)                                                            \
     F1(struct histogram_shm, batch_size)                                                           \
     F1(struct histogram_shm, queue_ns)                                                             \
     F1(struct histogram_shm, preflight_ns)                                                         \
     F1(struct histogram_shm, apply_ns)                                                             \
     F1(struct histogram_shm, lag_ns)                                                               \
-    FN(struct pin_shm, pin, SHM_PINS)
+    FN(struct pin_shm, pin, SHM_PINS)                                                              \
+    FN(struct pin_shm, file_pin, SHM_PINS)
 struct gauges_shm {
     SHM_GAUGES_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
 };
@@ -399,6 +413,8 @@ struct gauges_shm {
  *   rate_ns, rate_cursor  the cursor as it was 5 to 10 s ago; the next pair becomes it
  *   failed_ns    since when it tells the error that it tells; 0: it tells none
  *   apply_ns, lag_ns      of the newest batch that was applied, as in the histograms
+ *   wal_bytes    of its file's WAL; UINT64_MAX: it has none (PostgreSQL's is the server's)
+ *   wal_pinned_ns  since when a reader has kept that from starting over; 0: none does
  */
 #define SHM_PROJECTION_FIELDS(F1, FN)                                                              \
     F1(A32, used)                                                                                  \
@@ -428,6 +444,9 @@ struct gauges_shm {
     F1(A64, failed_ns)                                                                             \
     F1(A64, apply_ns)                                                                              \
     F1(A64, lag_ns)                                                                                \
+    F1(A64, wal_bytes)                                                                             \
+    F1(A64, wal_pinned_ns)                                                                         \
+    FN(A64, row_reserved, 6)                                                                       \
     FN(char, name, 64)                                                                             \
     FN(char, error, 256)                                                                           \
     FN(char, endpoint, 128)

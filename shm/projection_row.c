@@ -120,6 +120,8 @@ int projection_row_read(const struct gauges *g, uint32_t row, struct projection_
         .failed_ns = gauge_get(&p->failed_ns),
         .apply_ns = gauge_get(&p->apply_ns),
         .lag_ns = gauge_get(&p->lag_ns),
+        .wal_bytes = gauge_get(&p->wal_bytes),
+        .wal_pinned_ns = gauge_get(&p->wal_pinned_ns),
         .rate_ns = gauge_get(&p->rate_ns),
         .rate_cursor = gauge_get(&p->rate_cursor),
     };

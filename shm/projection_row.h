@@ -34,6 +34,7 @@ struct projection_row {
     uint64_t progress_ns, heard_ns, at_head_ns;       /* of running time; 0: never */
     uint64_t failed_ns;                               /* since when `error` is told; likewise */
     uint64_t apply_ns, lag_ns;                        /* of the newest batch */
+    uint64_t wal_bytes, wal_pinned_ns;                /* of its file, as in struct projection_shm */
     uint64_t rate_ns, rate_cursor; /* an earlier look at the cursor; rate_ns 0: none yet */
 };
 

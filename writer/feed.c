@@ -382,6 +382,10 @@ static void write_row(struct feed *f, struct subscription *s)
     gauge_set(&p->dead_parked, m->dead_parked);
     gauge_set(&p->stands_event, m->stands_event);
     gauge_set(&p->next_attempt_ns, m->next_ns ? heard_ns + m->next_ns : 0);
+    gauge_set(&p->wal_bytes, m->wal_bytes);
+    gauge_set(&p->wal_pinned_ns, m->wal_pinned_for_ns && m->wal_pinned_for_ns < heard_ns
+                                     ? heard_ns - m->wal_pinned_for_ns
+                                     : 0);
     atomic_store(&p->breaker, m->breaker);
     if (!*s->told_error)
         gauge_set(&p->failed_ns, 0);

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -72,22 +73,64 @@ static void look_at_readers(struct watch *w, struct store *store, struct gauges_
                             uint64_t now_ns)
 {
     struct watch_seen found[SHM_PINS];
+    struct pinned told[SHM_PINS];
     uint32_t n = 0;
     if (store_readers(store, w->reader, STORE_READERS_MAX, &n))
         return;
     n = oldest(w, n, now_ns, found);
-    for (uint32_t i = 0; i < SHM_PINS; i++) {
-        struct pin_shm *p = &g->pin[i];
-        gauge_set(&p->pid, 0); /* who reads meanwhile takes the list to end here */
-        if (i >= n)
-            continue;
-        gauge_set(&p->thread, found[i].reader.thread);
-        gauge_set(&p->behind, found[i].reader.behind);
-        gauge_set(&p->since_ns, found[i].since_ns);
-        gauge_set(&p->pid, found[i].reader.pid);
+    for (uint32_t i = 0; i < n; i++) {
+        told[i] = (struct pinned){.pid = found[i].reader.pid,
+                                  .place = found[i].reader.thread,
+                                  .behind = found[i].reader.behind,
+                                  .since_ns = found[i].since_ns};
+        process_name(told[i].pid, told[i].program, told[i].unit);
     }
+    pins_write(g->pin, told, n);
     memcpy(w->seen, found, n * sizeof *found);
     w->seen_len = n;
+}
+
+/* ---- WALs of projections ---- */
+
+/* When this mark of this file was first seen held by this process; now, when it was not at the last look. */
+static uint64_t held_since(const struct watch *w, const struct wal_pin *p, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < w->files; i++) {
+        const struct wal_pin *old = &w->file[i].pin;
+        if (old->pid == p->pid && old->mark == p->mark && strcmp(old->stem, p->stem) == 0)
+            return w->file[i].since_ns;
+    }
+    return now_ns;
+}
+
+static int by_since(const void *a, const void *b)
+{
+    const struct watch_file *x = a, *y = b;
+    return (x->since_ns > y->since_ns) - (x->since_ns < y->since_ns);
+}
+
+static void look_at_files(struct watch *w, const char *dir, struct gauges_shm *g, uint64_t now_ns)
+{
+    struct wal_pin found[WATCH_FILES_MAX];
+    struct watch_file file[WATCH_FILES_MAX];
+    struct pinned told[SHM_PINS];
+    uint32_t n = wal_pins(dir, found, WATCH_FILES_MAX);
+    for (uint32_t i = 0; i < n; i++)
+        file[i] = (struct watch_file){found[i], held_since(w, &found[i], now_ns)};
+    qsort(file, n, sizeof *file, by_since);
+    memcpy(w->file, file, n * sizeof *file);
+    w->files = n;
+    n = n < SHM_PINS ? n : SHM_PINS;
+    for (uint32_t i = 0; i < n; i++) {
+        told[i] = (struct pinned){.pid = file[i].pin.pid,
+                                  .place = file[i].pin.mark,
+                                  .behind = file[i].pin.behind,
+                                  .since_ns = file[i].since_ns};
+        memcpy(told[i].stem, file[i].pin.stem, sizeof told[i].stem);
+        process_name(told[i].pid, told[i].program, told[i].unit);
+    }
+    pins_write(g->file_pin, told, n);
+    gauge_set(&g->files_looked_ns, now_ns);
 }
 
 void watch_step(struct watch *w, struct store *store, const char *dir, struct gauges_shm *g,
@@ -95,5 +138,7 @@ void watch_step(struct watch *w, struct store *store, const char *dir, struct ga
 {
     look_at_disk(w, dir, g, now_ns);
     look_at_readers(w, store, g, now_ns);
+    if (!w->not_files)
+        look_at_files(w, dir, g, now_ns);
     gauge_set(&g->looked_ns, now_ns);
 }

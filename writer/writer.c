@@ -292,6 +292,8 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
     w->limits = (struct append_limits){o->id_count, o->id_time_ms};
     snprintf(w->dir, sizeof w->dir, "%s", o->dir);
     w->watch = calloc(1, sizeof *w->watch);
+    if (w->watch)
+        w->watch->not_files = o->embedded;
     int rc = w->watch ? open_parts(w, err) : error_set(err, AZOTH_ERR_NOMEM, "the writer");
     if (rc) {
         w->failed = 1;

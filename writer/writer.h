@@ -25,6 +25,7 @@ struct writer_options {
     uint64_t id_count, id_time_ms;
     uint64_t reserve_bytes; /* of DIR/reserve; 0: none */
     int create;             /* make the database if there is none */
+    int embedded;           /* other code of this process may have files of projections open */
 };
 /* From the configuration's writer and segment sections; dir and program are the caller's. */
 void writer_options_from(const struct config *c, struct writer_options *ret);

@@ -7,6 +7,7 @@
 #define CLIENT_CMD_CULPRITS_H
 
 #include "client/cmd/view.h"
+#include "core/process.h"
 
 #define CULPRITS_PINS_MAX 32u
 #define CULPRITS_HOT_MAX  16u
@@ -14,9 +15,9 @@
 /* Who holds an old snapshot open, of the store or of a projection's file. */
 struct pin {
     uint64_t pid;
-    char projection[80]; /* the file's stem; empty: the store */
-    char program[32];    /* the process's name; empty when it is gone or not ours to see */
-    char unit[80];       /* systemd's, from its control group; empty: none */
+    char projection[80];           /* the file's stem; empty: the store */
+    char program[PROCESS_PROGRAM]; /* empty when it is gone, or not ours to see */
+    char unit[PROCESS_UNIT];       /* systemd's, from its control group; empty: none */
     uint64_t behind;    /* commits since the store's snapshot; frames of the WAL since the file's */
     uint64_t wal_bytes; /* of a projection's file */
     double
@@ -44,8 +45,5 @@ struct culprits {
  * that it has open drops its locks. */
 void culprits_look(const struct view *v, const uint64_t *before, uint64_t now_ns,
                    struct culprits *ret);
-
-/* The systemd unit in the text of a /proc/PID/cgroup: its name into out; empty when there is none. */
-void culprits_unit(const char *cgroup, char *out, size_t size);
 
 #endif

@@ -1,9 +1,11 @@
 /* test_culprits.c - azoth status names who keeps others waiting: the key and who held it, why transactions are
  * refused, who pins pages of the store and the WAL of a projection; and the histograms beside them. */
 #include "client/azoth.h"
-#include "client/cmd/culprits.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/process.h"
+#include "shm/pins.h"
+#include "shm/projection_row.h"
 #include "tests/system/harness.h"
 
 #include <fcntl.h>
@@ -163,6 +165,15 @@ static void wait_until_not_pinned(uint64_t until)
     assert_null(pin);
 }
 
+static struct gauges *gauges(void)
+{
+    struct segment_name name;
+    struct gauges *g;
+    assert_int_equal(segment_name_of(h.dir, &name, &err), 0);
+    assert_int_equal(gauges_attach(&name, 0, &g, &err), 0);
+    return g;
+}
+
 static void a_snapshot_that_is_kept_is_named_with_its_process_and_age(void **state)
 {
     (void)state;
@@ -186,6 +197,11 @@ static void a_snapshot_that_is_kept_is_named_with_its_process_and_age(void **sta
     assert_string_equal(json_string_value(json_object_get(pin, "program")), "a?[2J");
     prctl(PR_SET_NAME, "test_culprits");
     assert_int_equal(number(pin, "commits_behind"), 1);
+    struct gauges *g = gauges();
+    struct pinned seen[SHM_PINS];
+    assert_int_equal(pins_read(g->g->pin, seen), 1);
+    assert_string_equal(seen[0].program, "test_culprits");
+    gauges_detach(g);
     assert_true(json_number_value(json_object_get(pin, "age_s")) < 60);
     json_decref(j);
     /* One who looks for it is stopped: what it saw is not told for ever. */
@@ -218,6 +234,45 @@ static void define(void)
           "-- azoth: on put\nINSERT INTO t VALUES (@id, :v);\n",
           f);
     assert_int_equal(fclose(f), 0);
+}
+
+/* What who may not look himself is told: by the writer's helper, and by the projector, whose checkpoint fails once it
+ * has nothing to do. */
+static void expect_in_gauges(pid_t reader, uint64_t until)
+{
+    struct gauges *g = gauges();
+    struct pinned pin[SHM_PINS];
+    struct projection_row r;
+    uint32_t n;
+    while ((n = pins_read(g->g->file_pin, pin)) == 0 && clock_mono_ns() < until)
+        nap_ms(20);
+    assert_int_equal(n, 1);
+    assert_int_equal(pin[0].pid, reader);
+    assert_string_equal(pin[0].stem, "p");
+    assert_string_equal(pin[0].program, "sqlite3");
+    assert_true(pin[0].behind > 0 && pin[0].since_ns <= clock_mono_ns());
+    while (projection_row_read(g, 0, &r) && r.wal_pinned_ns == 0 && clock_mono_ns() < until)
+        nap_ms(20);
+    assert_true(r.wal_pinned_ns > 0 && r.wal_pinned_ns <= clock_mono_ns());
+    assert_true(r.wal_bytes > 4096 && r.wal_bytes < 64u << 20);
+    gauges_detach(g);
+}
+
+static void expect_no_pin(uint64_t until)
+{
+    struct gauges *g = gauges();
+    struct pinned pin[SHM_PINS];
+    struct projection_row r;
+    while (pins_read(g->g->file_pin, pin) && clock_mono_ns() < until)
+        nap_ms(20);
+    assert_int_equal(pins_read(g->g->file_pin, pin), 0);
+    /* Nothing was committed meanwhile: its projector has tried again by itself. */
+    while (projection_row_read(g, 0, &r) && (r.wal_pinned_ns || r.wal_bytes) &&
+           clock_mono_ns() < until)
+        nap_ms(20);
+    assert_int_equal(r.wal_pinned_ns, 0);
+    assert_int_equal(r.wal_bytes, 0);
+    gauges_detach(g);
 }
 
 static void a_reader_of_a_projection_that_holds_its_wal_is_named(void **state)
@@ -256,6 +311,7 @@ static void a_reader_of_a_projection_that_holds_its_wal_is_named(void **state)
     assert_true(number(pin, "frames_behind") > 0);
     assert_true(number(pin, "wal_bytes") > 0);
     assert_true(json_number_value(json_object_get(pin, "process_age_s")) < 120);
+    expect_in_gauges(reader->pid, until);
     /* What projectors tell of their batches has arrived as well. */
     assert_true(number(j, "gauges.apply_ns.count") > 0);
     assert_true(number(j, "gauges.lag_ns.count") > 0);
@@ -269,6 +325,7 @@ static void a_reader_of_a_projection_that_holds_its_wal_is_named(void **state)
         json_decref(j);
     } while (pin && clock_mono_ns() < until);
     assert_null(pin);
+    expect_no_pin(until);
     close(fd);
     azoth_close(db);
     harness_end(&h);
@@ -292,7 +349,7 @@ static void the_unit_is_found_in_what_the_kernel_tells_of_a_process(void **state
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char unit[80];
-        culprits_unit(t[i].text, unit, sizeof unit);
+        process_unit(t[i].text, unit, sizeof unit);
         assert_string_equal(unit, t[i].unit);
     }
 }

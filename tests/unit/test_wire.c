@@ -110,7 +110,7 @@ static const struct kind {
 } kinds[] = {
     {"uuuuUUBBBBB", request_encode, request_decode},
     {"uiuUUUuuuBBB", answer_encode, answer_decode},
-    {"UUUUuuuuuuUUUUUUBBBBBBB", pull_encode, pull_decode},
+    {"UUUUuuuuuuUUUUUUUUBBBBBBB", pull_encode, pull_decode},
     {"UUUUuiBB", batch_encode, batch_decode},
     {"UUuuuBB", ask_encode, ask_decode},
     {"UuuuB", effect_encode, effect_decode},
@@ -167,6 +167,8 @@ static union message sample(int kind)
                                     .dead_parked = 12,
                                     .stands_event = 13,
                                     .next_ns = UINT64_MAX,
+                                    .wal_bytes = 14,
+                                    .wal_pinned_for_ns = 15,
                                     .name = bytes_str("name"),
                                     .endpoint = bytes_str("ipc://e"),
                                     .types = bytes_str("\3abc\1d"),
@@ -282,7 +284,8 @@ static void every_field_of_an_answer_pull_and_batch_comes_back(void **state)
                 p->errors == p2->errors && p->breaker == p2->breaker &&
                 p->dead_waiting == p2->dead_waiting && p->dead_retired == p2->dead_retired &&
                 p->dead_parked == p2->dead_parked && p->stands_event == p2->stands_event &&
-                p->next_ns == p2->next_ns);
+                p->next_ns == p2->next_ns && p->wal_bytes == p2->wal_bytes &&
+                p->wal_pinned_for_ns == p2->wal_pinned_for_ns);
     assert_true(bytes_eq(p->name, p2->name) && bytes_eq(p->endpoint, p2->endpoint) &&
                 bytes_eq(p->types, p2->types) && bytes_eq(p->shard_by, p2->shard_by) &&
                 bytes_eq(p->error, p2->error) && bytes_eq(p->samples, p2->samples));
@@ -316,20 +319,21 @@ static void tpl_makes_the_same_image_of_what_it_reads(void **state)
         union {
             uint64_t number;
             tpl_bin bin;
-        } v[23];
+        } v[25];
         memset(v, 0, sizeof v);
-        char format[24];
+        char format[26];
         strcpy(format, kinds[k].format);
         tpl_node *in = tpl_map(format, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7],
                                &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16],
-                               &v[17], &v[18], &v[19], &v[20], &v[21], &v[22]);
+                               &v[17], &v[18], &v[19], &v[20], &v[21], &v[22], &v[23], &v[24]);
         assert_non_null(in);
         assert_int_equal(tpl_load(in, TPL_MEM, b.ptr, b.len), 0);
         assert_true(tpl_unpack(in, 0) > 0);
         tpl_free(in);
-        tpl_node *out = tpl_map(format, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7],
-                                &v[8], &v[9], &v[10], &v[11], &v[12], &v[13], &v[14], &v[15],
-                                &v[16], &v[17], &v[18], &v[19], &v[20], &v[21], &v[22]);
+        tpl_node *out =
+            tpl_map(format, &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8], &v[9],
+                    &v[10], &v[11], &v[12], &v[13], &v[14], &v[15], &v[16], &v[17], &v[18], &v[19],
+                    &v[20], &v[21], &v[22], &v[23], &v[24]);
         assert_non_null(out);
         void *image;
         size_t size;
