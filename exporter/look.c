@@ -169,6 +169,7 @@ static void look_at_projections(struct look *k, const struct look_memory *m, uin
         p->progress_age = since(k->now_ns, p->r.progress_ns);
         p->heard_age = since(k->now_ns, p->r.heard_ns);
         p->failed_age = since(k->now_ns, p->r.failed_ns);
+        p->wal_pinned = p->r.wal_pinned_ns ? since(k->now_ns, p->r.wal_pinned_ns) : 0;
         p->rate = rate_of(&p->r, k->now_ns);
         p->state = projection_row_state(&p->r, projection_row_head(&p->r, k->head), k->v.feed_alive,
                                         k->now_ns, lapse_ns);
@@ -199,33 +200,48 @@ static void look_at_stripes(struct look *k)
 /* Its trend of the disk is none before. */
 #define FILL_OBSERVED_NS (300 * NS_PER_S)
 
-static void name_program(struct look_pin *p)
+/* What the helper saw, or what is not hidden from us: it may have been another one's process a moment ago. */
+static void take_pin(const struct look *k, const struct pinned *s, struct look_pin *ret)
 {
-    char path[40];
-    snprintf(path, sizeof path, "/proc/%llu/comm", (unsigned long long)p->pid);
-    FILE *f = fopen(path, "re");
-    if (!f || !fgets(p->program, sizeof p->program, f))
-        *p->program = 0;
-    p->program[strcspn(p->program, "\n")] = 0;
-    utf8_tame(p->program); /* a process may call itself anything */
-    if (f)
-        (void)fclose(f);
+    *ret =
+        (struct look_pin){.pid = s->pid, .behind = s->behind, .age = since(k->now_ns, s->since_ns)};
+    memcpy(ret->program, s->program, sizeof ret->program);
+    memcpy(ret->unit, s->unit, sizeof ret->unit);
+    if (!*ret->program)
+        process_name(s->pid, ret->program, ret->unit);
+}
+
+/* "NAME" or "NAME.IofK". */
+static void take_stem(const char *stem, struct look_pin *ret)
+{
+    size_t n = strcspn(stem, ".");
+    ret->shards = 1;
+    snprintf(ret->projection, sizeof ret->projection, "%.*s", (int)n, stem);
+    if (stem[n] && sscanf(stem + n + 1, "%uof%u", &ret->shard, &ret->shards) != 2)
+        ret->shards = 1;
 }
 
 static void look_at_pins(struct look *k)
 {
-    const struct gauges *g = k->v.gauges;
-    k->pins_known = view_helper_looked(&k->v, k->now_ns) != 0;
-    while (g && k->pins_known && k->pins < SHM_PINS) {
-        const struct pin_shm *s = &g->g->pin[k->pins];
-        struct look_pin *p = &k->pin[k->pins];
-        p->pid = gauge_get(&s->pid);
-        if (p->pid == 0)
-            return;
-        p->behind = gauge_get(&s->behind);
-        p->age = since(k->now_ns, gauge_get(&s->since_ns));
-        name_program(p);
-        k->pins++;
+    struct pinned seen[SHM_PINS];
+    if (view_helper_looked(&k->v, k->now_ns) == 0)
+        return;
+    k->pins_known = 1;
+    k->pins = pins_read(k->v.gauges->g->pin, seen);
+    for (uint32_t i = 0; i < k->pins; i++)
+        take_pin(k, &seen[i], &k->pin[i]);
+}
+
+static void look_at_file_pins(struct look *k)
+{
+    struct pinned seen[SHM_PINS];
+    if (view_files_looked(&k->v, k->now_ns) == 0)
+        return;
+    k->file_pins_known = 1;
+    k->file_pins = pins_read(k->v.gauges->g->file_pin, seen);
+    for (uint32_t i = 0; i < k->file_pins; i++) {
+        take_pin(k, &seen[i], &k->file_pin[i]);
+        take_stem(seen[i].stem, &k->file_pin[i]);
     }
 }
 
@@ -314,6 +330,7 @@ void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms)
                                 : k->v.segment_err.code == AZOTH_ERR_PERMISSION;
     k->up = alive && in_force;
     look_at_pins(k);
+    look_at_file_pins(k);
     look_at_disk(k, m, k->v.dir);
 }
 

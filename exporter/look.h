@@ -12,6 +12,7 @@
 #include "exporter/history.h"
 #include "exporter/recent.h"
 #include "shm/contention.h"
+#include "shm/pins.h"
 #include "shm/view.h"
 
 #define LOOK_STRIPES 10u /* those that were waited for most */
@@ -32,6 +33,7 @@ struct look_projection {
     double progress_age; /* since the cursor moved; NAN: never */
     double heard_age;    /* since it was heard; NAN: never */
     double failed_age;   /* since the error came that it tells; NAN: it tells none */
+    double wal_pinned;   /* since a reader keeps its WAL from starting over; 0: none does */
     double rate;         /* events a second that its cursor moved, lately; NAN: not known */
 };
 
@@ -42,11 +44,14 @@ struct look_stripe {
     unsigned char key[512];
 };
 
-/* Who holds a snapshot of the store open that commits have gone past. */
+/* Who holds a snapshot open that commits have gone past: of the store, or of a projection's file. */
 struct look_pin {
-    uint64_t pid, behind; /* commits */
+    uint64_t pid, behind; /* commits; of a file: frames of its WAL */
     double age;           /* seconds, at least */
-    char program[32];     /* empty when it is gone or not ours to see */
+    char program[PROCESS_PROGRAM],
+        unit[PROCESS_UNIT];              /* as the writer saw them; empty: not known, or none */
+    char projection[AZOTH_NAME_MAX + 1]; /* of a file */
+    uint32_t shard, shards;
 };
 
 /* What is kept from look to look. Zeroed to begin. */
@@ -73,6 +78,9 @@ struct look {
     int pins_known;                                      /* the writer's helper looked just now */
     uint32_t pins;
     struct look_pin pin[SHM_PINS]; /* most commits behind first */
+    int file_pins_known;           /* the writer's helper looked at projections' files, too */
+    uint32_t file_pins;
+    struct look_pin file_pin[SHM_PINS]; /* oldest first */
     int disk_known;
     uint64_t disk_free, disk_size; /* of the directory's file system, for who is not root */
     uint64_t store_bytes;          /* that data.mdb takes on the disk */

@@ -386,7 +386,11 @@ static void write_processes(struct text *t, const struct look *k)
     X(breaker, "azoth_projection_breaker_open", "gauge",                                           \
       "1 while the circuit breaker is open: nothing is applied.", p->r.breaker == BREAKER_IS_OPEN) \
     X(stands, "azoth_projection_stands_at_event", "gauge",                                         \
-      "Event that failed and is tried again; 0: none.", (double)p->r.stands_event)
+      "Event that failed and is tried again; 0: none.", (double)p->r.stands_event)                 \
+    X(wal, "azoth_projection_wal_bytes", "gauge", "Bytes of its file's WAL; NaN: it has none.",    \
+      p->r.wal_bytes == UINT64_MAX ? NAN : (double)p->r.wal_bytes)                                 \
+    X(wal_pinned, "azoth_projection_wal_pinned_seconds", "gauge",                                  \
+      "Since a reader keeps that from starting over; 0: none does.", p->wal_pinned)
 
 /* The number of breaker_state_name(). */
 #define BREAKER_IS_OPEN 2u
@@ -473,6 +477,75 @@ static void write_projections(struct text *t, const struct look *k)
     write_states(t, k);
 }
 
+/* ---- who holds old snapshots open ---- */
+
+/* A reader that is about to end is no culprit, and each pid would be a series. */
+#define PIN_TOLD_S 1.0
+
+static int same_pin(const struct look_pin *a, const struct look_pin *b)
+{
+    return a->pid == b->pid && a->shard == b->shard && a->shards == b->shards &&
+           strcmp(a->projection, b->projection) == 0;
+}
+
+/* Of a process with several threads, the one that is told first speaks for all. */
+static int is_told(const struct look_pin *pin, uint32_t i)
+{
+    for (uint32_t k = 0; k < i; k++)
+        if (same_pin(&pin[k], &pin[i]) && pin[k].age >= PIN_TOLD_S)
+            return 0;
+    return pin[i].age >= PIN_TOLD_S;
+}
+
+static void write_pin(struct text *t, const char *name, const struct look_pin *p, double n)
+{
+    ADD(t, "%s{", name);
+    if (p->shards) {
+        label(t, "projection", p->projection);
+        ADD(t, ",shard=\"%u\",shards=\"%u\",", p->shard, p->shards);
+    }
+    ADD(t, "pid=\"%" PRIu64 "\",", p->pid);
+    label(t, "program", p->program);
+    ADD(t, ",");
+    label(t, "unit", p->unit);
+    ADD(t, "} ");
+    number(t, n);
+}
+
+struct pin_families {
+    const char *age, *age_help, *behind, *behind_help;
+};
+
+static void write_pins(struct text *t, const struct pin_families *f, const struct look_pin *pin,
+                       uint32_t pins)
+{
+    family(t, f->age, "gauge", f->age_help);
+    for (uint32_t i = 0; i < pins; i++)
+        if (is_told(pin, i))
+            write_pin(t, f->age, &pin[i], pin[i].age);
+    family(t, f->behind, "gauge", f->behind_help);
+    for (uint32_t i = 0; i < pins; i++)
+        if (is_told(pin, i))
+            write_pin(t, f->behind, &pin[i], (double)pin[i].behind);
+}
+
+static void write_culprits(struct text *t, const struct look *k)
+{
+    static const struct pin_families store = {
+        "azoth_pinned_snapshot_age_seconds",
+        "Since a process's old snapshot of the store was seen first, from one second on.",
+        "azoth_pinned_snapshot_commits", "Commits since that snapshot."};
+    static const struct pin_families files = {
+        "azoth_projection_wal_reader_age_seconds",
+        "Since a process that keeps a projection's WAL from starting over was seen first, from one "
+        "second on.",
+        "azoth_projection_wal_reader_frames", "Frames of the WAL since what it reads."};
+    if (k->pins_known)
+        write_pins(t, &store, k->pin, k->pins);
+    if (k->file_pins_known)
+        write_pins(t, &files, k->file_pin, k->file_pins);
+}
+
 /* ---- histograms ---- */
 
 static const struct histogram {
@@ -532,6 +605,7 @@ int metrics_write(struct buf *b, const struct look *k, uint64_t requests)
     write_contention(&t, k);
     write_processes(&t, k);
     write_projections(&t, k);
+    write_culprits(&t, k);
     for (size_t i = 0; k->v.gauges && i < sizeof histograms / sizeof *histograms; i++)
         write_histogram(&t, &histograms[i], k);
     family(&t, "azoth_exporter_requests_total", "counter", "Requests that the exporter answered.");

@@ -170,16 +170,38 @@ static json_t *refused_by(const struct look *k)
     return o;
 }
 
+static json_t *pin(const struct look_pin *p)
+{
+    return json_pack("{s:o,s:o,s:o,s:o}", "pid", whole(p->pid), "program", text(p->program), "unit",
+                     text(p->unit), "age_s", real(p->age));
+}
+
 static json_t *pins(const struct look *k)
 {
     if (!k->pins_known)
         return json_null();
     json_t *a = json_array();
     for (uint32_t i = 0; i < k->pins; i++) {
-        const struct look_pin *p = &k->pin[i];
-        json_array_append_new(a, json_pack("{s:o,s:o,s:o,s:o}", "pid", whole(p->pid), "program",
-                                           text(p->program), "age_s", real(p->age),
-                                           "commits_behind", whole(p->behind)));
+        json_t *o = pin(&k->pin[i]);
+        json_object_set_new(o, "commits_behind", whole(k->pin[i].behind));
+        json_array_append_new(a, o);
+    }
+    return a;
+}
+
+static json_t *file_pins(const struct look *k)
+{
+    if (!k->file_pins_known)
+        return json_null();
+    json_t *a = json_array();
+    for (uint32_t i = 0; i < k->file_pins; i++) {
+        const struct look_pin *p = &k->file_pin[i];
+        json_t *o = pin(p);
+        json_object_set_new(o, "projection", text(p->projection));
+        json_object_set_new(o, "shard", json_integer(p->shard));
+        json_object_set_new(o, "shards", json_integer(p->shards));
+        json_object_set_new(o, "frames_behind", whole(p->behind));
+        json_array_append_new(a, o);
     }
     return a;
 }
@@ -317,6 +339,7 @@ int status_write(struct buf *b, const struct look *k, const struct look_memory *
     json_object_set_new(o, "stripes", stripes(k));
     json_object_set_new(o, "refused_by", refused_by(k));
     json_object_set_new(o, "pins", pins(k));
+    json_object_set_new(o, "wal_pins", file_pins(k));
     json_object_set_new(o, "times", times(k));
     json_object_set_new(o, "projections", projections(k));
     json_object_set_new(o, "disk", disk(k));

@@ -80,6 +80,12 @@ uint64_t view_helper_looked(const struct view *v, uint64_t now_ns)
     return now_ns <= looked + HELPER_LASTS_NS ? looked : 0;
 }
 
+uint64_t view_files_looked(const struct view *v, uint64_t now_ns)
+{
+    uint64_t looked = v->gauges ? gauge_get(&v->gauges->g->files_looked_ns) : 0;
+    return now_ns <= looked + HELPER_LASTS_NS ? looked : 0;
+}
+
 void view_count(const struct segment *s, struct view_counts *ret)
 {
     memset(ret, 0, sizeof *ret);

@@ -33,6 +33,8 @@ enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_
 /* When the writer's helper looked at pins and disk (running time), if that was in the last seconds: it looks every
  * second while it lives. 0: it was not, and what it saw is not told. */
 uint64_t view_helper_looked(const struct view *v, uint64_t now_ns);
+/* The same of those who hold up a projection's file. */
+uint64_t view_files_looked(const struct view *v, uint64_t now_ns);
 
 struct view_counts {
     uint32_t slot[SLOT_REAPING + 1]; /* by state */

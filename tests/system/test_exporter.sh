@@ -90,9 +90,29 @@ check "with the commits since" until_true 20 is azoth_pin_oldest_commits 3
 ages() { metric azoth_pin_oldest_age_seconds | awk '{exit !($1 >= 1 && $1 < 60)}'; }
 check "and its age" until_true 20 ages
 says "the JSON names it" "$reader $(cat /proc/$reader/comm)" "$(get /status.json >/dev/null; jq -r --arg pid "$reader" '.pins[] | select(.pid == ($pid | tonumber)) | "\(.pid) \(.program)"' "$TMP/body")"
+# As status, which may look itself, sees it.
+named() { azoth status --dir "$db" --json | jq -r --argjson pid "$reader" '.pins[] | select(.pid == $pid) | "{pid=\"\(.pid)\",program=\"\(.program)\",unit=\"\(.unit // "")\"}"'; }
+check "and so does a metric, with the commits" is "azoth_pinned_snapshot_commits$(named)" 3
 kill -9 "$reader"
 wait "$reader" 2>/dev/null
 check "until it goes" until_true 20 is azoth_pins 0
+mkfifo "$TMP/questions"
+sqlite3 -readonly "$db/projections/seen.db" <"$TMP/questions" >"$TMP/out" 2>&1 &
+reader=$!
+pids+=("$reader")
+exec 4>"$TMP/questions"
+echo 'BEGIN; SELECT max(id) FROM seen;' >&4
+until_true 20 test -s "$TMP/out"
+add >/dev/null
+check "a reader that holds a projection's WAL is named" until_true 20 is "azoth_projection_wal_reader_frames$seen,$(named | tail -c +2)" \
+    "$(azoth status --dir "$db" --json | jq --argjson pid "$reader" '.pins[] | select(.pid == $pid) | .frames_behind')"
+held() { metric "azoth_projection_wal_pinned_seconds$seen}" | awk '{exit !($1 > 0 && $1 < 60)}'; }
+check "and its projector says since when" until_true 20 held
+says "with the size that ls tells" "$(stat -L -c %s "$(readlink -f "$db/projections/seen.db")-wal")" "$(metric "azoth_projection_wal_bytes$seen}")"
+exec 4>&-
+wait "$reader"
+check "until that goes" until_true 20 is "azoth_projection_wal_pinned_seconds$seen}" 0
+check "which gives its space back" until_true 20 is "azoth_projection_wal_bytes$seen}" 0
 
 # ---- lag, and readiness ----
 kill -9 "$projector"
