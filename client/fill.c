@@ -53,6 +53,13 @@ void fill_close(struct fill *f)
     free(f);
 }
 
+int64_t fill_oldest_ns(const struct fill *f)
+{
+    struct event_record oldest;
+    size_t at = 0;
+    return record_frame_next(buf_bytes(&f->frames), &at, &oldest, NULL) == 1 ? oldest.time_ns : 0;
+}
+
 uint64_t fill_head(const struct fill *f)
 {
     return f->head;

@@ -33,6 +33,8 @@ enum fill_state {
  */
 int fill_step(struct fill *f, uint64_t to, struct azoth_error *err);
 
+/* When the oldest event that the last step applied was committed (wall clock); 0: it applied none. */
+int64_t fill_oldest_ns(const struct fill *f);
 /* The newest event of the log, as of the last step. */
 uint64_t fill_head(const struct fill *f);
 

@@ -32,8 +32,12 @@ struct projecting {
     struct sqlfile def;
     struct shard shard[SPLIT_MAX];
     uint32_t shards;
-    uint64_t batch; /* events of the next transaction */
+    uint64_t batch;        /* events of the next transaction */
+    struct gauges *gauges; /* NULL: there are none, or this handle is read-only */
+    uint64_t gauges_ns;    /* when that was looked at last; 0: never */
 };
+
+#define GAUGES_LOOK_NS NS_PER_S
 
 static void on_failure(void *arg, enum failure_action action, uint64_t event, const char *error)
 {
@@ -91,6 +95,7 @@ static void projecting_close(struct projecting *p)
         fill_close(p->shard[i].fill);
         table_close(p->shard[i].table);
     }
+    gauges_detach(p->gauges);
     sqlfile_fini(&p->def);
 }
 
@@ -115,6 +120,36 @@ static int projecting_open(struct projecting *p, struct azoth *db, const char *d
     for (uint32_t i = 0; i < p->shards && !rc; i++)
         rc = open_shard(p, dir, i, err);
     return rc;
+}
+
+/* ---- what is told of it ---- */
+
+/* They come with a writer and may be taken away: looked after now and then. */
+static struct gauges *gauges_now(struct projecting *p, uint64_t now_ns)
+{
+    struct segment_name name;
+    if (p->db->read_only || (p->gauges_ns && now_ns - p->gauges_ns < GAUGES_LOOK_NS))
+        return p->gauges;
+    p->gauges_ns = now_ns;
+    if (p->gauges && gauges_taken(p->gauges)) {
+        gauges_detach(p->gauges);
+        p->gauges = NULL;
+    }
+    if (!p->gauges && (segment_name_of(p->db->local->dir, &name, NULL) ||
+                       gauges_attach(&name, 1, &p->gauges, NULL)))
+        p->gauges = NULL;
+    return p->gauges;
+}
+
+/* For the histograms, as a projector tells its batches to the feed. */
+static void sample(struct projecting *p, const struct shard *s, uint64_t begun_ns, uint64_t now_ns)
+{
+    int64_t oldest = fill_oldest_ns(s->fill), wall = clock_wall_ns();
+    struct gauges *g = oldest ? gauges_now(p, now_ns) : NULL;
+    if (!g)
+        return;
+    histogram_add_shared(&g->g->apply_ns, now_ns - begun_ns);
+    histogram_add_shared(&g->g->lag_ns, wall > oldest ? (uint64_t)(wall - oldest) : 0);
 }
 
 /* ---- a turn ---- */
@@ -158,8 +193,11 @@ static int turn(struct projecting *p, struct shard *s, uint64_t to, struct azoth
         fill_step(s->fill, to > cursor && to - cursor > p->batch ? cursor + p->batch : to, err);
     if (rc < 0 || rc == FILL_STANDS)
         return rc;
-    adapt(p, clock_mono_ns() - begun);
+    uint64_t ended = clock_mono_ns();
+    adapt(p, ended - begun);
     table_cursor(s->table, &at, &check);
+    if (at > cursor)
+        sample(p, s, begun, ended);
     return tried || at > cursor ? FILL_MORE : FILL_DONE;
 }
 

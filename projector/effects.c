@@ -115,6 +115,21 @@ int effects_begin(struct effects *e, struct azoth_error *err)
     return rc;
 }
 
+void effects_on_settled(struct effects *e, effects_settled_fn fn, void *arg)
+{
+    e->on_settled = fn;
+    e->settled_arg = arg;
+}
+
+static void tell_settled(struct effects *e)
+{
+    uint64_t mono = clock_mono_ns();
+    int64_t wall = clock_wall_ns();
+    for (uint32_t i = 0; i < e->untold_len && e->on_settled; i++)
+        e->on_settled(e->settled_arg, mono - e->untold[i].given_ns, wall - e->untold[i].time_ns);
+    e->untold_len = 0;
+}
+
 int effects_commit(struct effects *e, struct azoth_error *err)
 {
     if (!e->in_transaction)
@@ -126,6 +141,7 @@ int effects_commit(struct effects *e, struct azoth_error *err)
     e->in_transaction = 0;
     e->commits++;
     sql_committed(e->file.sql);
+    tell_settled(e);
     CRASH_POINT(effects_committed);
     return 0;
 }
@@ -217,8 +233,11 @@ struct effect *effects_append(struct effects *e, const struct event_record *ev,
         at--;
     memmove(&e->effect[at + 1], &e->effect[at], (e->len - at) * sizeof *e->effect);
     struct effect *x = &e->effect[at];
-    *x = (struct effect){
-        .id = ev->id, .order = order_of(e->def, ev), .len = (uint32_t)frame.len, .frame = copy};
+    *x = (struct effect){.id = ev->id,
+                         .order = order_of(e->def, ev),
+                         .time_ns = ev->time_ns,
+                         .len = (uint32_t)frame.len,
+                         .frame = copy};
     e->len++;
     e->open++;
     e->open_bytes += frame.len;
@@ -261,6 +280,7 @@ static int load_row(struct effects *e, sqlite3_stmt *s, uint64_t now_ns, struct 
         snprintf(x->worker, sizeof x->worker, "%s", worker);
         x->instance = (uint64_t)sqlite3_column_int64(s, 5);
         x->given = 1;
+        x->given_ns = clock_mono_ns();
         x->deadline_ns = now_ns + (e->def->lease_ms + EFFECTS_GRACE_MS) * NS_PER_MS;
         e->given[e->givens++] = x->id;
     }
@@ -461,6 +481,9 @@ int effects_settle(struct effects *e, struct effect *x, struct azoth_error *err)
     rc = effects_change(e, SETTLE, err);
     if (rc)
         return rc;
+    /* One that was a dead letter was settled long ago. */
+    if (!x->again && e->untold_len < SETTLED_TOLD)
+        e->untold[e->untold_len++] = (struct settled){x->time_ns, x->given_ns};
     not_given(e, x);
     e->open--;
     e->open_bytes -= x->len;
@@ -676,6 +699,7 @@ int effects_give(struct effects *e, const struct effects_worker *w, uint64_t now
             return rc;
         x->grants++;
         x->given = 1;
+        x->given_ns = clock_mono_ns();
         x->instance = w->instance;
         snprintf(x->worker, sizeof x->worker, "%s", w->name);
         e->given[e->givens++] = x->id;

@@ -100,6 +100,13 @@ int effects_probe(struct effects *e, struct azoth_error *err);
 /* When there is nothing to do: truncates the WAL, as table_idle(). */
 int effects_idle(struct effects *e);
 
+/*
+ * Called by effects_commit() for each event that is settled by it, for the first time: apply_ns since it was given to
+ * its worker, lag_ns since its own commit, by the wall clock (perhaps of another machine: it may be less than 0).
+ */
+typedef void (*effects_settled_fn)(void *arg, uint64_t apply_ns, int64_t lag_ns);
+void effects_on_settled(struct effects *e, effects_settled_fn fn, void *arg);
+
 struct effects_stats {
     uint64_t settled, skipped;         /* since effects_open; skipped are settled, too */
     uint64_t failures;                 /* since effects_open */

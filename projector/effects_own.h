@@ -18,12 +18,22 @@ struct effect {
     uint64_t id, order;             /* order 0: none */
     uint64_t instance, deadline_ns; /* given: to whom, until when */
     uint64_t due_ns;                /* waiting: not before */
+    int64_t time_ns;                /* of its commit: wall clock */
+    uint64_t given_ns;              /* of clock_mono_ns(), whatever now_ns a caller has */
     uint32_t grants, failures, len;
     int gone, given;
     int again; /* it was a dead letter: settled once already, as far as the cursor goes */
     char worker[AZOTH_NAME_MAX + 1];
     char *error;
     unsigned char *frame;
+};
+
+#define SETTLED_TOLD 64u /* of one commit; more of them say nothing new */
+
+/* What was settled and is not committed yet. */
+struct settled {
+    int64_t time_ns;
+    uint64_t given_ns;
 };
 
 struct seen {
@@ -72,6 +82,10 @@ struct effects {
     struct coverage_sum sum; /* of what was taken */
     uint64_t settled, skipped, failures, commits;
     uint64_t dead; /* letters that there are */
+    struct settled untold[SETTLED_TOLD];
+    uint32_t untold_len;
+    effects_settled_fn on_settled;
+    void *settled_arg;
 };
 
 /* ---- effects.c ---- */

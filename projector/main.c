@@ -145,6 +145,20 @@ static int is_effects(const struct projector *p)
     return p->def.effects[0] != 0;
 }
 
+static uint32_t as_us(int64_t ns)
+{
+    return ns <= 0 ? 0 : ns / 1000 >= UINT32_MAX ? UINT32_MAX : (uint32_t)(ns / 1000);
+}
+
+/* For the histograms. */
+static void on_settled(void *arg, uint64_t apply_ns, int64_t lag_ns)
+{
+    struct projector *p = arg;
+    if (p->pull)
+        pull_sample(p->pull, &(struct wire_sample){.apply_us = as_us((int64_t)apply_ns),
+                                                   .lag_us = as_us(lag_ns)});
+}
+
 static int open_effects(struct projector *p, const struct table_options *o, struct azoth_error *err)
 {
     char endpoint[256];
@@ -154,8 +168,10 @@ static int open_effects(struct projector *p, const struct table_options *o, stru
                             p->def.name);
     if (!rc)
         rc = effects_server_open(endpoint, p->effects, &p->server, err);
-    if (!rc)
+    if (!rc) {
+        effects_on_settled(p->effects, on_settled, p);
         effects_cursor(p->effects, &p->cursor, &p->cursor_check);
+    }
     return rc;
 }
 
@@ -455,11 +471,6 @@ static int failed(struct projector *p, int rc, struct azoth_error *err)
 }
 
 /* ---- a turn ---- */
-
-static uint32_t as_us(int64_t ns)
-{
-    return ns <= 0 ? 0 : ns / 1000 >= UINT32_MAX ? UINT32_MAX : (uint32_t)(ns / 1000);
-}
 
 /* For the histograms: what the batch took, and how old its oldest event had become by the end. */
 static void sample(struct projector *p, const struct wire_batch *b, uint64_t begun_ns)

@@ -27,6 +27,16 @@ void histogram_add(struct histogram_shm *h, uint64_t value)
     gauge_add(&h->bucket[bucket_of(value)], 1);
 }
 
+void histogram_add_shared(struct histogram_shm *h, uint64_t value)
+{
+    uint64_t max = gauge_get(&h->max);
+    atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&h->sum, value, memory_order_relaxed);
+    while (value > max && !atomic_compare_exchange_weak(&h->max, &max, value)) {
+    }
+    atomic_fetch_add_explicit(&h->bucket[bucket_of(value)], 1, memory_order_relaxed);
+}
+
 uint64_t histogram_at(const struct histogram_shm *h, double q)
 {
     uint64_t total = 0, seen = 0;

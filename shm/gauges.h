@@ -1,4 +1,5 @@
-/* gauges.h - counters and histograms: no lock, no allocation. One process writes each. */
+/* gauges.h - counters and histograms: no lock, no allocation. One process writes each, but for the histograms of what
+ * projections do. */
 #ifndef SHM_GAUGES_H
 #define SHM_GAUGES_H
 
@@ -20,6 +21,8 @@ static inline uint64_t gauge_get(const A64 *g)
 
 /* Log-linear buckets, four to a power of two (after HdrHistogram): within 25% of the value. */
 void histogram_add(struct histogram_shm *h, uint64_t value);
+/* The same where several processes add at once. */
+void histogram_add_shared(struct histogram_shm *h, uint64_t value);
 /* The greatest value that is counted in this bucket. */
 uint64_t histogram_bucket_end(uint32_t bucket);
 /* The value at quantile q (0 to 1), upper bound of its bucket; 0 when empty. */

@@ -345,8 +345,10 @@ struct pin_shm {
  *   commit_ns     one LMDB commit                               the writer
  *   queue_ns      from submission to the answer                 the writer
  *   preflight_ns  from the claim of a slot to submission, of those that were submitted   the writer
- *   apply_ns      a batch of events into a projection           the feed, as projectors tell
- *   lag_ns        from the commit of a batch's oldest event until it was applied         the feed
+ *   apply_ns      a batch of events into a projection; of effects, one event from its grant to a worker until
+ *                 what became of it is kept          the feed, as projectors tell; who embeds a projection
+ *   lag_ns        from the commit of a batch's oldest event until it was applied; of an effect, until it was
+ *                 settled                            likewise
  * head_mark: the head as it was 5 to 10 s ago, for rates; head_next becomes it.
  * disk_fill_bytes_day: how fast the free space shrinks, averaged over an hour; 0: it does not.
  * disk_watched_ns: since when that is observed (running time). looked_ns: when pins and disk were looked at last.

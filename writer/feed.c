@@ -406,8 +406,8 @@ static void take_samples(struct feed *f, const struct subscription *s, struct az
     struct projection_shm *p = &f->gauges->projection[s->row];
     for (size_t at = 0; at + WIRE_SAMPLE <= samples.len; at += WIRE_SAMPLE) {
         struct wire_sample one = wire_sample_get((const unsigned char *)samples.ptr + at);
-        histogram_add(&f->gauges->g->apply_ns, (uint64_t)one.apply_us * 1000);
-        histogram_add(&f->gauges->g->lag_ns, (uint64_t)one.lag_us * 1000);
+        histogram_add_shared(&f->gauges->g->apply_ns, (uint64_t)one.apply_us * 1000);
+        histogram_add_shared(&f->gauges->g->lag_ns, (uint64_t)one.lag_us * 1000);
         gauge_set(&p->apply_ns, (uint64_t)one.apply_us * 1000);
         gauge_set(&p->lag_ns, (uint64_t)one.lag_us * 1000);
     }

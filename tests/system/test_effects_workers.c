@@ -5,6 +5,8 @@
  * The command writes "ID KEY" into a file before it ends, so what is checked is what was really done.
  */
 #include "core/clock.h"
+#include "core/error.h"
+#include "shm/gauges.h"
 #include "tests/system/harness.h"
 
 #include <setjmp.h>
@@ -120,6 +122,26 @@ static unsigned check_done(unsigned last)
 
 #define NOTE "echo \"$AZOTH_EVENT_ID $AZOTH_EVENT_KEY\" >> \"$DONE\""
 
+/* The projector tells of most of them, and the feed counts that: not at once. */
+static void expect_in_histograms(uint64_t most)
+{
+    struct azoth_error err;
+    struct segment_name name;
+    struct gauges *g;
+    uint64_t until = clock_mono_ns() + 30 * NS_PER_S;
+    assert_int_equal(segment_name_of(h.dir, &name, &err), 0);
+    assert_int_equal(gauges_attach(&name, 0, &g, &err), 0);
+    while (gauge_get(&g->g->lag_ns.count) == 0 && clock_mono_ns() < until)
+        nap_ms(10);
+    assert_in_range(gauge_get(&g->g->lag_ns.count), 1, most);
+    assert_in_range(gauge_get(&g->g->apply_ns.count), 1, most);
+    /* A command is a process: so long it takes at least. */
+    assert_in_range(gauge_get(&g->g->apply_ns.max), 100000, 60 * NS_PER_S);
+    assert_in_range(gauge_get(&g->g->lag_ns.max), gauge_get(&g->g->apply_ns.max) / 2,
+                    60 * NS_PER_S);
+    gauges_detach(g);
+}
+
 static void each_event_is_done_once_in_the_order_of_its_key(void **state)
 {
     (void)state;
@@ -129,6 +151,7 @@ static void each_event_is_done_once_in_the_order_of_its_key(void **state)
     send(0, 200);
     await(200, 30);
     assert_int_equal(check_done(200), 0);
+    expect_in_histograms(160);
     end();
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "core/error.h"
+#include "shm/gauges.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -138,6 +139,30 @@ static void the_rows_are_those_that_the_projector_makes(void **state)
     assert_int_equal(harness_azoth(&h, proof, sizeof proof, "verify", "--projection", "p", NULL),
                      0);
     assert_non_null(strstr(proof, "p: events 1 to 2518: its 2508 handled"));
+    end(db);
+}
+
+static void its_batches_are_in_the_histograms(void **state)
+{
+    (void)state;
+    struct azoth *db = begin();
+    struct segment_name name;
+    struct gauges *g;
+    define("p", "", TABLE PUT);
+    committed(db, "put", 10, 1);
+    once(db, "p", 10);
+    assert_int_equal(segment_name_of(h.dir, &name, &err), 0);
+    assert_int_equal(gauges_attach(&name, 0, &g, &err), 0);
+    assert_int_equal(gauge_get(&g->g->apply_ns.count), 1);
+    assert_int_equal(gauge_get(&g->g->lag_ns.count), 1);
+    assert_true(gauge_get(&g->g->lag_ns.max) >= gauge_get(&g->g->apply_ns.max));
+    assert_in_range(gauge_get(&g->g->lag_ns.max), 1000, 60 * NS_PER_S);
+    /* Nothing of it, and nothing at all: no batch was applied. */
+    committed(db, "other", 10, 1);
+    once(db, "p", 20);
+    once(db, "p", 20);
+    assert_int_equal(gauge_get(&g->g->apply_ns.count), 1);
+    gauges_detach(g);
     end(db);
 }
 
@@ -464,6 +489,7 @@ int main(int argc, char **argv)
         return victim(argv[2], strtoull(argv[3], NULL, 10));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rows_are_those_that_the_projector_makes),
+        cmocka_unit_test(its_batches_are_in_the_histograms),
         cmocka_unit_test(the_projector_and_this_process_exclude_each_other),
         cmocka_unit_test(what_fails_is_told_and_what_waits_is_not_waited_for),
         cmocka_unit_test(what_cannot_be_projected_here_is_refused),

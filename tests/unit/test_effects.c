@@ -27,6 +27,7 @@ struct fixture {
     struct effects *e;
     struct azoth_error err;
     uint64_t next;
+    int64_t time_ns; /* of events */
 };
 static struct fixture fx;
 
@@ -86,6 +87,7 @@ static void take(const char *const *keys, int n)
         snprintf(payload, sizeof payload, "{\"to\":\"%s\"}", keys[i]);
         struct event_record ev = {.id = fx.next + (uint64_t)i,
                                   .txn = 1,
+                                  .time_ns = fx.time_ns,
                                   .type = bytes_str("put"),
                                   .key = bytes_str(keys[i]),
                                   .payload = bytes_str(payload)};
@@ -149,6 +151,56 @@ static void the_cursor_is_below_the_first_event_that_is_not_settled(void **state
     done(3, c);
     assert_int_equal(effects_settled(fx.e), 3);
     assert_int_equal(give(&one, T0, NULL), 0);
+}
+
+struct told {
+    unsigned n;
+    uint64_t apply_ns;
+    int64_t lag_ns;
+};
+
+static void on_settled(void *arg, uint64_t apply_ns, int64_t lag_ns)
+{
+    struct told *t = arg;
+    *t = (struct told){t->n + 1, apply_ns, lag_ns};
+}
+
+static void what_is_settled_is_told_with_its_times_once_it_is_kept(void **state)
+{
+    struct told told = {0};
+    char answer[COMMAND_ANSWER_MAX];
+    uint32_t a = 0;
+    (void)state;
+    open_at(HEAD "-- azoth: on-error dead-letter\n", T0);
+    effects_on_settled(fx.e, on_settled, &told);
+    fx.time_ns = clock_wall_ns() - 5 * (int64_t)NS_PER_S;
+    TAKE("a", "b");
+    uint64_t begun = clock_mono_ns();
+    assert_int_equal(give(&one, T0, &a), 1);
+    good(effects_done(fx.e, 1, a, &fx.err));
+    assert_int_equal(told.n, 0);
+    good(effects_commit(fx.e, &fx.err));
+    assert_int_equal(told.n, 1);
+    assert_in_range(told.apply_ns, 1, clock_mono_ns() - begun);
+    assert_in_range(told.lag_ns, 5 * NS_PER_S, 65 * NS_PER_S);
+    /* What is given up is settled as well; when it is run again it is not, for a second time. */
+    assert_int_equal(give(&one, T0, &a), 2);
+    good(failed(2, a, T0));
+    assert_int_equal(told.n, 2);
+    good(effects_command(fx.e, uuid, "retry 2", answer, &fx.err));
+    assert_string_equal(answer, "queued");
+    assert_int_equal(give(&one, T0, &a), 2);
+    done(2, a);
+    assert_int_equal(told.n, 2);
+    /* One that was given by a process before this one. */
+    TAKE("c");
+    assert_int_equal(give(&one, T0, &a), 3);
+    again(HEAD "-- azoth: on-error dead-letter\n", T0);
+    begun = clock_mono_ns();
+    effects_on_settled(fx.e, on_settled, &told);
+    done(3, a);
+    assert_int_equal(told.n, 3);
+    assert_true(told.apply_ns < NS_PER_S * 60 && told.lag_ns >= 5 * (int64_t)NS_PER_S);
 }
 
 static void events_of_one_key_come_one_after_the_other(void **state)
@@ -549,6 +601,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(the_cursor_is_below_the_first_event_that_is_not_settled),
+        T(what_is_settled_is_told_with_its_times_once_it_is_kept),
         T(events_of_one_key_come_one_after_the_other),
         T(events_without_a_key_and_without_an_order_wait_for_none),
         T(the_order_may_be_that_of_a_field),

@@ -7,6 +7,7 @@
 #include "shm/reaper.h"
 #include "shm/stripe.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -427,6 +428,32 @@ static void who_waits_for_blocks_sleeps_until_enough_are_free(void **state)
     assert_true(clock_mono_ns() - before < 50 * NS_PER_MS);
 }
 
+#define ADDED 100000u
+static struct histogram_shm many;
+
+static void *adds(void *arg)
+{
+    for (uint64_t v = 1; v <= ADDED; v++)
+        histogram_add_shared(&many, v * (arg ? 2 : 1));
+    return NULL;
+}
+
+static void what_several_add_to_one_histogram_at_once_is_all_there(void **state)
+{
+    (void)state;
+    static struct histogram_shm alone;
+    pthread_t thread[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, adds, i ? &many : NULL), 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    for (uint64_t v = 1; v <= ADDED; v++) {
+        histogram_add(&alone, v);
+        histogram_add(&alone, 2 * v);
+    }
+    assert_memory_equal(&many, &alone, sizeof many);
+}
+
 static void histograms_are_within_a_quarter_of_the_value(void **state)
 {
     (void)state;
@@ -509,6 +536,7 @@ int main(void)
         T(who_waits_for_blocks_sleeps_until_enough_are_free),
         T(histograms_are_within_a_quarter_of_the_value),
         T(a_new_projection_gets_the_row_of_who_was_heard_least_lately),
+        T(what_several_add_to_one_histogram_at_once_is_all_there),
         T(a_projections_row_is_found_again_by_name_and_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
