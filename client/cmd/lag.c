@@ -80,6 +80,27 @@ static void json_failure(struct json_text *j, const struct lag_row *row)
     out_close(j, '}');
 }
 
+/* Who starts it again, and when; or that nobody does. */
+static void json_supervisor(struct json_text *j, const struct lag *g, const struct supervised *s)
+{
+    char text[600];
+    if (s->state == SUPERVISED_UNKNOWN) {
+        out_null(j, "supervisor");
+        return;
+    }
+    lag_supervisor_text(g, s, text, sizeof text);
+    out_open(j, "supervisor", '{');
+    out_str(j, "by", s->by);
+    out_str(j, "unit", s->unit);
+    out_str(j, "state", supervised_state_name(s->state));
+    real_or_null(j, "next_start_s", lag_until(g, s->next_start_ns));
+    out_u64(j, "starts_again", s->starts);
+    u64_or_null(j, "exit_code", s->exit_code >= 0, (uint64_t)(s->exit_code < 0 ? 0 : s->exit_code));
+    out_str(j, "result", *s->result ? s->result : NULL);
+    out_str(j, "advice", *text ? text : NULL);
+    out_close(j, '}');
+}
+
 static int print_json(const struct lag *g)
 {
     struct json_text j = {0};
@@ -118,6 +139,7 @@ static int print_json(const struct lag *g)
         real_or_null(&j, "next_attempt_s", lag_until(g, row->r.next_attempt_ns));
         out_str(&j, "error", *row->r.error ? row->r.error : NULL);
         json_failure(&j, row);
+        json_supervisor(&j, g, &row->supervised);
         out_bool(&j, "over_limit", over(g, row));
         out_close(&j, '}');
     }
@@ -181,7 +203,7 @@ static void print_failure(const struct lag_row *row)
 
 static void print_text(const struct lag *g)
 {
-    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT];
+    char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT], text[600];
     if (g->head_known)
         printf("head: event %llu; ", (unsigned long long)g->head);
     printf("feed: %s\n", g->feed_alive < 0 ? "unknown" : g->feed_alive ? "running" : "not running");
@@ -205,6 +227,8 @@ static void print_text(const struct lag *g)
                over(g, row) ? "  OVER" : "");
         print_faults(g, row);
         print_failure(row);
+        if (*lag_supervisor_text(g, &row->supervised, text, sizeof text))
+            printf("    %s\n", text);
     }
     if (g->left_out)
         printf("%u more are not told of: name those that are wanted\n", g->left_out);
@@ -216,6 +240,7 @@ static int show(struct lag *g, int json)
 {
     int rc = 0;
     lag_look(g);
+    lag_ask_supervisor(g);
     if (json)
         rc = print_json(g);
     else

@@ -11,6 +11,7 @@
 #ifndef CLIENT_CMD_LAG_H
 #define CLIENT_CMD_LAG_H
 
+#include "client/cmd/supervised.h"
 #include "client/cmd/view.h"
 #include "projector/last.h"
 
@@ -30,6 +31,7 @@ struct lag_row {
         file_wall_ns; /* when its file was written last, where that told more than the row; or 0 */
     int failed;       /* last says why it is down, or does not go on */
     struct last_words last;
+    struct supervised supervised; /* of lag_ask_supervisor() */
 };
 
 struct lag {
@@ -50,6 +52,12 @@ struct lag {
 
 /* dir and config are set. Waits a second for the store at most. */
 void lag_look(struct lag *g);
+/* Behind lag_look(): asks who supervises the projectors of those that are down, where there are any. */
+void lag_ask_supervisor(struct lag *g);
+/* A sentence of what that means to do, or what a person has to: into out, which it returns. Empty: there is nothing to
+ * say. */
+const char *lag_supervisor_text(const struct lag *g, const struct supervised *s, char *out,
+                                size_t size);
 /* The rows and the head as the gauges have it, without the store: for who waits. */
 void lag_read_rows(struct lag *g);
 int lag_has_row(const struct lag *g, const char *name);

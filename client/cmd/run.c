@@ -49,6 +49,7 @@ struct run {
     int killed_late; /* a child had to be killed */
     uint64_t end_ns;
     uint64_t look_ns; /* when the files of projectors that failed were looked at last */
+    uint64_t told;    /* of run_told() */
     struct run_show show;
 };
 
@@ -427,8 +428,10 @@ static int loop(struct run *r)
             try_mended(r, now);
             start_due(r, now);
         }
+        run_told(&r->told, r->run_dir, r->child, r->children);
         wait_for_words(r);
     }
+    run_told_end(r->run_dir);
     run_show_off();
     int failed = r->killed_late;
     for (unsigned i = 0; i < r->children; i++)

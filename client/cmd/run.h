@@ -59,6 +59,7 @@ struct run_child {
     char notify_path[108];
     struct buf line; /* of its log, unfinished */
     unsigned deaths;
+    int exit_code;                 /* of the last one that ended; -1: none did, or by a signal */
     int killed;                    /* we sent SIGKILL; 2: because it did not stop in time */
     uint64_t started_ns, heard_ns; /* heard: the watchdog's */
     uint64_t ready_ns;             /* 0: not yet, this time */
@@ -103,6 +104,10 @@ void run_show_tick(struct run_show *s, const char *dir, unsigned ready, unsigned
                    uint64_t now_ns);
 uint64_t run_show_due(const struct run_show *s);
 void run_show_off(void); /* takes the live line off the terminal */
+
+/* Tells in RUN/supervisor.json how the projectors among n children are, when that has changed. *told begins at 0. */
+void run_told(uint64_t *told, const char *run_dir, const struct run_child *child, unsigned n);
+void run_told_end(const char *run_dir);
 
 static inline int run_child_lives(const struct run_child *c)
 {

@@ -68,6 +68,7 @@ int run_child_init(struct run_child *c, const char *run_dir, unsigned index,
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     c->notify_fd = c->log_fd = -1;
     c->backoff_ns = BACKOFF_FIRST_NS;
+    c->exit_code = -1;
     int n = snprintf(c->notify_path, sizeof c->notify_path, "%s/notify-%u.sock", run_dir, index);
     if (n < 0 || (size_t)n >= sizeof c->notify_path)
         return error_set(err, AZOTH_ERR_CONFIG, "%s: choose a shorter run.dir", run_dir);
@@ -297,6 +298,7 @@ void run_child_reap(struct run_child *c, uint64_t now_ns)
     c->log_fd = -1;
     c->pid = 0;
     c->deaths++;
+    c->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     say_death(c, pid, status);
     if (c->state == CHILD_STOPPING) {
         c->state = CHILD_STOPPED;

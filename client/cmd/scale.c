@@ -6,25 +6,20 @@
  * are enabled. Workers with a name instead of a number are not touched.
  */
 #include "client/cmd/cmd.h"
+#include "client/cmd/systemctl.h"
 
 #include "core/dbdir.h"
 #include "projector/split.h"
 #include "projector/sqlfile.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <spawn.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <systemd/sd-daemon.h>
-#include <unistd.h>
 
 #define SCALE_MAX     64u
 #define UNITS_MAX     (2 * SCALE_MAX)
 #define UNIT_NAME_MAX 256
 #define MEMBERS       "/etc/systemd/system/azoth-members.target.wants"
-
-extern char **environ;
 
 struct unit_name {
     char text[UNIT_NAME_MAX];
@@ -40,35 +35,13 @@ struct scale {
 
 /* ---- systemctl ---- */
 
-/* Runs systemctl; its output goes into out, or to ours when that is NULL. Its exit status; or an error, told
- * as *ret_code. */
+/* Its exit status; or an exit code of ours after the failure was told, as *ret_code. */
 static int systemctl(char *const argv[], struct buf *out, int *ret_code)
 {
-    posix_spawn_file_actions_t files;
-    int ends[2] = {-1, -1}, status = 0;
-    pid_t pid;
-    *ret_code = 0;
-    if (out && pipe2(ends, O_CLOEXEC))
-        return *ret_code = cmd_fail_code(AZOTH_ERR_IO, "a pipe: %s", strerror(errno));
-    posix_spawn_file_actions_init(&files);
-    if (out)
-        posix_spawn_file_actions_adddup2(&files, ends[1], STDOUT_FILENO);
-    int e = posix_spawnp(&pid, "systemctl", &files, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&files);
-    if (out) {
-        char part[4096];
-        ssize_t n;
-        close(ends[1]);
-        while (!e && (n = read(ends[0], part, sizeof part)) > 0)
-            if (buf_add(out, part, (size_t)n))
-                break;
-        close(ends[0]);
-    }
-    if (e)
-        return *ret_code = cmd_fail_code(AZOTH_ERR_UNSUPPORTED, "systemctl: %s", strerror(e));
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+    struct azoth_error err;
+    int status = 0;
+    *ret_code = systemctl_run(argv, out, 0, &status, &err) ? cmd_fail(&err) : 0;
+    return *ret_code ? *ret_code : status;
 }
 
 /* Prints it, and runs it unless that is all: 0 or an exit code. */

@@ -205,6 +205,17 @@ check "azoth uses the database" as operator azoth tx '{"set":{"m":2}}'
 says "nobody started an exporter" inactive "$(prop azoth-exporter@main ActiveState)"
 check "one is enabled" systemctl enable --now azoth-exporter@main
 check "and answers on this host" bash -c 'exec 3<>/dev/tcp/127.0.0.1/7109; printf "GET /healthz HTTP/1.0\r\n\r\n" >&3; grep -q " 200 " <&3'
+# A reader of another user's unit: the exporter may not look for it, the writer does.
+mkfifo $tmp/questions
+systemd-run -q --unit=a-reader sh -c "exec sqlite3 -readonly $db <$tmp/questions >$tmp/answers"
+exec 5>$tmp/questions
+echo 'BEGIN; SELECT count(*) FROM t;' >&5
+until_true 10 [ -s $tmp/answers ]
+azoth tx "{\"events\":[$(printf '{"type":"e","key":"%d","data":{}},' {1..20})$(echo '{"type":"e","data":{}}')]}" >/dev/null
+metrics() { exec 3<>/dev/tcp/127.0.0.1/7109; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3; exec 3>&-; }
+check "a metric names the unit of a reader that holds a projection's WAL" until_true 10 eval \
+    "metrics | grep -q '^azoth_projection_wal_reader_frames{projection=\"seen\",.*,program=\"sqlite3\",unit=\"a-reader.service\"} [1-9]'"
+exec 5>&-
 
 # --- backups ---
 backup=azoth-backup@main
@@ -260,6 +271,9 @@ for u in azoth-projector@main:seen:{0-2,1-2} azoth-projector@main:told; do
     check "$u does not go on" until_true 20 is "$u" ActiveState failed
     says "for good" 100 "$(prop "$u" ExecMainStatus)"
 done
+says "azoth lag says that systemd does not start it again, and how it is" \
+    "systemd azoth-projector@main:seen:0-2.service failed 100 true" "$(azoth lag seen --json | jq -r '.projections[0].supervisor |
+        "\(.by) \(.unit) \(.state) \(.exit_code) \(.advice | test("systemctl reset-failed azoth-projector@main:seen:0-2.service"))"')"
 check "azoth lag says that it diverged" eval 'azoth lag seen | grep -q "^seen 0/2 *diverged"'
 check "and what to do" eval 'azoth lag seen | grep -q "azoth projection rebuild seen"'
 check "of effects it is something else" eval 'azoth lag told | grep -q "put it back with that copy" && ! azoth projection rebuild told'
@@ -280,6 +294,24 @@ check "and another database beside it" systemctl start azoth@other.target
 check "whose writer and feed run" until_true 10 active azoth-writer@other azoth-feed@other
 says "and no exporter that would want the first one's address" inactive "$(prop azoth-exporter@other ActiveState)"
 check "with a store of its own" azoth tx --dir /var/lib/azoth/other '{"set":{"a":1}}'
+
+# --- what systemd means to do with a projector that fails ---
+other=/var/lib/azoth/other odd=azoth-projector@other:odd.service
+printf '%s\n' '-- azoth: projection odd' '-- azoth: on-error fail-fast' '-- azoth: migration 1 create' \
+    'CREATE TABLE t (id INTEGER CHECK (id < 1));' '-- azoth: on e' 'INSERT INTO t VALUES (@id);' >$other/projections/odd.sql
+drop_in() { mkdir -p /etc/systemd/system/$odd.d; printf '%s\n' "$@" >/etc/systemd/system/$odd.d/odd.conf; systemctl daemon-reload; }
+drop_in '[Service]' RestartSec=100s
+azoth tx --dir $other '{"events":[{"type":"e","data":{}}]}' >/dev/null
+supervisor() { [ "$(azoth lag odd --dir $other --json | jq -r ".projections[0].supervisor | $1")" = "$2" ]; }
+check "one that was never started" supervisor '"\(.state) \(.advice)"' "stopped it does not run: systemctl start $odd"
+systemctl start $odd
+check "one that ended waits to be started again" until_true 10 \
+    supervisor '"\(.by) \(.state) \(.exit_code) \(.next_start_s > 50 and .next_start_s <= 100)"' "systemd waiting 1 true"
+check "in words" eval "azoth lag odd --dir $other | grep -q '^ *systemd starts $odd again in '"
+drop_in '[Unit]' StartLimitBurst=3 '[Service]' RestartSec=10ms
+systemctl restart $odd
+check "until systemd gives up" until_true 20 supervisor '"\(.by) \(.state) \(.exit_code) \(.next_start_s)"' "systemd failed 1 null"
+check "which is told with what to do" eval "azoth lag odd --dir $other | grep -q 'systemd does not start it again (.*): systemctl reset-failed $odd; systemctl start $odd'"
 
 # --- the network, where a drop-in gives it ---
 printf '[feed]\nlisten = tcp://127.0.0.1:7101\n' >/etc/azoth/other.conf

@@ -21,7 +21,7 @@ project() { timeout 60 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" "$@" p >"$TMP
 gone() { kill -9 "$1"; wait "$1" 2>/dev/null; }
 
 define fail-fast :v
-"$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & pids+=($!)
+"$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=($!)
 until_true azoth tx '{"events":[{"type":"put","data":{"v":1}}]}'
 feed
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/p.log" & projector=$!; pids+=($!)
@@ -78,6 +78,7 @@ gone $projector
 gone $feed
 says "also when projector and feed are dead" "silent 12 true" \
     "$(lag '"\(.state) \(.last_failure.event) \(.last_failure.since_ns > 0)"')"
+says "who starts it again, nobody knows" null "$(lag .supervisor)"
 
 # ---- a feed that died ----
 says "azoth status does not tell what a feed said that is dead" silent "$(azoth status --json | jq -r '.projections[0].state')"
@@ -124,4 +125,32 @@ says "who is ahead of the log is told to be" '[[0,"diverged"],[1,"diverged"]]' "
 azoth lag s --max-seconds 1h >"$TMP/out" 2>&1
 says "it is not known to be within limits" 1 $?
 exits "and has not applied an event of this one" 1 "follows another history" azoth lag s --wait 1 --timeout 0
+
+# ---- under azoth run ----
+mv "$TMP/data.mdb" "$AZOTH_DIR/data.mdb"
+rm -f "$AZOTH_DIR"/projections/*
+sql=$AZOTH_DIR/projections/p.sql
+# What it is never to call, for a database that systemd has nothing to do with.
+mkdir "$TMP/bin"
+printf '#!/bin/sh\ntouch %s\n' "$TMP/called" >"$TMP/bin/systemctl"
+chmod +x "$TMP/bin/systemctl"
+PATH=$TMP/bin:$PATH
+define fail-fast :v
+"$BUILD/azoth" run --workers 1 --writer-sync none >"$TMP/run.out" 2>"$TMP/run.log" </dev/null & run=$!; pids+=($run)
+waits='"\(.supervisor.by) \(.supervisor.unit) \(.supervisor.state) \(.supervisor.exit_code) \(.supervisor.next_start_s > 0 and .supervisor.next_start_s <= 5) \(.supervisor.starts_again > 0)"'
+check "one that fails over and over: when it is started again" until_true is "$waits" "azoth run projector-p waiting 1 true true"
+text() { azoth lag p | grep -Eq '^ *azoth run starts projector-p again in [0-9.]+ (ms|s) \([0-9]+ times so far\)$'; }
+check "in words as well" until_true text
+define fail-fast ':v + 0'
+refused() { is '"\(.supervisor.by) \(.supervisor.state) \(.supervisor.exit_code)"' "azoth run failed 100"; }
+check "one whose handlers differ is not" until_true refused
+check "and it says what for" sh -c "'$BUILD/azoth' lag p | grep -q 'azoth run starts it again when its definition, its file or its library has changed: exit code 100'"
+define log-and-skip :v
+check "it is when that has changed, and follows" until_true is '"\(.state) \(.events_behind)"' "idle 0"
+says "then there is nothing to say" null "$(lag .supervisor)"
+check "nobody has asked systemd" test ! -e "$TMP/called"
+disown $run
+kill -9 $run
+check "a supervisor that was killed starts nothing" until_true is .supervisor null
+check "the projector is gone with it" until_true sh -c "! kill -0 $(grep -Eo 'started, pid [0-9]+' "$TMP/run.log" | grep -Eo '[0-9]+' | tail -1)"
 checks_end
