@@ -180,6 +180,18 @@ static int on_cursor(void *arg, int n, const char *const *names, const struct qu
     return 0;
 }
 
+static void ask_file(const char *projections, struct lag_row *row)
+{
+    const struct projection_row *r = &row->r;
+    query_run_shard(projections, r->name, r->shard, r->shards,
+                    "SELECT cursor FROM azoth_projection", on_cursor, row, NULL);
+    /* Of effects that is how far they were taken. Others have no such table. */
+    if (row->in_file)
+        query_run_shard(projections, r->name, r->shard, r->shards,
+                        "SELECT min(id) - 1 FROM azoth_effects WHERE again = 0", on_cursor, row,
+                        NULL);
+}
+
 static void ask_files(struct lag *g)
 {
     char path[4200];
@@ -189,8 +201,7 @@ static void ask_files(struct lag *g)
         struct lag_row *row = &g->row[i];
         uint64_t told = row->r.cursor;
         if (!row->seen || silent(g, row))
-            query_run_shard(path, row->r.name, row->r.shard, row->r.shards,
-                            "SELECT cursor FROM azoth_projection", on_cursor, row, NULL);
+            ask_file(path, row);
         if (row->in_file && row->r.cursor > told)
             date_file(path, row);
     }
