@@ -99,9 +99,12 @@ int cmd_query_print(const char *dir, const char *name, const char *sql, int json
 int cmd_open(const struct cmd_line *l, const char *to, unsigned flags, struct azoth **ret);
 /* Attached when a writer runs (so that commits wake us and its queue is seen), else read-only. */
 int cmd_open_attached(const struct cmd_line *l, struct azoth **ret);
-/* DIR/run, or run.dir of the configuration. */
+/* DIR/run, or run.dir of the configuration: where processes put their sockets that are started with --dir. */
 int cmd_run_dir(const char *dir, const struct config *c, char *out, size_t size,
                 struct azoth_error *err);
+/* Where those that run now have them: of the units' databases that is /run/azoth/NAME, unless azoth run has DIR. */
+int cmd_find_run_dir(const char *dir, const struct config *c, char *out, size_t size,
+                     struct azoth_error *err);
 
 /*
  * Asks the store in a thread of its own and waits at most timeout_ms: a process that is stopped

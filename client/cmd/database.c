@@ -6,9 +6,13 @@
 #include "shm/participant.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 int cmd_dir(const struct cmd_line *l, const char *word, int must_exist, char *out, size_t size)
 {
@@ -36,6 +40,52 @@ int cmd_run_dir(const char *dir, const struct config *c, char *out, size_t size,
     const char *given = c->text[CONFIG_run_dir];
     int n = *given ? snprintf(out, size, "%s", given) : snprintf(out, size, "%s/run", dir);
     if (n < 0 || (size_t)n >= size)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir);
+    return 0;
+}
+
+/* Whether azoth run works in DIR/run. */
+static int run_works(const char *run_dir)
+{
+    char path[4200];
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = dbdir_path(path, sizeof path, run_dir, "supervisor.lock")
+                 ? -1
+                 : open(path, O_RDWR | O_CLOEXEC);
+    int works = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (fd >= 0)
+        close(fd);
+    return works;
+}
+
+/* The run directory of the unit's database that lies in dir under this name; 0: there is none. */
+static int units_run_dir(const char *dir, const char *name, char *out, size_t size)
+{
+    char standard[4096], part[AZOTH_NAME_MAX + 1];
+    struct stat a, b;
+    return !strchr(name, ':') &&
+           dbdir_instance(name, standard, sizeof standard, out, size, part, sizeof part, NULL) ==
+               0 &&
+           stat(dir, &a) == 0 && stat(standard, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino && stat(out, &a) == 0;
+}
+
+int cmd_find_run_dir(const char *dir, const struct config *c, char *out, size_t size,
+                     struct azoth_error *err)
+{
+    char real[PATH_MAX], typed[4096], own[4096];
+    int rc = cmd_run_dir(dir, c, own, sizeof own, err);
+    if (rc)
+        return rc;
+    snprintf(typed, sizeof typed, "%s", dir);
+    if (!realpath(dir, real))
+        real[0] = 0;
+    /* Either may be the name: a link's, or that of the directory in which we are. */
+    if (!c->text[CONFIG_run_dir][0] && !run_works(own) &&
+        (units_run_dir(dir, basename(typed), out, size) ||
+         units_run_dir(dir, basename(real), out, size)))
+        return 0;
+    if ((size_t)snprintf(out, size, "%s", own) >= size)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir);
     return 0;
 }

@@ -429,7 +429,7 @@ static int run_dlq(struct cmd_line *l)
     if (dbdir_path(d.projections, sizeof d.projections, d.dir, "projections"))
         return cmd_usage(l, "%s: the path is too long", d.dir);
     if (config_load(&config, d.dir, &err) ||
-        cmd_run_dir(d.dir, &config, d.run_dir, sizeof d.run_dir, &err))
+        cmd_find_run_dir(d.dir, &config, d.run_dir, sizeof d.run_dir, &err))
         return cmd_fail(&err);
     rc = take_events(&d);
     if (!rc)

@@ -47,7 +47,7 @@ static int files_open(struct files *f, struct azoth_error *err)
     if (!rc)
         rc = config_load(&config, f->dir, err);
     if (!rc)
-        rc = cmd_run_dir(f->dir, &config, f->run_dir, sizeof f->run_dir, err);
+        rc = cmd_find_run_dir(f->dir, &config, f->run_dir, sizeof f->run_dir, err);
     if (!rc)
         rc = store_open(f->dir, 0, &store, err);
     if (rc)

@@ -466,7 +466,7 @@ int rebuild_run(struct cmd_line *l, const char *projections, const char *name,
     cmd_catch_signals();
     rc = config_load(&config, r.dir, &err);
     if (!rc)
-        rc = cmd_run_dir(r.dir, &config, r.run_dir, sizeof r.run_dir, &err);
+        rc = cmd_find_run_dir(r.dir, &config, r.run_dir, sizeof r.run_dir, &err);
     if (!rc)
         rc = rebuild(&r, &err);
     store_close(r.store);

@@ -316,7 +316,7 @@ static int local_workers(const struct cmd_line *l, struct buf *out)
     int rc = cmd_dir(l, NULL, 1, dir, sizeof dir);
     if (rc)
         return rc;
-    if (config_load(&c, dir, &err) || cmd_run_dir(dir, &c, run_dir, sizeof run_dir, &err))
+    if (config_load(&c, dir, &err) || cmd_find_run_dir(dir, &c, run_dir, sizeof run_dir, &err))
         return cmd_fail(&err);
     DIR *d = opendir(run_dir);
     for (struct dirent *e; d && (e = readdir(d));) {

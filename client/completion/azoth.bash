@@ -1,6 +1,6 @@
 # Completion of azoth and its services for bash. Commands, their flags and the settings are read from what the program
 # prints with --help, so that completion knows what this very program takes; names of projections come from
-# DIR/projections, endpoints from the sockets in DIR/run. Needs nothing but bash.
+# DIR/projections, endpoints from the sockets in DIR/run, or in /run/azoth/NAME. Needs nothing but bash.
 
 # What the program $1 with the words behind it says with --help.
 _azoth_help() { "$@" --help 2>/dev/null; }
@@ -55,7 +55,8 @@ _azoth_projections() {
 _azoth_endpoints() {
     local dir f
     dir=$(_azoth_dir)
-    for f in "$dir"/run/worker-*.sock; do
+    dir=${dir%/}
+    for f in "$dir"/run/worker-*.sock "/run${dir#/var/lib}"/worker-*.sock; do
         [ ! -S "$f" ] || printf 'ipc://%s\n' "$f"
     done
 }

@@ -140,6 +140,8 @@ check "the feed's has head and lag" until_true 10 matches $feed StatusText '^hea
 check "a worker's has head and rate" until_true 10 matches azoth-worker@main:1 StatusText '^head [1-9][0-9]*, [0-9]+ requests, [1-9][0-9]*/s'
 check "a projector's has its event, rate and lag" until_true 10 matches azoth-projector@main:seen:0-2 StatusText '^event [1-9][0-9]* of [1-9][0-9]*, [1-9][0-9]* events/s, [0-9]+ behind, (running|idle)$'
 check "an effects worker's has what it did" until_true 10 matches azoth-effects@main:told:1 StatusText '^[0-9]+ events done, [0-9.]+/s, 0 attempts failed'
+check "azoth projection rebuild finds the running projectors" azoth projection rebuild seen --timeout 30
+says "and azoth call the workers" 1 "$(azoth call nothing 2>&1 | grep -c AZOTH_ERR_NO_COMMAND)"
 printf '[log]\nlevel = debug\n' >>/etc/azoth/main.conf
 pid=$(prop $writer MainPID)
 check "systemctl reload" systemctl reload $writer $feed azoth-worker@main:1 azoth-projector@main:told azoth-effects@main:told:1
