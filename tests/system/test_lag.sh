@@ -80,17 +80,6 @@ says "also when projector and feed are dead" "silent 12 true" \
     "$(lag '"\(.state) \(.last_failure.event) \(.last_failure.since_ns > 0)"')"
 says "who starts it again, nobody knows" null "$(lag .supervisor)"
 
-# ---- effects that nobody runs ----
-printf '%s\n' "-- azoth: projection e" "-- azoth: effects true" "-- azoth: on put" >"$AZOTH_DIR/projections/e.sql"
-feed
-"$BUILD/azoth-projector" --dir "$AZOTH_DIR" e 2>"$TMP/e.log" & projector=$!; pids+=($!)
-taken() { [ "$(azoth query e 'SELECT cursor FROM azoth_projection' | tail -1)" = 12 ]; }
-check "all of them are taken from the feed" until_true taken
-gone $projector
-gone $feed
-says "none is settled, whatever the ledger has" "silent 0 12" "$(azoth lag e --json | jq -r '.projections[0] | "\(.state) \(.cursor) \(.events_behind)"')"
-rm "$AZOTH_DIR"/projections/e.*
-
 # ---- a feed that died ----
 says "azoth status does not tell what a feed said that is dead" silent "$(azoth status --json | jq -r '.projections[0].state')"
 check "nor does its text" sh -c "'$BUILD/azoth' status | grep -Eq '^p +silent '"
@@ -125,6 +114,16 @@ says "they are not known to be within limits" 1 $?
 exits "nor waited for" 1 "name those that are wanted" azoth lag --wait --timeout 0
 says "one is found by its name" "m1029 unseen" "$(azoth lag m1029 --json | jq -r '.projections[0] | "\(.name) \(.state)"')"
 rm "$AZOTH_DIR"/projections/m*.sql
+
+# ---- effects that nobody runs ----
+printf '%s\n' "-- azoth: projection e" "-- azoth: effects true" "-- azoth: on put" >"$AZOTH_DIR/projections/e.sql"
+"$BUILD/azoth-projector" --dir "$AZOTH_DIR" e 2>"$TMP/e.log" & projector=$!; pids+=($!)
+taken() { [ "$(azoth query e 'SELECT cursor FROM azoth_projection' | tail -1)" = 12 ]; }
+check "all of them are taken from the feed" until_true taken
+gone $projector
+gone $feed
+says "none is settled, whatever the ledger has" "silent 0 12" "$(azoth lag e --json | jq -r '.projections[0] | "\(.state) \(.cursor) \(.events_behind)"')"
+rm "$AZOTH_DIR"/projections/e.*
 
 # ---- a log that went back ----
 kill "${pids[@]}" 2>/dev/null
