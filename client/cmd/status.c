@@ -141,6 +141,7 @@ static void json_writer(struct json_text *j, const struct look *k)
     out_str(j, "writes",
             k->pause == PAUSED        ? "paused"
             : k->pause == PAUSE_ASKED ? "pausing"
+            : k->v.writer_alive == 0  ? "none"
             : disk_full_ns(k)         ? "refused"
                                       : "open");
     if (k->pause != PAUSE_NONE)
@@ -406,7 +407,9 @@ static void print_writer(const struct look *k)
     printf("sync          %s; epoch %llu, incarnation %llu%s\n", sync_mode_name(h->sync_mode),
            (unsigned long long)atomic_load((A64 *)&h->epoch), (unsigned long long)h->incarnation,
            segment_retired(s) ? "; segment RETIRED" : "");
-    if (k->pause == PAUSE_NONE && disk_full_ns(k))
+    if (k->pause == PAUSE_NONE && k->v.writer_alive == 0)
+        printf("writes        none\n");
+    else if (k->pause == PAUSE_NONE && disk_full_ns(k))
         printf("writes        REFUSED: the disk is full since %s\n",
                cmd_time((int64_t)disk_full_ns(k), text));
     else if (k->pause == PAUSE_NONE)

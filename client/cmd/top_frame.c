@@ -127,6 +127,7 @@ static void processes_line(struct top *t, const struct top_options *o, struct to
     uint64_t full = g ? gauge_get(&g->g->disk_full_ns) : 0;
     const char *writes = t->pause == PAUSED        ? "PAUSED"
                          : t->pause == PAUSE_ASKED ? "pausing"
+                         : t->v.writer_alive == 0  ? "none"
                          : full                    ? "REFUSED, the disk is full"
                                                    : "open";
     int alarm = t->v.writer_alive == 0 || t->v.feed_alive == 0 || full || t->pause != PAUSE_NONE;

@@ -319,7 +319,10 @@ disown $writer
 kill -9 $writer
 until_true 10 gone $writer
 exits "status of a dead writer exits with 3" 3 "" "$AZOTH" status
-says "status of a dead writer knows it" false "$("$AZOTH" status --json | jq .writer.alive)"
+says "status of a dead writer knows it, and that nothing can be written" "false none" \
+    "$("$AZOTH" status --json | jq -r '"\(.writer.alive) \(.writes)"')"
+check "its text too" sh -c "'$AZOTH' status | grep -q '^writes  *none'"
+check "and azoth top" sh -c "'$AZOTH' top --once --interval 100ms | grep -q 'writer NOT RUNNING .* writes none'"
 exits "the segment of a dead writer can be dumped" 0 "" "$AZOTH" status --segment
 check "the dump names the dead writer" grep -q "writer_pid *$writer " "$TMP/out"
 says "reads go on" 105 "$("$AZOTH" get acct/1)"
