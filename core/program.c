@@ -23,8 +23,9 @@ int program_help(int argc, char **argv, const char *name, const char *usage)
     return 0;
 }
 
-/* Value of --NAME VALUE or --NAME=VALUE: 1 and *ret, advancing *i. */
-static int text_flag(const char *name, int argc, char **argv, int *i, const char **ret)
+/* Takes --NAME VALUE or --NAME=VALUE: 1 and *ret, advancing *i; 0, or USAGE when the value is missing. */
+static int text_flag(const char *name, int argc, char **argv, int *i, const char **ret,
+                     struct azoth_error *err)
 {
     size_t n = strlen(name);
     if (strncmp(argv[*i], name, n) != 0)
@@ -33,21 +34,32 @@ static int text_flag(const char *name, int argc, char **argv, int *i, const char
         *ret = argv[(*i)++] + n + 1;
         return 1;
     }
-    if (argv[*i][n] || *i + 1 >= argc)
+    if (argv[*i][n])
         return 0;
+    if (*i + 1 >= argc)
+        return error_set(err, AZOTH_ERR_USAGE, "%s needs a value", name);
     *ret = argv[*i + 1];
     *i += 2;
     return 1;
+}
+
+int program_place_flag(int argc, char **argv, int *i, const char **dir, const char **instance,
+                       struct azoth_error *err)
+{
+    int got = text_flag("--dir", argc, argv, i, dir, err);
+    return got ? got : text_flag("--instance", argc, argv, i, instance, err);
 }
 
 /* First pass: where the database is, since its file comes before the flags. */
 static int locate(struct program *p, int argc, char **argv, struct azoth_error *err)
 {
     const char *dir = NULL, *instance = NULL;
-    for (int i = 1; i < argc;)
-        if (!text_flag("--dir", argc, argv, &i, &dir) &&
-            !text_flag("--instance", argc, argv, &i, &instance))
-            i++;
+    for (int i = 1; i < argc;) {
+        int got = program_place_flag(argc, argv, &i, &dir, &instance, err);
+        if (got < 0)
+            return got;
+        i += got == 0;
+    }
     if (instance)
         return dbdir_instance(instance, p->dir, sizeof p->dir, p->run_dir, sizeof p->run_dir,
                               p->instance_name, sizeof p->instance_name, err);
@@ -57,12 +69,18 @@ static int locate(struct program *p, int argc, char **argv, struct azoth_error *
 static int take_name(struct program *p, int argc, char **argv, int *i, struct azoth_error *err)
 {
     const char *name = NULL;
-    if (!text_flag("--name", argc, argv, i, &name)) {
+    int got = text_flag("--name", argc, argv, i, &name, err);
+    if (got < 0)
+        return got;
+    if (got == 0) {
         if (argv[*i][0] == '-')
             return error_set(err, AZOTH_ERR_USAGE, "%s: no such option (%s --help)", argv[*i],
                              p->name);
         name = argv[(*i)++];
     }
+    if (p->instance_name[0])
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the name is %s already", name,
+                         p->instance_name);
     if (strlen(name) > (p->parts ? 2 * AZOTH_NAME_MAX + 1 : AZOTH_NAME_MAX))
         return error_set(err, AZOTH_ERR_USAGE, "%s: the name is too long", name);
     snprintf(p->instance_name, sizeof p->instance_name, "%s", name);
@@ -86,10 +104,11 @@ static int settings(struct program *p, struct azoth_error *err)
     int rc = config_load(&p->config, p->dir, err), level;
     for (int i = 1; i < argc && !rc;) {
         const char *text;
-        if (text_flag("--dir", argc, argv, &i, &text) ||
-            text_flag("--instance", argc, argv, &i, &text))
+        int got = program_place_flag(argc, argv, &i, &text, &text, err);
+        if (got > 0)
             continue;
-        int got = p->flag ? p->flag(p->arg, argc, argv, &i, err) : 0;
+        if (got == 0)
+            got = p->flag ? p->flag(p->arg, argc, argv, &i, err) : 0;
         if (got == 0)
             got = config_flag(&p->config, argc, argv, &i, err);
         if (got < 0)

@@ -45,6 +45,10 @@ int program_parse(struct program *p, int argc, char **argv, struct azoth_error *
  * when *c is new. Does not block, but for reading the file.
  */
 int program_reload(struct config *c, const char *dir, int argc, char **argv, struct service *s);
+/* Takes --dir DIR or --instance DB, also with a =: 1 and one of the two (*i advanced), 0 when it is neither, or
+ * USAGE: the value is missing. */
+int program_place_flag(int argc, char **argv, int *i, const char **dir, const char **instance,
+                       struct azoth_error *err);
 /* Handles --help and --version: 1 when done. */
 int program_help(int argc, char **argv, const char *name, const char *usage);
 

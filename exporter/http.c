@@ -220,7 +220,9 @@ static int parse(const char *text, struct addrinfo **ret, struct azoth_error *er
     int bracket = n > 2 && *text == '[' && text[n - 1] == ']';
     const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                                    .ai_socktype = SOCK_STREAM};
-    if (n == 0 || n >= sizeof host || !colon[1])
+    /* getaddrinfo() takes any number, and the port would be what is left of it modulo 65536. */
+    if (n == 0 || n >= sizeof host || !colon[1] || strlen(colon + 1) > 5 ||
+        strspn(colon + 1, "0123456789") != strlen(colon + 1) || atoi(colon + 1) > 65535)
         return error_set(err, AZOTH_ERR_CONFIG,
                          "exporter.listen: %s is not an address and a port, as 127.0.0.1:7109",
                          text);

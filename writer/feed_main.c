@@ -338,6 +338,9 @@ int main(int argc, char **argv)
     pthread_cond_init(&s.waker.wake, NULL);
     program_keeps_memory();
     int rc = program_parse(&s.program, argc, argv, &err);
+    if (!rc && s.program.instance_name[0])
+        rc = error_set(&err, AZOTH_ERR_USAGE, "%s: a database is all that is wanted",
+                       s.program.instance_name);
     if (!rc)
         rc = serve(&s, &err);
     if (rc) {

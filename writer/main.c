@@ -101,13 +101,12 @@ static int parse(int argc, char **argv, struct arguments *a, struct config *c,
                  struct azoth_error *err)
 {
     const char *dir = NULL, *instance = NULL;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc)
-            dir = argv[++i];
-        else if (strcmp(argv[i], "--instance") == 0 && i + 1 < argc)
-            instance = argv[++i];
-        else if (strcmp(argv[i], "--create") == 0)
-            a->create = 1;
+    for (int i = 1; i < argc;) {
+        int got = program_place_flag(argc, argv, &i, &dir, &instance, err);
+        if (got < 0)
+            return got;
+        if (got == 0)
+            a->create |= strcmp(argv[i++], "--create") == 0;
     }
     char run[4096], name[128];
     int rc = instance ? dbdir_instance(instance, a->dir, sizeof a->dir, run, sizeof run, name,
@@ -121,8 +120,8 @@ static int parse(int argc, char **argv, struct arguments *a, struct config *c,
         int got = config_flag(c, argc, argv, &i, err);
         if (got < 0)
             rc = got;
-        else if (got == 0 && (strcmp(argv[i], "--dir") == 0 || strcmp(argv[i], "--instance") == 0))
-            i += 2;
+        else if (got == 0 && program_place_flag(argc, argv, &i, &dir, &instance, err) > 0)
+            continue;
         else if (got == 0 && strcmp(argv[i], "--create") == 0)
             i++;
         else if (got == 0)

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WAIT_LOOK_MS 10u
+#define WAIT_LOOK_MS   10u
+#define WATCH_LEAST_MS 10u
 
 /* What the command was asked for, beside the rows. */
 struct limits {
@@ -344,6 +345,8 @@ static int run_lag(struct cmd_line *l)
         return rc;
     if (watches.given && wait.given)
         return cmd_usage(l, "--watch and --wait exclude each other");
+    if (watches.n < WATCH_LEAST_MS)
+        return cmd_usage(l, "--watch looks every %u ms at most", WATCH_LEAST_MS);
     if (timeout.given && !wait.given)
         return cmd_usage(l, "--timeout is how long --wait waits");
     rc = cmd_dir(l, NULL, 1, g.dir, sizeof g.dir);

@@ -293,6 +293,7 @@ says "it is ready, beats the watchdog, says its status, and ends in order" "True
 exits "an address that is none is a mistake of the settings" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen nonsense
 exits "so is a name for an address" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen localhost:7109
 exits "so is a port that is none" 100 "exporter.listen" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen 127.0.0.1:http
+exits "and a number that is no port's" 100 "is not an address and a port" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen 127.0.0.1:99999
 exits "a port that is taken is named" 1 "127.0.0.1:$port" "$BUILD/azoth-exporter" --dir "$db" --exporter-listen "127.0.0.1:$port"
 exits "there is one database" 100 "AZOTH_ERR_USAGE" "$BUILD/azoth-exporter" --instance main:1
 kill "$exporter"

@@ -102,6 +102,7 @@ check "then both are at the head" until_true is_shards '[[0,"idle",0],[1,"idle",
 
 # ---- flags that would say nothing ----
 exits "a time to wait without waiting is refused" 2 "--timeout is how long --wait waits" azoth lag --timeout 5
+exits "a watcher that never rests" 2 "every 10 ms at most" azoth lag --watch 0
 exits "status: all of a segment without it" 2 "--all is of --segment" azoth status --all
 exits "status: a segment that is watched" 2 "exclude each other" azoth status --watch --segment
 

@@ -113,5 +113,13 @@ start writer azoth-writer --dir "$db"; writer=$pid
 until_true 20 azoth tx "$one" >/dev/null 2>&1
 kill $writer; wait $writer
 says "each line has a priority, and a sentence before its first key" "" "$(cat "$TMP"/{writer,feed,worker,projector}.log | grep -vE '^<[3-7]>[a-zA-Z][^=]* [a-z_]+=|^<5>stopped$')"
+# --- what is asked for in vain ---
+for p in writer feed worker projector exporter; do
+    exits "azoth-$p wants the directory that it is told of" 100 "--dir needs a value" timeout 20 "$BUILD/azoth-$p" --dir
+    exits "azoth-$p: an instance too" 100 "--instance needs a value" timeout 20 "$BUILD/azoth-$p" --instance
+    exits "azoth-$p leaves no second name aside" 100 "AZOTH_ERR_USAGE" timeout 20 "$BUILD/azoth-$p" --dir "$db" seen other
+done
+exits "the feed has no name" 100 "a database is all that is wanted" timeout 20 "$BUILD/azoth-feed" --dir "$db" seen
+exits "the writer takes --dir=DIR as the others do" 75 "AZOTH_ERR_NO_DATABASE" timeout 20 "$BUILD/azoth-writer" --dir="$TMP/none"
 says "no object is left behind" "" "$(ls /dev/shm | grep -F "$(basename "$name" -gauges | tr -d /)")"
 checks_end
