@@ -4,6 +4,9 @@
 . "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
 azoth init "$AZOTH_DIR" >/dev/null
+# Programs that end all at once, or are killed, leave their shared objects.
+objects=$(azoth status --json | jq -r '"/dev/shm" + (.shm, .shm_gauges)')
+trap 'finish; rm -f $objects' EXIT
 sql=$AZOTH_DIR/projections/p.sql
 define() { # ERRORS VALUE
     printf '%s\n' "-- azoth: projection p" "-- azoth: on-error $1" \
