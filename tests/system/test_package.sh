@@ -125,6 +125,7 @@ cat >"$TMP/stage/opt/in/check" <<'E2'
 ln -s /opt/in /tmp/in
 . /tmp/in/lib
 export DEBIAN_FRONTEND=noninteractive AZOTH_DIR=/var/lib/azoth/main
+mkdir -p /etc/systemd/system/{multi-user,timers}.target.wants # every system has them
 files >/tmp/before
 install_
 [ -z "$(systemctl list-units --plain --no-legend 'azoth*')" ] || fails "nothing is started by the installation"
@@ -133,7 +134,9 @@ systemctl start azoth@main.target || fails "the target starts"
 until_active azoth-writer@main
 install -d -o azoth -g azoth /var/lib/azoth/main/projections
 echo "$projection" >/var/lib/azoth/main/projections/seen.sql
-systemctl start azoth-worker@main:1 azoth-projector@main:seen || fails "worker and projector start"
+azoth scale workers 2 --instance main && azoth scale projector seen --instance main || fails "workers and projector start"
+for d in b c d; do { systemctl start azoth@$d.target && azoth scale workers 1 --instance $d; } || fails "another database"; done
+systemctl enable -q azoth@main.target azoth-backup@main.timer || fails "the target is enabled"
 azoth tx --deadline 20 '{"set":{"a":1},"events":[{"type":"e","data":{}}]}' || fails "azoth tx"
 azoth lag --wait --timeout 30 || fails "azoth lag"
 dpkg -i /tmp/in/*.deb >/tmp/dpkg.log 2>&1 || fails "dpkg -i once more"
@@ -141,6 +144,7 @@ systemctl is-active -q azoth-writer@main || fails "an upgrade leaves a database 
 azoth tx --deadline 20 '{"add":{"a":1}}' || fails "azoth tx after it"
 purge
 [ -z "$(systemctl list-units --plain --no-legend --state=active 'azoth*')" ] || fails "what runs is stopped before it is removed"
+[ -z "$(ls /dev/shm)" ] || fails "the writer last, so that no shared object is left"
 [ -f /var/lib/azoth/main/data.mdb ] || fails "a purge leaves a database alone"
 rm -r /var/lib/azoth
 files >/tmp/after
