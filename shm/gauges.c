@@ -44,13 +44,13 @@ uint64_t histogram_at(const struct histogram_shm *h, double q)
         total += gauge_get(&h->bucket[b]);
     if (total == 0)
         return 0;
-    uint64_t want = (uint64_t)(q * (double)total);
+    uint64_t want = (uint64_t)(q * (double)total), max = gauge_get(&h->max);
     if (want >= total)
         want = total - 1;
     for (uint32_t b = 0; b < SHM_HISTOGRAM_BUCKETS; b++) {
         seen += gauge_get(&h->bucket[b]);
         if (seen > want)
-            return histogram_bucket_end(b);
+            return max && histogram_bucket_end(b) > max ? max : histogram_bucket_end(b);
     }
-    return gauge_get(&h->max);
+    return max;
 }

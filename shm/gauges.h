@@ -25,7 +25,8 @@ void histogram_add(struct histogram_shm *h, uint64_t value);
 void histogram_add_shared(struct histogram_shm *h, uint64_t value);
 /* The greatest value that is counted in this bucket. */
 uint64_t histogram_bucket_end(uint32_t bucket);
-/* The value at quantile q (0 to 1), upper bound of its bucket; 0 when empty. */
+/* The value at quantile q (0 to 1): the upper bound of its bucket, at most the greatest value if that is known
+ * (max is not 0); 0 when empty. */
 uint64_t histogram_at(const struct histogram_shm *h, double q);
 
 #endif
