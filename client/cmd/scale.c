@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #define SCALE_MAX     64u
 #define UNITS_MAX     (2 * SCALE_MAX)
@@ -244,6 +245,16 @@ static int want_shards(struct cmd_line *l, struct scale *s, const char *name)
     return rc;
 }
 
+/* Units may be enabled before there is a database. A name that was mistyped looks the same. */
+static void note_unknown(const char *database)
+{
+    char dir[4096];
+    snprintf(dir, sizeof dir, "/var/lib/azoth/%s", database);
+    if (access(dir, F_OK) && errno == ENOENT)
+        fprintf(stderr, "azoth: there is no %s yet: azoth-writer@%s makes it when it starts\n", dir,
+                database);
+}
+
 static int run_scale(struct cmd_line *l)
 {
     static struct scale s;
@@ -272,6 +283,8 @@ static int run_scale(struct cmd_line *l)
     } else {
         return cmd_usage(l, "the form is azoth scale %s", l->cmd->synopsis);
     }
+    if (!rc)
+        note_unknown(s.database);
     s.booted = sd_booted() > 0;
     if (!rc && !s.booted && !s.dry_run)
         rc = cmd_fail_code(AZOTH_ERR_UNSUPPORTED,

@@ -122,6 +122,7 @@ says "scale --dry-run prints the commands" "systemctl enable azoth-worker@cli-te
     "$("$AZOTH" scale workers 2 --instance cli-test --dry-run)"
 says "the database's name may come from the directory" "systemctl enable azoth-effects@cli-test:mails:1.service" \
     "$("$AZOTH" scale effects mails 1 --dir /var/lib/azoth/cli-test/ --dry-run)"
+exits "a database that is not there yet is told of" 0 "there is no /var/lib/azoth/cli-test yet" "$AZOTH" scale workers 2 --instance cli-test --dry-run
 says "0 are none" "" "$("$AZOTH" scale projector accounts 0 --instance cli-test --dry-run)"
 exits "a projector wants its definition" 1 "(AZOTH_ERR_PROJECTION)" "$AZOTH" scale projector accounts --instance cli-test --dry-run
 exits "scale is for databases of the units" 2 "is no database of the units" "$AZOTH" scale workers 2 --dir "$db" --dry-run
