@@ -224,7 +224,7 @@ static void take_stem(const char *stem, struct look_pin *ret)
 static void look_at_pins(struct look *k)
 {
     struct pinned seen[SHM_PINS];
-    if (view_helper_looked(&k->v, k->now_ns) == 0)
+    if (!k->v.gauges || view_helper_looked(&k->v, k->now_ns) == 0)
         return;
     k->pins_known = 1;
     k->pins = pins_read(k->v.gauges->g->pin, seen);
@@ -235,7 +235,7 @@ static void look_at_pins(struct look *k)
 static void look_at_file_pins(struct look *k)
 {
     struct pinned seen[SHM_PINS];
-    if (view_files_looked(&k->v, k->now_ns) == 0)
+    if (!k->v.gauges || view_files_looked(&k->v, k->now_ns) == 0)
         return;
     k->file_pins_known = 1;
     k->file_pins = pins_read(k->v.gauges->g->file_pin, seen);
