@@ -13,7 +13,7 @@ comma := ,
 variant := $(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULTS),-faults)$(if $(filter clang%,$(CC)),-clang)
 BUILD ?= build$(if $(variant),/v$(variant))
 
-PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih libmicrohttpd
+PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih libmicrohttpd libarchive libsodium libzstd
 # Looked up when it is used: on a new machine pkg-config comes with the first target.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
@@ -24,14 +24,15 @@ OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(
 LINK := -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
 # Libraries by who needs them. The writer links neither nanomsg nor jansson.
-LIBS_STORE := -llmdb -lxxhash -lgmp
+LIBS_STORE := -llmdb -lxxhash -lgmp -lsodium -lzstd
 LIBS_JSON  := -ljansson
 LIBS_NET   := -lnanomsg -ltpl
 LIBS_SQL   := -lsqlite3 -lpq
 LIBS_SYS   := -lsystemd -linih
 LIBS_HTTP  := -lmicrohttpd
 LIBS_TERM  := -lncursesw -ltinfo
-LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) $(LIBS_TERM) -ldl -lm
+LIBS_BACKUP := -larchive
+LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) $(LIBS_TERM) $(LIBS_BACKUP) -ldl -lm
 
 # --- sources, in the order in which data flows --------------------------------------------------
 

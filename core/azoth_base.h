@@ -89,7 +89,10 @@ extern "C" {
     X(DUPLICATE, 48, CALLER, 2, "the name is taken")                                               \
     X(FULL, 49, RETRY, 1, "a table of fixed size has no free row")                                 \
     X(UNREACHABLE, 50, RETRY, 3, "no worker answers at this endpoint")                             \
-    X(UNSUPPORTED, 51, CALLER, 2, "this is not offered here")
+    X(UNSUPPORTED, 51, CALLER, 2, "this is not offered here")                                      \
+    X(TRUNCATED, 52, CORRUPT, 4, "the backup ends too early: it is not complete")                  \
+    X(WRONG_KEY, 53, CALLER, 1, "this key or passphrase does not open the backup")                 \
+    X(BACKUP_MISSING, 54, CALLER, 1, "a backup that this one builds on is not there")
 
 enum azoth_code {
     AZOTH_OK = 0,
