@@ -61,7 +61,9 @@ CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))
 
 LIB_SRC := $(CORE) $(SHM) $(WRITER) writer/feed_look.c $(PROJECTING) $(WORKERS) $(CLIENT)
 EFFECTS := effects/command.c
-OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(EXPORTER) $(CMD))
+# Of the azoth command alone.
+BACKUP := writer/retention.c
+OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(EXPORTER) $(BACKUP) $(CMD))
 
 PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects azoth-exporter
 MAIN_azoth := client/cmd/main.c
