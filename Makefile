@@ -37,13 +37,13 @@ LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL)
 # --- sources, in the order in which data flows --------------------------------------------------
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
-        core/valuejson.c core/record.c core/txn.c core/batchrec.c core/store.c core/scan.c \
+        core/valuejson.c core/record.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
        shm/projection_row.c shm/view.c shm/contention.c shm/pins.c
-WRITER := writer/reserve.c writer/create.c writer/append.c writer/watch.c writer/writer.c
+WRITER := writer/reserve.c writer/create.c writer/append.c writer/control.c writer/watch.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
 SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c

@@ -144,6 +144,15 @@ void txn_request(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_req
 void commit_info_of(const struct txn_result *r, struct azoth_commit_info *ret);
 
 /*
+ * Has the writer do a control operation (writer/control.h) and waits until it is durable, at most until
+ * deadline_ns. *ret has the head at which it was done: txn and last_event. UNSUPPORTED for a remote or
+ * read-only handle, what the operation answers, and what azoth_commit() answers: after OUTCOME_UNKNOWN it
+ * may be repeated.
+ */
+int client_control(struct azoth *db, const char *operation, struct azoth_bytes argument,
+                   uint64_t deadline_ns, struct txn_result *ret, struct azoth_error *err);
+
+/*
  * Executes any request, attached or remote, and yields its answer, whose bytes lie in *store. Errors
  * of the request are in the answer (code, message); the return value is for what could not be asked.
  */

@@ -432,14 +432,12 @@ static void run_local(struct local *l, struct attachment *a, struct preflight *f
     preflight_end(f, ret);
 }
 
-static int commit_local(struct azoth_txn *t, uint64_t deadline_ns, struct preflight_outcome *ret)
+static int commit_local(struct local *l, const struct preflight_request *r,
+                        struct preflight_outcome *ret)
 {
-    struct local *l = t->db->local;
-    struct preflight_request r;
-    txn_request(t, deadline_ns, &r);
     for (;;) {
         struct attachment *a;
-        int rc = local_attach(l, deadline_ns, &a, &ret->error);
+        int rc = local_attach(l, r->deadline_ns, &a, &ret->error);
         if (rc)
             return ret->code = rc;
         struct preflight *f = local_preflight(l, a);
@@ -447,13 +445,39 @@ static int commit_local(struct azoth_txn *t, uint64_t deadline_ns, struct prefli
             local_release(l, a);
             return ret->code = error_set(&ret->error, AZOTH_ERR_NOMEM, "a transaction");
         }
-        run_local(l, a, f, &r, ret);
+        run_local(l, a, f, r, ret);
         local_preflight_put(l, a, f);
         local_release(l, a);
         /* Refused before anything was queued: the next segment is as good. */
-        if (ret->code != AZOTH_ERR_RETIRED || clock_mono_ns() >= deadline_ns)
+        if (ret->code != AZOTH_ERR_RETIRED || clock_mono_ns() >= r->deadline_ns)
             return ret->code;
     }
+}
+
+int client_control(struct azoth *db, const char *operation, struct azoth_bytes argument,
+                   uint64_t deadline_ns, struct txn_result *ret, struct azoth_error *err)
+{
+    int rc = client_allowed(db, AZOTH_ERR_USAGE, err);
+    if (rc)
+        return rc;
+    if (db->remote || db->read_only)
+        return error_set(err, AZOTH_ERR_UNSUPPORTED,
+                         "%s is for processes that are attached to the database for writing",
+                         operation);
+    struct txn_builder b = {0};
+    struct preflight_outcome o = {0};
+    rc = txn_set_control(&b, bytes_str(operation), argument, err);
+    if (!rc) {
+        struct preflight_request r = {
+            .image = txn_image(&b), .deadline_ns = deadline_ns, .control = 1};
+        rc = commit_local(db->local, &r, &o);
+        if (rc && err)
+            *err = o.error;
+        if (!rc)
+            *ret = o.result;
+    }
+    txn_builder_fini(&b);
+    return rc;
 }
 
 static void wire_of(struct azoth_txn *t, struct wire_request *ret)
@@ -526,7 +550,9 @@ int azoth_commit(struct azoth_txn *t, struct azoth_commit_info *info, struct azo
         return commit_remote(t, &req, deadline_ns, info, err);
     }
     struct preflight_outcome o;
-    rc = commit_local(t, deadline_ns, &o);
+    struct preflight_request r;
+    txn_request(t, deadline_ns, &r);
+    rc = commit_local(t->db->local, &r, &o);
     if (rc && err)
         *err = o.error;
     if (!rc && info)

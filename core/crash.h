@@ -52,6 +52,7 @@
     X(writer_recovered)                                                                            \
     X(writer_taken)                                                                                \
     X(writer_applied)                                                                              \
+    X(control_applied)                                                                             \
     X(writer_halves)                                                                               \
     X(writer_committed)                                                                            \
     X(writer_head_published)                                                                       \

@@ -45,6 +45,8 @@ const char *txn_kind_name(uint32_t kind)
         return "array_push";
     case TXN_EVENT:
         return "event";
+    case TXN_CONTROL:
+        return "control";
     default:
         return "?";
     }
@@ -120,10 +122,21 @@ static int check_value_item(const struct txn_item *it)
     return value_check(v);
 }
 
+static int check_control(const struct txn_item *it)
+{
+    return it->kind != TXN_CONTROL || it->type || it->key.len || it->metadata.len ||
+                   it->name.len < 1 || it->name.len > AZOTH_NAME_MAX ||
+                   it->value.len > TXN_CONTROL_MAX
+               ? AZOTH_ERR_BAD_REQUEST
+               : 0;
+}
+
 static int check_item(const struct txn_item *it)
 {
     if (it->kind == TXN_EVENT)
         return check_event(it);
+    if (it->kind == TXN_CONTROL)
+        return AZOTH_ERR_BAD_REQUEST;
     if (it->key.len < 1 || it->key.len > AZOTH_KEY_MAX)
         return AZOTH_ERR_KEY_SIZE;
     if (it->name.len || it->metadata.len)
@@ -161,7 +174,8 @@ static int check_item(const struct txn_item *it)
     }
 }
 
-int txn_check(struct azoth_bytes image, struct azoth_error *err)
+static int check_image(struct azoth_bytes image, int (*check)(const struct txn_item *),
+                       struct azoth_error *err)
 {
     const unsigned char *p = image.ptr;
     if (image.len < TXN_HEADER || get_u32(p) != MAGIC)
@@ -176,7 +190,7 @@ int txn_check(struct azoth_bytes image, struct azoth_error *err)
         size_t size = item_split(p + at, image.len - at, &it);
         if (size == 0 || get_u32(p + at + 12) != 0)
             return error_set(err, AZOTH_ERR_BAD_REQUEST, "item %u does not fit its image", i);
-        int rc = check_item(&it);
+        int rc = check(&it);
         if (rc)
             return bad(err, rc, &it);
         at += size;
@@ -184,6 +198,19 @@ int txn_check(struct azoth_bytes image, struct azoth_error *err)
     if (at != image.len)
         return error_set(err, AZOTH_ERR_BAD_REQUEST, "bytes after the last item");
     return 0;
+}
+
+int txn_check(struct azoth_bytes image, struct azoth_error *err)
+{
+    return check_image(image, check_item, err);
+}
+
+int txn_check_control(struct azoth_bytes image, struct azoth_error *err)
+{
+    int rc = check_image(image, check_control, err);
+    if (!rc && txn_items(image) != 1)
+        rc = error_set(err, AZOTH_ERR_BAD_REQUEST, "a control image has one item");
+    return rc;
 }
 
 uint64_t txn_content_hash(struct azoth_bytes image, struct azoth_bytes command)
@@ -225,11 +252,9 @@ static unsigned char *append(unsigned char *to, struct azoth_bytes b)
     return to + b.len;
 }
 
-int txn_add(struct txn_builder *b, const struct txn_item *it, struct azoth_error *err)
+/* A checked item. */
+static int put_item(struct txn_builder *b, const struct txn_item *it, struct azoth_error *err)
 {
-    int rc = check_item(it);
-    if (rc)
-        return bad(err, rc, it);
     size_t size = TXN_ITEM_HEADER + it->key.len + it->name.len + it->metadata.len + it->value.len;
     size_t now = b->image.len ? b->image.len : TXN_HEADER;
     if (b->items >= AZOTH_TXN_ITEMS_MAX || now + size > AZOTH_TXN_BYTES_MAX)
@@ -253,6 +278,21 @@ int txn_add(struct txn_builder *b, const struct txn_item *it, struct azoth_error
     append(at, it->value);
     b->items++;
     return 0;
+}
+
+int txn_add(struct txn_builder *b, const struct txn_item *it, struct azoth_error *err)
+{
+    int rc = check_item(it);
+    return rc ? bad(err, rc, it) : put_item(b, it, err);
+}
+
+int txn_set_control(struct txn_builder *b, struct azoth_bytes operation,
+                    struct azoth_bytes argument, struct azoth_error *err)
+{
+    struct txn_item it = {.kind = TXN_CONTROL, .name = operation, .value = argument};
+    int rc = check_control(&it);
+    txn_builder_clear(b);
+    return rc ? bad(err, rc, &it) : put_item(b, &it, err);
 }
 
 struct azoth_bytes txn_image(struct txn_builder *b)

@@ -22,12 +22,16 @@
  *   SET_ADD, SET_REMOVE     0            key     -      -         member
  *   ARRAY_PUSH              0            key     -      -         member
  *   EVENT                   0            stream  type   metadata  payload
+ *   CONTROL                 0            -       operation -      argument
  *
  * ADD on a missing key starts from zero of the operand's type; SET_ADD, SET_REMOVE and ARRAY_PUSH
  * from an empty set or array. The type of a present value decides, see value_add().
  *
  * Requirements read their key, operations write it: both declare it. READ and WRITE declare more
  * keys for callbacks.
+ *
+ * CONTROL is the only item of its image, and no part of what anybody may ask for: txn_check() refuses it, and
+ * txn_check_control() accepts nothing else. See writer/control.h.
  */
 #ifndef CORE_TXN_H
 #define CORE_TXN_H
@@ -53,10 +57,13 @@ enum txn_kind {
     TXN_SET_REMOVE = 36,
     TXN_ARRAY_PUSH = 37,
     TXN_EVENT = 48,
+    TXN_CONTROL = 64,
 };
 
 #define TXN_HEADER      8u
 #define TXN_ITEM_HEADER 16u
+
+#define TXN_CONTROL_MAX 65536u /* bytes of a control item's argument */
 
 static inline int txn_kind_is_requirement(uint32_t kind)
 {
@@ -72,7 +79,7 @@ struct txn_item {
     uint32_t kind; /* enum txn_kind */
     uint32_t type;
     struct azoth_bytes key;      /* of an event: its stream key */
-    struct azoth_bytes name;     /* of an event: its type */
+    struct azoth_bytes name;     /* of an event: its type; of a control item: the operation */
     struct azoth_bytes metadata; /* of an event */
     struct azoth_bytes value;
 };
@@ -88,6 +95,9 @@ static inline struct azoth_value txn_item_value(const struct txn_item *it)
  * _UTF8, _ENCODING with a sentence that names the key. Safe on any bytes.
  */
 int txn_check(struct azoth_bytes image, struct azoth_error *err);
+
+/* The same for an image that is one CONTROL item and nothing else: 0 or BAD_REQUEST. */
+int txn_check_control(struct azoth_bytes image, struct azoth_error *err);
 
 /* Steps through a checked image: begin with *at = 0. 1 and *ret (borrows the image); 0 at the end
  * or where the image ends early. */
@@ -116,6 +126,11 @@ int txn_add_member(struct txn_builder *b, enum txn_kind kind, struct azoth_bytes
                    struct azoth_bytes member, struct azoth_error *err);
 int txn_add_event(struct txn_builder *b, struct azoth_bytes type, struct azoth_bytes stream_key,
                   struct azoth_bytes metadata, struct azoth_bytes payload, struct azoth_error *err);
+
+/* Makes b the image of one control item. BAD_REQUEST (no name, one over AZOTH_NAME_MAX, an argument over
+ * TXN_CONTROL_MAX), NOMEM. */
+int txn_set_control(struct txn_builder *b, struct azoth_bytes operation,
+                    struct azoth_bytes argument, struct azoth_error *err);
 
 /* Identifies a request's content: XXH3_64bits over the image and the name of the command, if any.
  */

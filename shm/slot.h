@@ -42,7 +42,7 @@ struct slot_submission {
     struct azoth_bytes payload; /* transaction image */
     const uint8_t *id;          /* 16 bytes or NULL */
     uint64_t content;
-    uint32_t flags; /* SLOT_WAITS_PAUSE */
+    uint32_t flags; /* SLOT_WAITS_PAUSE, SLOT_CONTROL */
 };
 /* Copies the payload (blocks for what does not fit inline), publishes it with SUBMITTED and tells
  * the writer. 0, or BUSY when too few blocks are free now (nothing has changed). */

@@ -165,7 +165,7 @@ static int declare(struct preflight *f)
     while (txn_next(f->request.image, &at, &it)) {
         int writes = it.kind == TXN_WRITE || txn_kind_is_operation(it.kind);
         f->changes |= it.kind == TXN_EVENT || txn_kind_is_operation(it.kind);
-        if (it.kind != TXN_EVENT)
+        if (it.kind != TXN_EVENT && it.kind != TXN_CONTROL)
             f->intent[f->intents++] = stripe_of_key(s, it.key) | (writes ? INTENT_EXCLUSIVE : 0);
     }
     f->keys = f->intents > 0;
@@ -474,7 +474,7 @@ static enum preflight_stage evaluate(struct preflight *f)
         explain(f);
         return f->stage;
     }
-    if (known || (!f->changes && !f->emitted))
+    if (known || (!f->changes && !f->emitted && !f->request.control))
         return refuse(f, 0); /* answered by an earlier commit, or nothing to commit */
     f->next = NEXT_SUBMIT;
     return PREFLIGHT_SUBMITTED;
@@ -488,7 +488,9 @@ static enum preflight_stage submit(struct preflight *f, uint64_t now_ns)
         .payload = f->request.hooks.run ? txn_image(&f->out) : f->request.image,
         .id = f->request.id,
         .content = f->request.content,
-        .flags = f->request.wait_paused ? SLOT_WAITS_PAUSE : 0,
+        .flags = f->request.control       ? SLOT_CONTROL
+                 : f->request.wait_paused ? SLOT_WAITS_PAUSE
+                                          : 0,
     };
     if (slot_submit(&f->slot, &sub))
         return wants(f, PREFLIGHT_WANTS_BLOCKS, now_ns, AZOTH_ERR_BUSY);

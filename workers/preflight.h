@@ -43,11 +43,13 @@ int preflight_emit(struct preflight_view *view, const struct txn_item *item,
                    struct azoth_error *err);
 
 struct preflight_request {
-    struct azoth_bytes image; /* checked (txn_check); borrowed until preflight_end */
+    struct azoth_bytes image; /* checked (txn_check; control: txn_check_control); borrowed until
+                                 preflight_end */
     const uint8_t *id;        /* 16 bytes or NULL; borrowed */
     uint64_t content;         /* txn_content_hash() of what the client sent */
     uint64_t deadline_ns;     /* CLOCK_MONOTONIC; covers everything */
     int wait_paused;
+    int control; /* the image is a control item: no keys, no id, no pause holds it up */
     struct preflight_hooks hooks; /* run may be NULL */
 };
 

@@ -27,6 +27,7 @@
 
 #include "core/clock.h"
 #include "core/config.h"
+#include "core/mark.h"
 #include "core/record.h"
 #include "core/store_lmdb.h"
 
@@ -49,6 +50,12 @@ struct plan_key {
     int touched; /* set or deleted */
 };
 
+/* The marks, counted: what is asked for at every transaction. */
+struct keep {
+    uint32_t marks, wanting; /* all; those that are not broken */
+    uint64_t lowest;         /* transaction of the lowest that is not broken, else UINT64_MAX */
+};
+
 struct append {
     struct store *store;
     MDB_env *env;
@@ -56,6 +63,7 @@ struct append {
     MDB_txn *txn;
     struct batch_head head;  /* with this batch */
     struct batch_head saved; /* as committed */
+    struct keep keep, keep_saved;
     uint64_t opened_ns, running_base_ms;
     uint64_t changes, ids_added;
     int dead; /* A3 */
@@ -78,6 +86,30 @@ static int put_head(struct append *a, const struct batch_entry *entries, uint32_
     if (rc == 0)
         batch_encode(v.mv_data, &a->head, entries);
     return rc;
+}
+
+/* A damaged mark wants nothing here: who shows or checks them says that it is damaged. */
+static int count_marks(struct append *a)
+{
+    MDB_cursor *cursor;
+    struct keep keep = {.lowest = UINT64_MAX};
+    int rc = mdb_cursor_open(a->txn, a->dbi[DB_META], &cursor);
+    if (rc)
+        return rc;
+    MDB_val k = {5, "mark:"}, v;
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    for (; !rc && mark_is_key(bytes_of_val(k)); rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+        struct mark m;
+        keep.marks++;
+        if (mark_decode(bytes_of_val(k), bytes_of_val(v), &m) || m.broken)
+            continue;
+        keep.wanting++;
+        if (m.txn < keep.lowest)
+            keep.lowest = m.txn;
+    }
+    mdb_cursor_close(cursor);
+    a->keep = keep;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* Opens the DBIs inside a write transaction: a read transaction would register a reader (see core/
@@ -147,6 +179,9 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
     rc = open_dbis(a, err);
     if (!rc)
         rc = raise_epoch(a, ret_record, err);
+    int marks = rc ? 0 : count_marks(a);
+    if (marks)
+        rc = lmdb_error(err, marks, "meta");
     if (rc) {
         mdb_txn_abort(a->txn);
         goto fail;
@@ -164,6 +199,7 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
     if (lazy)
         mdb_env_set_flags(a->env, lazy, 1);
     a->saved = a->head;
+    a->keep_saved = a->keep;
     a->opened_ns = clock_mono_ns();
     a->running_base_ms = a->head.running_ms;
     *ret = a;
@@ -229,6 +265,7 @@ int append_begin(struct append *a, int64_t wall_ns, uint64_t mono_ns, struct azo
     if (rc)
         return lmdb_error(err, rc, "a batch");
     a->head = a->saved;
+    a->keep = a->keep_saved;
     a->changes = 0;
     a->ids_added = 0;
     if (wall_ns > a->head.time_ns)
@@ -244,6 +281,7 @@ void append_abort(struct append *a)
         mdb_txn_abort(a->txn);
     a->txn = NULL;
     a->head = a->saved;
+    a->keep = a->keep_saved;
     a->changes = 0;
 }
 
@@ -281,9 +319,11 @@ int append_commit(struct append *a, const struct batch_entry *entries, uint32_t 
     a->txn = NULL;
     if (rc == 0) {
         a->saved = a->head;
+        a->keep_saved = a->keep;
         return 0;
     }
     a->head = a->saved;
+    a->keep = a->keep_saved;
     if (rc == EIO && cut_short_by_full_disk(a))
         rc = ENOSPC;
     int code = lmdb_error(err, rc, "commit");
@@ -568,6 +608,52 @@ int append_apply(struct append *a, struct azoth_bytes image, const uint8_t *id, 
     *ret = res;
     return 0;
 }
+
+/* ---- meta, for control ---- */
+
+int append_meta_get(struct append *a, struct azoth_bytes key, struct azoth_bytes *ret,
+                    struct azoth_error *err)
+{
+    MDB_val k = val_of(key), v;
+    int rc = mdb_get(a->txn, a->dbi[DB_META], &k, &v);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc)
+        return lmdb_error(err, rc, "meta");
+    *ret = bytes_of_val(v);
+    return 1;
+}
+
+static int meta_changed(struct append *a, int rc, struct azoth_bytes key, struct azoth_error *err)
+{
+    if (!rc && mark_is_key(key))
+        rc = count_marks(a);
+    if (rc)
+        return lmdb_error(err, rc, "meta");
+    a->changes++;
+    return 0;
+}
+
+int append_meta_put(struct append *a, struct azoth_bytes key, struct azoth_bytes rec,
+                    struct azoth_error *err)
+{
+    MDB_val k = val_of(key), v = val_of(rec);
+    return meta_changed(a, mdb_put(a->txn, a->dbi[DB_META], &k, &v, 0), key, err);
+}
+
+int append_meta_del(struct append *a, struct azoth_bytes key, struct azoth_error *err)
+{
+    MDB_val k = val_of(key);
+    int rc = mdb_del(a->txn, a->dbi[DB_META], &k, NULL);
+    return rc == MDB_NOTFOUND ? 0 : meta_changed(a, rc, key, err);
+}
+
+uint32_t append_marks(const struct append *a)
+{
+    return a->keep.marks;
+}
+
+/* ---- what is not wanted any more ---- */
 
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err)
 {

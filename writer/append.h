@@ -39,6 +39,17 @@ struct append_limits {
 int append_apply(struct append *a, struct azoth_bytes image, const uint8_t *id, uint64_t content,
                  int *ret_code, struct txn_result *ret, struct azoth_error *detail);
 
+/*
+ * Records of meta beside the format and the head, inside the batch: for writer/control.c alone. get: 1 and
+ * *ret (borrows the batch until the next put), 0 when there is none. They fail as append_apply() does.
+ */
+int append_meta_get(struct append *a, struct azoth_bytes key, struct azoth_bytes *ret,
+                    struct azoth_error *err);
+int append_meta_put(struct append *a, struct azoth_bytes key, struct azoth_bytes rec,
+                    struct azoth_error *err);
+int append_meta_del(struct append *a, struct azoth_bytes key, struct azoth_error *err);
+uint32_t append_marks(const struct append *a); /* core/mark.h: how many there are */
+
 /* Forgets ids that are over the limits: at most two for each one added. */
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err);
 

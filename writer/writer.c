@@ -31,6 +31,7 @@
 #include "core/error.h"
 #include "shm/reaper.h"
 #include "writer/append.h"
+#include "writer/control.h"
 #include "writer/create.h"
 #include "writer/reserve.h"
 
@@ -369,11 +370,18 @@ static int decide(struct writer *w, const struct slot_taken *t, struct azoth_err
         return error_set(err, code, "a payload");
     if (code)
         error_set(&detail, code, "the payload in slot %u does not match its checksum", t->index);
+    else if (t->flags & SLOT_CONTROL)
+        code = txn_check_control(buf_bytes(&w->image), &detail);
     else
         code = txn_check(buf_bytes(&w->image), &detail);
     if (!code) {
-        int rc = append_apply(w->append, buf_bytes(&w->image), t->flags & SLOT_HAS_ID ? id : NULL,
-                              content, &code, &result, &detail);
+        int rc =
+            t->flags & SLOT_CONTROL
+                ? control_apply(w->append, buf_bytes(&w->image), &code, &result, &detail)
+                : append_apply(w->append, buf_bytes(&w->image), t->flags & SLOT_HAS_ID ? id : NULL,
+                               content, &code, &result, &detail);
+        if (t->flags & SLOT_CONTROL)
+            CRASH_POINT(control_applied);
         if (rc) {
             if (err)
                 *err = detail;
@@ -407,7 +415,7 @@ static void complete(struct writer *w, uint64_t now_ns)
             gauge_add(&g->rejected, 1);
         else if (o->result.duplicate)
             gauge_add(&g->duplicates, 1);
-        else
+        else if (!(w->batch[i].flags & SLOT_CONTROL))
             gauge_add(&g->transactions, 1);
         if (!o->code && !o->result.duplicate && o->result.first_event)
             gauge_add(&g->events, o->result.last_event - o->result.first_event + 1);
@@ -567,6 +575,26 @@ static int gather(struct writer *w, struct azoth_error *err)
     }
 }
 
+/* While paused: of the pending ones those that no pause holds up. */
+static int gather_control(struct writer *w, struct azoth_error *err)
+{
+    uint32_t kept = 0, i = 0;
+    int rc = 0;
+    for (; i < w->pending_len && !rc; i++) {
+        struct slot_taken t = w->pending[i];
+        if (!(t.flags & SLOT_CONTROL) || batch_full(w)) {
+            w->pending[kept++] = t;
+            continue;
+        }
+        rc = decide(w, &t, err);
+        if (rc)
+            w->batch[w->batch_len++] = t; /* undecided: as in gather() */
+    }
+    memmove(w->pending + kept, w->pending + i, (w->pending_len - i) * sizeof *w->pending);
+    w->pending_len -= i - kept;
+    return rc;
+}
+
 /* ---- refusing ---- */
 
 /* Answers the pending ones with `code`, but those that stay. Returns how many. */
@@ -598,7 +626,7 @@ static uint32_t refuse_pending(struct writer *w, int code,
 static int may_pass_pause(const struct writer *w, const struct slot_taken *t)
 {
     (void)w;
-    return (t->flags & SLOT_WAITS_PAUSE) != 0;
+    return (t->flags & (SLOT_WAITS_PAUSE | SLOT_CONTROL)) != 0;
 }
 
 static int in_flight(const struct writer *w, const struct slot_taken *t)
@@ -622,7 +650,8 @@ static uint32_t refuse_on_full_disk(struct writer *w, uint64_t now_ns)
 
 /* ---- pausing ---- */
 
-/* While paused: refuses the pending that do not want to wait. Returns 1 when the step ends here. */
+/* While paused: refuses the pending that do not want to wait. Returns 1 when nothing but control goes
+ * on in this step. */
 static int paused(struct writer *w, uint64_t now_ns)
 {
     struct header_shm *h = w->segment->header;
@@ -708,6 +737,36 @@ static int look_for_objects(struct writer *w, uint64_t now_ns, struct azoth_erro
                     : 0;
 }
 
+/* One batch of what fn finds among the pending: how many were decided, or an error (W4). */
+static int batch(struct writer *w, int (*fn)(struct writer *, struct azoth_error *),
+                 uint64_t now_ns, struct azoth_error *err)
+{
+    w->batch_len = 0;
+    w->batch_bytes = 0;
+    int64_t wall = clock_wall_ns();
+    gauge_set(&w->gauges->g->clock_held, wall < append_head(w->append)->time_ns);
+    int rc = append_begin(w->append, wall, now_ns, err);
+    if (!rc)
+        rc = fn(w, err);
+    uint32_t n = w->batch_len;
+    if (rc)
+        append_abort(w->append);
+    else
+        rc = commit(w, err);
+    if (rc == AZOTH_ERR_NOSPACE)
+        rc = retry_smaller(w, err);
+    w->failed = rc != 0;
+    return rc ? rc : (int)n;
+}
+
+static int control_pending(const struct writer *w)
+{
+    for (uint32_t i = 0; i < w->pending_len; i++)
+        if (w->pending[i].flags & SLOT_CONTROL)
+            return 1;
+    return 0;
+}
+
 static int step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
 {
     if (w->failed)
@@ -717,7 +776,7 @@ static int step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
     if (gone)
         return gone;
     if (paused(w, now_ns))
-        return 0;
+        return control_pending(w) ? batch(w, gather_control, now_ns, err) : 0;
     if (w->pending_len == 0 && take(w) == 0) {
         pause_if_asked(w);
         return 0;
@@ -728,26 +787,10 @@ static int step(struct writer *w, uint64_t now_ns, struct azoth_error *err)
         return (int)refused;
     }
     CRASH_POINT(writer_taken);
-    w->batch_len = 0;
-    w->batch_bytes = 0;
-    int64_t wall = clock_wall_ns();
-    gauge_set(&w->gauges->g->clock_held, wall < append_head(w->append)->time_ns);
-    int rc = append_begin(w->append, wall, now_ns, err);
-    if (!rc)
-        rc = gather(w, err);
-    uint32_t n = w->batch_len;
-    if (rc)
-        append_abort(w->append);
-    else
-        rc = commit(w, err);
-    if (rc == AZOTH_ERR_NOSPACE)
-        rc = retry_smaller(w, err);
-    if (rc) {
-        w->failed = 1;
-        return rc;
-    }
-    pause_if_asked(w);
-    return (int)n;
+    int n = batch(w, gather, now_ns, err);
+    if (n >= 0)
+        pause_if_asked(w);
+    return n;
 }
 
 int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err)

@@ -9,6 +9,7 @@
 int crash_load(const char *dir, const char *name);
 /* Pauses, and resumes or lets the pause run out, without end. Exit status. */
 int crash_pause(const char *dir);
+int crash_mark(const char *dir);  /* marks, moves the mark on, drops it, without end */
 int crash_crowd(const char *dir); /* waits for most blocks, again and again, until it is killed */
 
 /* Fails the test, naming `what`, unless the log is whole, agrees with the journals of client0, client1

@@ -1,8 +1,12 @@
 /* crash_client.c - the clients of test_crash: processes of their own, which note every answer. */
 #include "tests/fault/crash.h"
 
-#include "client/azoth.h"
+#include "client/internal.h"
+#include "core/clock.h"
 #include "core/error.h"
+#include "core/mark.h"
+#include "core/record.h"
+#include "writer/control.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -130,6 +134,31 @@ int crash_pause(const char *dir)
         azoth_set_i64(t, AZOTH_STR("paused"), i);
         azoth_commit(t, NULL, &err);
         azoth_txn_free(t);
+    }
+}
+
+/* A place of backups: sets its mark, moves it on, drops it. */
+int crash_mark(const char *dir)
+{
+    struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
+    struct azoth *db;
+    struct azoth_error err;
+    if (azoth_open(dir, &o, &db, &err))
+        return 1;
+    struct txn_result at = {0};
+    for (unsigned i = 0;; i++) {
+        unsigned char argument[CONTROL_MARK_MOVE] = {'c', 'r', 'a', 's', 'h'};
+        const char *operation = i % 8 == 7 ? "unmark" : "mark";
+        size_t len = i % 8 == 0 || i % 8 == 7 ? CONTROL_MARK_NEW : CONTROL_MARK_MOVE;
+        struct azoth_txn *t = azoth_txn_new(db);
+        struct azoth_commit_info info;
+        azoth_set_i64(t, AZOTH_STR("marked"), i);
+        if (azoth_commit(t, &info, &err) == 0)
+            put_u64(argument + MARK_PLACE, info.txn);
+        put_u64(argument + MARK_PLACE + 8, at.last_event);
+        azoth_txn_free(t);
+        client_control(db, operation, bytes_of(argument, len), clock_mono_ns() + 30 * NS_PER_S, &at,
+                       &err);
     }
 }
 

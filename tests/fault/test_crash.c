@@ -14,8 +14,8 @@
  *
  * The later passing is drawn; AZOTH_TEST_SEED repeats a run. Where a process passes a point once in its
  * life, it dies there in several lives one after the other. With arguments it is its own client: --load
- * DIR NAME works until DIR/enough is there, --pause DIR pauses and resumes without end, --crowd DIR wants
- * nearly all blocks. With the name of a point it takes that one alone.
+ * DIR NAME works until DIR/enough is there, --pause DIR pauses and resumes without end, --mark DIR
+ * sets, moves and drops a mark, --crowd DIR wants nearly all blocks. With the name of a point it takes that one alone.
  */
 #include "core/clock.h"
 #include "core/crash.h"
@@ -66,6 +66,7 @@ enum how {
     REAPING,   /* while clients die with their stripes held */
     REQUEUING, /* while clients die between submission and queue bit */
     PAUSING,   /* while somebody pauses and resumes */
+    MARKING,   /* while a place of backups sets, moves and drops its mark */
     FULL,      /* while the disk runs full and is freed, again and again */
     FAILING,   /* while one event in twenty fails at first, and is put aside and replayed */
     RETRYING,  /* the same, tried again at its place */
@@ -140,6 +141,7 @@ static const struct row {
     {CRASH_writer_one_completed, WRITER, LOAD, 12},
     {CRASH_writer_completed, WRITER, LOAD, 12},
     {CRASH_writer_woken, WRITER, LOAD, 12},
+    {CRASH_control_applied, WRITER, MARKING, 6},
     {CRASH_writer_paused, WRITER, PAUSING, 3},
     {CRASH_writer_unpaused, WRITER, PAUSING, 3},
     {CRASH_writer_draining, WRITER, STOP, 1},
@@ -260,6 +262,7 @@ static void begin(const struct row *r)
     client[0] = prepare("client0", self, "--load", h.dir, "client0");
     client[1] = prepare("client1", self, "--load", h.dir, "client1");
     other = r->how == PAUSING     ? prepare("pauser", self, "--pause", h.dir, NULL)
+            : r->how == MARKING   ? prepare("marker", self, "--mark", h.dir, NULL)
             : r->how == COMMANDED ? prepare("commander", self, "--command", h.dir, NULL)
             : r->how == REBUILT   ? prepare("rebuild", "azoth", "projection", "rebuild", "counts")
             : r->how == CROWDED   ? prepare("crowd", self, "--crowd", h.dir, NULL)
@@ -347,6 +350,7 @@ static void provoke(const struct row *r, struct process *victim, long answered_b
             spawn_armed(other, r->how == REAPING ? "preflight_locked" : "preflight_submitted", 2);
         break;
     case PAUSING:
+    case MARKING:
     case CROWDED:
     case COMMANDED:
     case REBUILT:
@@ -696,6 +700,8 @@ int main(int argc, char **argv)
         return crash_load(argv[2], argv[3]);
     if (argc == 3 && strcmp(argv[1], "--pause") == 0)
         return crash_pause(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "--mark") == 0)
+        return crash_mark(argv[2]);
     if (argc == 3 && strcmp(argv[1], "--crowd") == 0)
         return crash_crowd(argv[2]);
     if (argc == 3 && strcmp(argv[1], "--command") == 0)

@@ -80,6 +80,18 @@ int append_apply(struct append *a, struct azoth_bytes img, const uint8_t *id, ui
     return 0;
 }
 
+int control_apply(struct append *a, struct azoth_bytes img, int *ret_code, struct txn_result *ret,
+                  struct azoth_error *detail)
+{
+    (void)a;
+    (void)img;
+    (void)ret_code;
+    (void)ret;
+    (void)detail;
+    model_fail("a control item, which the model submits none of");
+    return AZOTH_ERR_UNSUPPORTED;
+}
+
 uint64_t append_changes(const struct append *a)
 {
     return a->n;

@@ -105,6 +105,42 @@ static int refused(struct txn_item it)
     return rc;
 }
 
+static void a_control_item_is_accepted_by_those_who_ask_for_it_alone(void **state)
+{
+    (void)state;
+    struct txn_builder b = {0}, mixed = {0};
+    struct txn_item control = {
+        .kind = TXN_CONTROL, .name = bytes_str("mark"), .value = bytes_str("argument")};
+    assert_int_equal(refused(control), AZOTH_ERR_BAD_REQUEST);
+    assert_int_equal(txn_set_control(&b, control.name, control.value, &err), 0);
+    struct azoth_bytes image = txn_image(&b);
+    assert_int_equal(txn_check_control(image, &err), 0);
+    assert_int_equal(txn_check(image, &err), AZOTH_ERR_BAD_REQUEST);
+    for (size_t len = 0; len < image.len; len++)
+        assert_int_equal(txn_check_control(bytes_of(image.ptr, len), &err), AZOTH_ERR_BAD_REQUEST);
+    /* Never with anything beside it, of either kind. */
+    assert_int_equal(
+        txn_add(&mixed, &(struct txn_item){.kind = TXN_DELETE, .key = bytes_str("k")}, &err), 0);
+    assert_int_equal(txn_check_control(txn_image(&mixed), &err), AZOTH_ERR_BAD_REQUEST);
+    struct buf two = {0};
+    assert_int_equal(buf_add(&two, image.ptr, image.len), 0);
+    assert_int_equal(buf_add(&two, (const char *)image.ptr + TXN_HEADER, image.len - TXN_HEADER),
+                     0);
+    put_u32(two.ptr + 4, 2);
+    assert_int_equal(txn_check_control(buf_bytes(&two), &err), AZOTH_ERR_BAD_REQUEST);
+    put_u32(two.ptr + 4, 0);
+    assert_int_equal(txn_check_control(bytes_of(two.ptr, TXN_HEADER), &err), AZOTH_ERR_BAD_REQUEST);
+    assert_int_equal(txn_set_control(&b, bytes_str(""), control.value, &err),
+                     AZOTH_ERR_BAD_REQUEST);
+    static const char long_value[TXN_CONTROL_MAX + 1];
+    assert_int_equal(
+        txn_set_control(&b, control.name, bytes_of(long_value, sizeof long_value), &err),
+        AZOTH_ERR_BAD_REQUEST);
+    buf_fini(&two);
+    txn_builder_fini(&b);
+    txn_builder_fini(&mixed);
+}
+
 static void every_kind_is_accepted_in_its_form(void **state)
 {
     (void)state;
@@ -342,6 +378,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_is_accepted_in_its_form),
+        cmocka_unit_test(a_control_item_is_accepted_by_those_who_ask_for_it_alone),
         cmocka_unit_test(a_kind_is_refused_with_a_field_that_it_has_not),
         cmocka_unit_test(values_are_of_a_fitting_type_and_canonical),
         cmocka_unit_test(every_limit_holds_on_both_of_its_sides),

@@ -1,0 +1,32 @@
+/*
+ * control.h - what changes meta on request: operations that go through the commit queue as an image of
+ * one control item (core/txn.h), whose name is the operation and whose value is its argument.
+ *
+ * An operation is done inside the LMDB transaction of the batch that it came in, between two
+ * transactions, and answered when that is durable: once, in order, and by the only process that writes. It has
+ * no transaction id and is no part of the chain; the result carries the head at which it was done (txn,
+ * last_event). A pause and a seal do not hold it up. All may be repeated.
+ *
+ *   operation  argument                   what
+ *   mark       place, 16 bytes            sets the place's mark to the head: from the next transaction on there
+ *                                         are redo records. Of one that is there: begins anew
+ *   mark       place | u64 txn | u64 event | i64 commit time
+ *                                         moves the mark on, after the backup up to there is durable. NOT_FOUND
+ *                                         (no mark), BACKUP_MISSING (broken), BAD_REQUEST (back, or beyond the head)
+ *   unmark     place, 16 bytes            drops the mark, if it is there
+ *
+ * FULL: more than MARKS_MAX marks. BAD_REQUEST: no such operation, or not this argument.
+ */
+#ifndef WRITER_CONTROL_H
+#define WRITER_CONTROL_H
+
+#include "writer/append.h"
+
+#define CONTROL_MARK_NEW  16u /* bytes of the first kind of argument */
+#define CONTROL_MARK_MOVE 40u /* and of the second */
+
+/* As append_apply(): 0 with the verdict in *ret_code, or an error of LMDB. The image is checked. */
+int control_apply(struct append *a, struct azoth_bytes image, int *ret_code, struct txn_result *ret,
+                  struct azoth_error *detail);
+
+#endif
