@@ -37,7 +37,7 @@ LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL)
 # --- sources, in the order in which data flows --------------------------------------------------
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
-        core/valuejson.c core/record.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c \
+        core/valuejson.c core/record.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
@@ -253,7 +253,7 @@ $(BUILD)/test-packages.ok: tests/packages.list tools/install-packages | packages
 $(BUILD)/deb-packages.ok: tools/deb-packages.list tools/install-packages | packages
 	tools/install-packages tools/deb-packages.list && touch $@ || true
 test: $(BUILD)/test-packages.ok $(BUILD)/deb-packages.ok
-test: all $(TESTS) $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(if $(SAN),$(REPLAYS)) $(EXAMPLE_PROGRAMS) $(COMMANDS)
+test: all $(TESTS) $(BUILD)/tests/system/damage $(BUILD)/tests/bench/bench $(BUILD)/tests/fault/record_io.so $(BUILD)/tests/fault/fail_io.so $(if $(SAN),$(REPLAYS)) $(EXAMPLE_PROGRAMS) $(COMMANDS)
 	@$(MAKE) --no-print-directory FAULTS=1 CFLAGS='-O1 -g' faults
 	@$(if $(SAN),:,$(MAKE) --no-print-directory SAN=address,undefined sanitized)
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) $(SANITIZED) -- $(REPLAYED) -- $(wildcard tests/system/test_*.sh)

@@ -420,11 +420,19 @@ static void handle_free(struct azoth *db)
     free(db);
 }
 
-int azoth_init(const char *dir, struct azoth_error *err)
+int client_init(const char *dir, int chain_off, struct azoth_error *err)
 {
     struct config c;
     int rc = config_load(&c, dir, err);
-    return rc ? rc : store_create(dir, c.number[CONFIG_writer_reserve], err);
+    if (rc)
+        return rc;
+    struct store_plan plan = {c.number[CONFIG_writer_reserve], chain_off};
+    return store_create_planned(dir, &plan, err);
+}
+
+int azoth_init(const char *dir, struct azoth_error *err)
+{
+    return client_init(dir, 0, err);
 }
 
 int azoth_open(const char *dir, const struct azoth_options *opt, struct azoth **ret,

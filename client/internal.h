@@ -123,6 +123,9 @@ uint64_t local_now(const struct local *l);
 /* Embedded: runs a step if nobody else does; 1 when it decided something. */
 int local_step(struct local *l);
 
+/* azoth_init(), with the choice of having no hash chain. */
+int client_init(const char *dir, int chain_off, struct azoth_error *err);
+
 /* 0, FORKED, or `code` inside a transaction's callback. */
 int client_allowed(const struct azoth *db, int code, struct azoth_error *err);
 

@@ -2,14 +2,27 @@
 
 #include "core/record.h"
 
+#include <string.h>
 #include <xxhash.h>
 
-#define MAGIC       0x31425a41u /* "AZB1" */
-#define AT_CHECKSUM 72u
+#define MAGIC_1 0x31425a41u /* "AZB1" */
+#define MAGIC   0x32425a41u /* "AZB2" */
+#define HEAD_1  80u         /* bytes of a head of format 1 */
+#define CHAINED 1u
 
-static uint64_t checksum(const unsigned char *rec, size_t len)
+static uint64_t checksum(const unsigned char *rec, size_t len, size_t head)
 {
-    return XXH3_64bits_withSeed(rec + BATCH_HEAD, len - BATCH_HEAD, XXH3_64bits(rec, AT_CHECKSUM));
+    return XXH3_64bits_withSeed(rec + head, len - head, XXH3_64bits(rec, head - 8));
+}
+
+/* Bytes of the head before the entries; 0 when rec is none. */
+static size_t head_bytes(struct azoth_bytes rec)
+{
+    size_t n = rec.len < HEAD_1              ? 0
+               : get_u32(rec.ptr) == MAGIC_1 ? HEAD_1
+               : get_u32(rec.ptr) == MAGIC   ? BATCH_HEAD
+                                             : 0;
+    return n <= rec.len ? n : 0;
 }
 
 void batch_encode(unsigned char *out, const struct batch_head *h, const struct batch_entry *entries)
@@ -24,6 +37,13 @@ void batch_encode(unsigned char *out, const struct batch_head *h, const struct b
     put_u64(out + 48, h->running_ms);
     put_u64(out + 56, h->id_first);
     put_u64(out + 64, h->id_next);
+    memset(out + 72, 0, BATCH_HEAD - 80);
+    if (h->chain.on) {
+        put_u64(out + 72, CHAINED);
+        memcpy(out + 80, h->chain.value, CHAIN_BYTES);
+        put_u64(out + 112, h->chain.txn);
+        put_u64(out + 120, h->chain.event);
+    }
     unsigned char *p = out + BATCH_HEAD;
     for (uint32_t i = 0; i < h->count; i++, p += BATCH_ENTRY) {
         const struct batch_entry *e = &entries[i];
@@ -38,13 +58,14 @@ void batch_encode(unsigned char *out, const struct batch_head *h, const struct b
         put_u32(p + 48, e->result.keys_missing);
         put_u32(p + 52, e->result.duplicate);
     }
-    put_u64(out + AT_CHECKSUM, checksum(out, (size_t)(p - out)));
+    put_u64(out + BATCH_HEAD - 8, checksum(out, (size_t)(p - out), BATCH_HEAD));
 }
 
 int batch_decode(struct azoth_bytes rec, struct batch_head *ret)
 {
     const unsigned char *p = rec.ptr;
-    if (rec.len < BATCH_HEAD || get_u32(p) != MAGIC)
+    size_t head = head_bytes(rec);
+    if (!head)
         return AZOTH_ERR_CORRUPT;
     struct batch_head h = {
         .count = get_u32(p + 4),
@@ -57,17 +78,22 @@ int batch_decode(struct azoth_bytes rec, struct batch_head *ret)
         .id_first = get_u64(p + 56),
         .id_next = get_u64(p + 64),
     };
-    if ((rec.len - BATCH_HEAD) % BATCH_ENTRY || (rec.len - BATCH_HEAD) / BATCH_ENTRY != h.count)
+    if ((rec.len - head) % BATCH_ENTRY || (rec.len - head) / BATCH_ENTRY != h.count)
         return AZOTH_ERR_CORRUPT;
-    if (checksum(p, rec.len) != get_u64(p + AT_CHECKSUM))
+    if (checksum(p, rec.len, head) != get_u64(p + head - 8))
         return AZOTH_ERR_CORRUPT;
+    if (head == BATCH_HEAD && get_u64(p + 72) == CHAINED) {
+        h.chain = (struct chain){.txn = get_u64(p + 112), .event = get_u64(p + 120), .on = 1};
+        memcpy(h.chain.value, p + 80, CHAIN_BYTES);
+    }
     *ret = h;
     return 0;
 }
 
 void batch_entry_decode(struct azoth_bytes rec, uint32_t i, struct batch_entry *ret)
 {
-    const unsigned char *p = (const unsigned char *)rec.ptr + BATCH_HEAD + (size_t)i * BATCH_ENTRY;
+    const unsigned char *p =
+        (const unsigned char *)rec.ptr + head_bytes(rec) + (size_t)i * BATCH_ENTRY;
     *ret = (struct batch_entry){
         .slot = get_u32(p),
         .code = (int32_t)get_u32(p + 4),

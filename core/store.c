@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-const char *const store_db_name[DB_COUNT] = {"state", "events", "meta", "ids", "ids_age"};
+const char *const store_db_name[DB_COUNT] = {"state", "events", "meta", "ids", "ids_age", "redo"};
 
 struct snapshot {
     struct store *store;
@@ -129,18 +129,20 @@ void store_format_encode(unsigned char out[STORE_FORMAT_RECORD], const uint8_t u
 }
 
 int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *ret_created_ns,
-                        struct azoth_error *err)
+                        uint32_t *ret_format, struct azoth_error *err)
 {
     const unsigned char *p = rec.ptr;
     if (rec.len < 8 || get_u32(p) != FORMAT_MAGIC)
         return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
-    if (get_u32(p + 4) != STORE_FORMAT)
+    if (get_u32(p + 4) < STORE_FORMAT_LEAST || get_u32(p + 4) > STORE_FORMAT)
         return error_set(err, AZOTH_ERR_FORMAT, "the store has format %u, this program knows %u",
                          get_u32(p + 4), STORE_FORMAT);
     if (rec.len != STORE_FORMAT_RECORD || get_u64(p + 32) != XXH3_64bits(p, 32))
         return error_set(err, AZOTH_ERR_CORRUPT, "the store's format record is damaged");
     memcpy(ret_uuid, p + 8, 16);
     *ret_created_ns = get_u64(p + 24);
+    if (ret_format)
+        *ret_format = get_u32(p + 4);
     return 0;
 }
 
@@ -192,8 +194,12 @@ static int open_dbis(struct store *s, struct azoth_error *err)
     int rc = mdb_txn_begin(s->lmdb.env, NULL, MDB_RDONLY, &txn);
     if (rc)
         return lmdb_error(err, rc, "store");
-    for (int i = 0; i < DB_COUNT && !rc; i++)
+    for (int i = 0; i < DB_REDO && !rc; i++)
         rc = mdb_dbi_open(txn, store_db_name[i], 0, &s->lmdb.dbi[i]);
+    if (!rc && (rc = mdb_dbi_open(txn, store_db_name[DB_REDO], 0, &s->lmdb.dbi[DB_REDO])) == 0)
+        atomic_store(&s->lmdb.redo_open, 1);
+    else if (rc == MDB_NOTFOUND)
+        rc = 0; /* format 1 */
     MDB_val k = {6, "format"}, v;
     if (!rc)
         rc = mdb_get(txn, s->lmdb.dbi[DB_META], &k, &v);
@@ -204,7 +210,7 @@ static int open_dbis(struct store *s, struct azoth_error *err)
                                s->identity.dir)
                    : lmdb_error(err, rc, "store");
     }
-    rc = store_format_decode(bytes_of_val(v), s->identity.uuid, &s->identity.created_ns, err);
+    rc = store_format_decode(bytes_of_val(v), s->identity.uuid, &s->identity.created_ns, NULL, err);
     if (rc) {
         mdb_txn_abort(txn);
         return rc;
@@ -341,9 +347,27 @@ void store_set_identity(struct store *s, const uint8_t uuid[16], uint64_t create
 
 /* ---- snapshots ---- */
 
+/* A store that was opened in format 1 may have become format 2 since. */
+static void look_for_redo(struct store *s)
+{
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    if (mdb_txn_begin(s->lmdb.env, NULL, MDB_RDONLY, &txn))
+        return;
+    if (mdb_dbi_open(txn, store_db_name[DB_REDO], 0, &dbi)) {
+        mdb_txn_abort(txn);
+        return;
+    }
+    mdb_txn_commit(txn);
+    s->lmdb.dbi[DB_REDO] = dbi;
+    atomic_store(&s->lmdb.redo_open, 1);
+}
+
 int snapshot_begin(struct store *s, struct snapshot **ret, struct azoth_error *err)
 {
     pthread_mutex_lock(&s->lock);
+    if (!atomic_load(&s->lmdb.redo_open))
+        look_for_redo(s);
     struct snapshot *sn = s->idle;
     if (sn)
         s->idle = sn->next;
@@ -423,8 +447,21 @@ int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_erro
     rc = batch_decode(bytes_of_val(v), &h);
     if (rc)
         return error_set(err, rc, "meta/head fails its check");
-    *ret = (struct store_head){h.event, h.txn, h.time_ns, h.epoch, h.incarnation};
+    *ret = (struct store_head){h.event, h.txn, h.time_ns, h.epoch, h.incarnation, h.chain};
     return 0;
+}
+
+int snapshot_chain_start(struct snapshot *sn, struct chain *ret, struct azoth_error *err)
+{
+    MDB_val k = {5, "chain"}, v;
+    int rc = mdb_get(sn->txn, sn->store->lmdb.dbi[DB_META], &k, &v);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc)
+        return lmdb_error(err, rc, "meta/chain");
+    return chain_start_decode(bytes_of_val(v), ret)
+               ? error_set(err, AZOTH_ERR_CORRUPT, "meta/chain fails its check")
+               : 1;
 }
 
 int snapshot_find_id(struct snapshot *sn, const uint8_t id[AZOTH_ID_BYTES], struct txn_result *ret,

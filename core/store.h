@@ -4,9 +4,14 @@
  *
  *   state    user key                -> state record (record.h)
  *   events   event id, u64 BE        -> event record
- *   meta     "format" -> the store's format and identity; "head" -> the batch record (batchrec.h)
+ *   meta     "format" -> the store's format and identity; "head" -> the batch record (batchrec.h);
+ *            "chain" -> where the chain began (chain.h); "mark:" PLACE -> a mark (mark.h)
  *   ids      request id, 16 bytes    -> id record
  *   ids_age  u64 BE order of commit  -> request id
+ *   redo     transaction id, u64 BE  -> redo record (redo.h)
+ *
+ * A store of format 1 has neither chain nor marks nor redo: it is read all the same, and a writer makes it
+ * format 2 at its start.
  *
  * One environment per directory and process: store_open() of a directory that this process has
  * open already returns the same one, counted (closing any descriptor of lock.mdb in a process
@@ -18,10 +23,12 @@
 
 #include "core/azoth_base.h"
 #include "core/buf.h"
+#include "core/chain.h"
 #include "core/record.h"
 #include "core/txn.h"
 
-#define STORE_FORMAT 1u
+#define STORE_FORMAT       2u
+#define STORE_FORMAT_LEAST 1u /* that is read */
 /* Sparse: the disk is full before the map is. The thread sanitizer leaves less room for addresses. */
 #ifndef STORE_MAP_BYTES
 #define STORE_MAP_BYTES (1ull << 40)
@@ -66,8 +73,11 @@ struct store_head {
     int64_t time_ns;      /* commit time of the newest batch */
     uint64_t epoch;       /* of the writer that made it */
     uint64_t incarnation; /* of the segment it was made through */
+    struct chain chain;   /* as of the newest event */
 };
 int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err);
+/* Where the chain began: 1 and *ret, 0 when the store has none. CORRUPT, IO. */
+int snapshot_chain_start(struct snapshot *sn, struct chain *ret, struct azoth_error *err);
 
 /* State in key order. from inclusive, to exclusive; empty = open. prefix and from/to may be
  * combined. The scan borrows the snapshot and must be closed before it ends. */
@@ -109,12 +119,13 @@ int store_id_decode(const uint8_t id[AZOTH_ID_BYTES], struct azoth_bytes rec,
                     struct txn_result *ret, uint64_t *ret_content, uint64_t *ret_age);
 
 /* The format record, shared with the writer: u32 magic "AZF1" | u32 format | uuid | u64 created_ns
- * | u64 checksum (XXH3_64bits over the 32 bytes before). */
+ * | u64 checksum (XXH3_64bits over the 32 bytes before). Decoded from STORE_FORMAT_LEAST on; *ret_format may
+ * be NULL. CORRUPT, FORMAT. */
 #define STORE_FORMAT_RECORD 40u
 void store_format_encode(unsigned char out[STORE_FORMAT_RECORD], const uint8_t uuid[16],
                          uint64_t created_ns);
 int store_format_decode(struct azoth_bytes rec, uint8_t ret_uuid[16], uint64_t *ret_created_ns,
-                        struct azoth_error *err);
+                        uint32_t *ret_format, struct azoth_error *err);
 
 /* Clears LMDB reader slots of dead processes; *ret_cleared (may be NULL). May block behind a
  * process stopped in LMDB's reader mutex: never on the commit thread. */

@@ -1,5 +1,5 @@
-/* store_lmdb.h - LMDB's handles, shared between the two files that may use them: core/store.c and
- * core/scan.c read, writer/create.c and writer/append.c write. */
+/* store_lmdb.h - LMDB's handles, shared between the files that may use them: core/store.c, core/scan.c
+ * and core/mark.c read, writer/create.c and writer/append.c write. */
 #ifndef CORE_STORE_LMDB_H
 #define CORE_STORE_LMDB_H
 
@@ -7,13 +7,15 @@
 #include "core/store.h"
 
 #include <lmdb.h>
+#include <stdatomic.h>
 
-enum store_db { DB_STATE, DB_EVENTS, DB_META, DB_IDS, DB_IDS_AGE, DB_COUNT };
+enum store_db { DB_STATE, DB_EVENTS, DB_META, DB_IDS, DB_IDS_AGE, DB_REDO, DB_COUNT };
 extern const char *const store_db_name[DB_COUNT];
 
 struct store_lmdb {
     MDB_env *env;
     MDB_dbi dbi[DB_COUNT];
+    _Atomic int redo_open; /* 0: a store of format 1, dbi[DB_REDO] is nothing */
     int dbis_open; /* 0 after STORE_WRITE until the writer's first transaction opened them */
     int read_only;
 };

@@ -64,6 +64,7 @@ struct append {
     struct batch_head head;  /* with this batch */
     struct batch_head saved; /* as committed */
     struct keep keep, keep_saved;
+    uint32_t format; /* of the store, as it was found */
     uint64_t opened_ns, running_base_ms;
     uint64_t changes, ids_added;
     int dead; /* A3 */
@@ -72,6 +73,8 @@ struct append {
     uint32_t plan_len, plan_cap;
     uint32_t *plan_index; /* open addressing: 0 empty, else position + 1 */
     uint32_t plan_index_len;
+    struct event_record *event; /* of the transaction that is being put; borrow its image */
+    uint32_t event_len, event_cap;
     struct buf scratch;
     struct buf record;
 };
@@ -118,7 +121,9 @@ static int open_dbis(struct append *a, struct azoth_error *err)
 {
     struct store_lmdb *l = store_lmdb(a->store);
     for (int i = 0; i < DB_COUNT; i++) {
-        int rc = mdb_dbi_open(a->txn, store_db_name[i], 0, &l->dbi[i]);
+        /* A store of format 1 has no redo: upgrade() wants it, and where it is wanted it is made. */
+        unsigned flags = i == DB_REDO ? MDB_CREATE : 0;
+        int rc = mdb_dbi_open(a->txn, store_db_name[i], flags, &l->dbi[i]);
         if (rc)
             return rc == MDB_NOTFOUND
                        ? error_set(err, AZOTH_ERR_FORMAT, "this LMDB file is no Azoth database")
@@ -130,14 +135,34 @@ static int open_dbis(struct append *a, struct azoth_error *err)
         return error_set(err, AZOTH_ERR_FORMAT, "this LMDB file is no Azoth database");
     uint8_t uuid[16];
     uint64_t created;
-    rc = store_format_decode(bytes_of_val(v), uuid, &created, err);
+    rc = store_format_decode(bytes_of_val(v), uuid, &created, &a->format, err);
     if (rc)
         return rc;
     store_set_identity(a->store, uuid, created);
     return 0;
 }
 
-/* Raises the epoch in the record of the last batch and leaves the rest of it as it is. */
+static int put_meta(struct append *a, const char *key, const void *rec, size_t len)
+{
+    MDB_val k = val_of(bytes_str(key)), v = val_of(bytes_of(rec, len));
+    return mdb_put(a->txn, a->dbi[DB_META], &k, &v, 0);
+}
+
+/* Format 1 to 2, in the first transaction, with a->head read: the chain begins after its newest event. */
+static int upgrade(struct append *a)
+{
+    unsigned char format[STORE_FORMAT_RECORD], start[CHAIN_RECORD];
+    const struct store_identity *id = store_identity(a->store);
+    if (a->format == STORE_FORMAT)
+        return 0;
+    store_format_encode(format, id->uuid, id->created_ns);
+    chain_begin(&a->head.chain, id->uuid, a->head.txn, a->head.event);
+    chain_start_encode(start, &a->head.chain);
+    int rc = put_meta(a, "format", format, sizeof format);
+    return rc ? rc : put_meta(a, "chain", start, sizeof start);
+}
+
+/* Raises the epoch in the record of the last batch and leaves the rest of it as it is, but for its format. */
 static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_error *err)
 {
     MDB_val k = {4, "head"}, v;
@@ -156,7 +181,9 @@ static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_er
     for (uint32_t i = 0; i < a->head.count; i++)
         batch_entry_decode(buf_bytes(ret_record), i, &entries[i]);
     a->head.epoch++;
-    rc = put_head(a, entries, a->head.count);
+    rc = upgrade(a);
+    if (!rc)
+        rc = put_head(a, entries, a->head.count);
     free(entries);
     return rc ? lmdb_error(err, rc, "meta/head") : 0;
 }
@@ -192,6 +219,7 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
         rc = lmdb_error(err, rc, "the first commit");
         goto fail;
     }
+    atomic_store(&l->redo_open, 1);
     l->dbis_open = 1;
     unsigned lazy = sync == CONFIG_SYNC_NONE        ? MDB_NOSYNC
                     : sync == CONFIG_SYNC_META_LAZY ? MDB_NOMETASYNC
@@ -220,6 +248,7 @@ void append_close(struct append *a)
     mdb_env_set_flags(a->env, MDB_NOSYNC | MDB_NOMETASYNC, 0);
     free(a->plan);
     free(a->plan_index);
+    free(a->event);
     buf_fini(&a->scratch);
     buf_fini(&a->record);
     free(a);
@@ -504,6 +533,23 @@ static int put_state(struct append *a, struct txn_result *res)
     return 0;
 }
 
+/* Room for a transaction's events, which the chain wants together. */
+static int events_reset(struct append *a, uint32_t events)
+{
+    if (events > a->event_cap) {
+        uint32_t cap = a->event_cap ? a->event_cap : 64;
+        while (cap < events)
+            cap *= 2;
+        struct event_record *ev = realloc(a->event, cap * sizeof *ev);
+        if (!ev)
+            return AZOTH_ERR_NOMEM;
+        a->event = ev;
+        a->event_cap = cap;
+    }
+    a->event_len = 0;
+    return 0;
+}
+
 static int put_events(struct append *a, struct azoth_bytes image, struct txn_result *res)
 {
     size_t at = 0;
@@ -527,11 +573,14 @@ static int put_events(struct append *a, struct azoth_bytes image, struct txn_res
         if (rc)
             return rc;
         record_event_encode(v.mv_data, &ev);
+        a->event[a->event_len++] = ev;
         a->head.event = ev.id;
         if (!res->first_event)
             res->first_event = ev.id;
         res->last_event = ev.id;
     }
+    if (a->head.chain.on && a->event_len)
+        chain_extend(&a->head.chain, a->event, a->event_len);
     return 0;
 }
 
@@ -595,6 +644,8 @@ int append_apply(struct append *a, struct azoth_bytes image, const uint8_t *id, 
     *ret_code = rc;
     if (rc)
         return 0;
+    if (events_reset(a, events))
+        return error_set(detail, AZOTH_ERR_NOMEM, "a transaction's events");
     res.txn = a->head.txn + 1;
     rc = put_state(a, &res);
     if (!rc)

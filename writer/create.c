@@ -111,7 +111,13 @@ static int write_uuid(const struct creation *c, struct azoth_error *err)
     return e ? error_errno(err, e, "%s/uuid", c->dir) : 0;
 }
 
-static int fill_store(MDB_env *env, const uint8_t uuid[16], struct azoth_error *err)
+static int put_meta(MDB_txn *txn, MDB_dbi dbi, const char *key, const void *rec, size_t len)
+{
+    MDB_val k = val_of(bytes_str(key)), v = val_of(bytes_of(rec, len));
+    return mdb_put(txn, dbi, &k, &v, 0);
+}
+
+static int fill_store(MDB_env *env, const uint8_t uuid[16], int chain_off, struct azoth_error *err)
 {
     MDB_txn *txn;
     int rc = mdb_txn_begin(env, NULL, 0, &txn);
@@ -120,16 +126,19 @@ static int fill_store(MDB_env *env, const uint8_t uuid[16], struct azoth_error *
     MDB_dbi dbi[DB_COUNT];
     for (int i = 0; i < DB_COUNT && !rc; i++)
         rc = mdb_dbi_open(txn, store_db_name[i], MDB_CREATE, &dbi[i]);
-    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
+    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD], start[CHAIN_RECORD];
     store_format_encode(format, uuid, (uint64_t)clock_wall_ns());
     struct batch_head h = {.id_first = 1, .id_next = 1};
+    if (!chain_off)
+        chain_begin(&h.chain, uuid, 0, 0);
+    chain_start_encode(start, &h.chain);
     batch_encode(head, &h, NULL);
-    MDB_val fk = {6, "format"}, fv = {sizeof format, format}, hk = {4, "head"},
-            hv = {sizeof head, head};
     if (!rc)
-        rc = mdb_put(txn, dbi[DB_META], &fk, &fv, 0);
+        rc = put_meta(txn, dbi[DB_META], "format", format, sizeof format);
     if (!rc)
-        rc = mdb_put(txn, dbi[DB_META], &hk, &hv, 0);
+        rc = put_meta(txn, dbi[DB_META], "head", head, sizeof head);
+    if (!rc && !chain_off)
+        rc = put_meta(txn, dbi[DB_META], "chain", start, sizeof start);
     if (rc)
         mdb_txn_abort(txn);
     else
@@ -138,14 +147,14 @@ static int fill_store(MDB_env *env, const uint8_t uuid[16], struct azoth_error *
 }
 
 /* Without LMDB's lock file: nobody else knows the name. The commit is durable. */
-static int make_store(const struct creation *c, struct azoth_error *err)
+static int make_store(const struct creation *c, int chain_off, struct azoth_error *err)
 {
     MDB_env *env;
     int rc = lmdb_env_open(c->fresh, MDB_NOSUBDIR | MDB_NOLOCK, &env, err);
     if (rc)
         return rc;
     CRASH_POINT(create_begins_store);
-    rc = fill_store(env, c->uuid, err);
+    rc = fill_store(env, c->uuid, chain_off, err);
     mdb_env_close(env);
     return rc;
 }
@@ -165,13 +174,14 @@ static int make_reserve(const struct creation *c, uint64_t bytes, struct azoth_e
                : 0;
 }
 
-static int make_files(const struct creation *c, uint64_t reserve_bytes, struct azoth_error *err)
+static int make_files(const struct creation *c, const struct store_plan *plan,
+                      struct azoth_error *err)
 {
     int rc = allocate_lock_file(c, err);
     if (rc)
         return rc;
     CRASH_POINT(create_lock);
-    rc = make_store(c, err);
+    rc = make_store(c, plan->chain_off, err);
     if (rc)
         return rc;
     CRASH_POINT(create_stored);
@@ -179,7 +189,7 @@ static int make_files(const struct creation *c, uint64_t reserve_bytes, struct a
     if (rc)
         return rc;
     CRASH_POINT(create_uuid);
-    rc = make_reserve(c, reserve_bytes, err);
+    rc = make_reserve(c, plan->reserve_bytes, err);
     if (rc)
         return rc;
     CRASH_POINT(create_reserve);
@@ -190,11 +200,16 @@ static int make_files(const struct creation *c, uint64_t reserve_bytes, struct a
 
 int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err)
 {
+    return store_create_planned(dir, &(struct store_plan){.reserve_bytes = reserve_bytes}, err);
+}
+
+int store_create_planned(const char *dir, const struct store_plan *plan, struct azoth_error *err)
+{
     struct creation c = {.dir_fd = -1};
     int rc = enter(&c, dir, err);
     if (rc)
         goto fail;
-    rc = make_files(&c, reserve_bytes, err);
+    rc = make_files(&c, plan, err);
     if (!rc) {
         CRASH_POINT(create_ready);
         if (rename(c.fresh, c.store))

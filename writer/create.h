@@ -13,4 +13,11 @@
  */
 int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err);
 
+/* What may be chosen when it is made, and stays: the same with these. */
+struct store_plan {
+    uint64_t reserve_bytes;
+    int chain_off; /* 1: no hash chain over the log (core/chain.h) */
+};
+int store_create_planned(const char *dir, const struct store_plan *plan, struct azoth_error *err);
+
 #endif

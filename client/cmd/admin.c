@@ -1,5 +1,6 @@
 /* admin.c - init, config, pause, resume. */
 #include "client/cmd/cmd.h"
+#include "client/internal.h"
 
 #include "core/dbdir.h"
 
@@ -23,12 +24,16 @@ static int run_init(struct cmd_line *l)
 {
     char dir[4096], projections[4200], uuid[33];
     struct azoth_error err;
-    int rc = cmd_flags(l, NULL, 0, 1);
+    const char *chain = "on";
+    const struct cmd_flag flags[] = {{"--chain", FLAG_TEXT, &chain}, {NULL, 0, NULL}};
+    int rc = cmd_flags(l, flags, 0, 1);
+    if (!rc && strcmp(chain, "on") != 0 && strcmp(chain, "off") != 0)
+        rc = cmd_usage(l, "--chain is on or off");
     if (!rc)
         rc = cmd_dir(l, l->words ? l->word[0] : NULL, 0, dir, sizeof dir);
     if (rc)
         return rc;
-    if (azoth_init(dir, &err))
+    if (client_init(dir, strcmp(chain, "off") == 0, &err))
         return cmd_fail(&err);
     if (dbdir_path(projections, sizeof projections, dir, "projections"))
         projections[0] = 0;
@@ -52,9 +57,13 @@ static int run_init(struct cmd_line *l)
 
 const struct cmd cmd_init = {
     .name = "init",
-    .synopsis = "[DIR] [--json]",
+    .synopsis = "[DIR] [--chain on|off] [--json]",
     .summary = "Make an empty database",
     .help =
+        "  --chain on|off  a hash chain over the log, which azoth verify proves it by (default "
+        "on);\n"
+        "                  off stays off\n"
+        "  --json          one object\n\n"
         "DIR is made when it is not there; --dir and AZOTH_DIR name it too. What is to stay set,\n"
         "as the sync mode, goes into DIR/azoth.conf (azoth.conf(5)).\n\n"
         "  azoth init /var/lib/azoth/main\n",

@@ -6,6 +6,7 @@
 #include "client/cmd/view.h"
 
 #include "core/clock.h"
+#include "core/mark.h"
 #include "shm/contention.h"
 
 #include <string.h>
@@ -18,6 +19,14 @@ struct rates {
     double commits_s, transactions_s, events_s; /* since the look before; -1: there was none */
 };
 
+/* What only the store itself tells. */
+struct store_facts {
+    struct store_usage usage;
+    struct store_head head;
+    struct mark mark[MARKS_MAX];
+    uint32_t marks;
+};
+
 struct look {
     struct view v;
     uint64_t lapse_ns; /* feed.lapse */
@@ -28,28 +37,39 @@ struct look {
     int64_t wall_ns;
     enum view_pause pause;
     uint64_t pause_left_ns;
-    struct store_usage usage;
-    struct azoth_error usage_err; /* code 0: usage is there */
+    struct store_facts store;
+    struct azoth_error store_err; /* code 0: store is there */
 };
 
-static int ask_usage(struct store *s, void *arg, struct azoth_error *err)
+static int ask_facts(struct store *s, void *arg, struct azoth_error *err)
 {
-    return store_usage(s, arg, err);
+    struct store_facts *f = arg;
+    struct snapshot *sn;
+    int rc = store_usage(s, &f->usage, err);
+    if (!rc)
+        rc = snapshot_begin(s, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_head(sn, &f->head, err);
+    if (!rc)
+        rc = snapshot_marks(sn, f->mark, MARKS_MAX, &f->marks, err);
+    snapshot_end(sn);
+    return rc;
 }
 
 static void look_at_store(struct look *k)
 {
-    struct store_usage *u = calloc(1, sizeof *u);
-    k->usage_err.code = 0;
-    if (!u) {
-        error_set(&k->usage_err, AZOTH_ERR_NOMEM, "out of memory");
+    struct store_facts *f = calloc(1, sizeof *f);
+    k->store_err.code = 0;
+    if (!f) {
+        error_set(&k->store_err, AZOTH_ERR_NOMEM, "out of memory");
         return;
     }
-    int rc = cmd_ask_store(k->v.dir, ask_usage, u, STORE_ANSWER_MS, &k->usage_err);
+    int rc = cmd_ask_store(k->v.dir, ask_facts, f, STORE_ANSWER_MS, &k->store_err);
     if (!rc)
-        k->usage = *u;
+        k->store = *f;
     if (rc != AZOTH_ERR_TIMEOUT)
-        free(u);
+        free(f);
 }
 
 static void rate(struct look *k)
@@ -339,12 +359,51 @@ static void json_projections(struct json_text *j, const struct look *k)
     out_close(j, ']');
 }
 
+static void json_chain(struct json_text *j, const struct chain *c)
+{
+    char hex[2 * CHAIN_BYTES + 1];
+    if (!c->on) {
+        out_null(j, "chain");
+        return;
+    }
+    cmd_hex(c->value, CHAIN_BYTES, hex);
+    out_open(j, "chain", '{');
+    out_str(j, "value", hex);
+    out_u64(j, "event", c->event);
+    out_u64(j, "txn", c->txn);
+    out_close(j, '}');
+}
+
+static double seconds_since(const struct look *k, int64_t wall_ns)
+{
+    return k->wall_ns > wall_ns ? (double)(k->wall_ns - wall_ns) / 1e9 : 0;
+}
+
+static void json_marks(struct json_text *j, const struct look *k)
+{
+    out_open(j, "marks", '[');
+    for (uint32_t i = 0; i < k->store.marks; i++) {
+        const struct mark *m = &k->store.mark[i];
+        char place[2 * MARK_PLACE + 1];
+        cmd_hex(m->place, MARK_PLACE, place);
+        out_open(j, NULL, '{');
+        out_str(j, "place", place);
+        out_u64(j, "txn", m->txn);
+        out_u64(j, "event", m->event);
+        out_u64(j, "transactions_behind", k->store.head.txn - m->txn);
+        out_real(j, "age_s", seconds_since(k, m->since_ns));
+        out_bool(j, "broken", m->broken);
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+}
+
 static void json_store(struct json_text *j, const struct look *k)
 {
-    const struct store_usage *u = &k->usage;
-    if (k->usage_err.code) {
+    const struct store_usage *u = &k->store.usage;
+    if (k->store_err.code) {
         out_null(j, "store");
-        out_str(j, "store_error", k->usage_err.message);
+        out_str(j, "store_error", k->store_err.message);
         return;
     }
     out_open(j, "store", '{');
@@ -355,6 +414,8 @@ static void json_store(struct json_text *j, const struct look *k)
     out_u64(j, "ids", u->ids);
     out_u64(j, "readers", u->readers);
     out_u64(j, "readers_max", u->readers_max);
+    json_chain(j, &k->store.head.chain);
+    json_marks(j, k);
     out_close(j, '}');
 }
 
@@ -580,17 +641,38 @@ static void print_disk(const struct look *k)
     puts("");
 }
 
+static void print_marks(const struct look *k)
+{
+    char age[CMD_TIME_TEXT];
+    for (uint32_t i = 0; i < k->store.marks; i++) {
+        const struct mark *m = &k->store.mark[i];
+        char place[2 * MARK_PLACE + 1];
+        cmd_hex(m->place, MARK_PLACE, place);
+        printf("%s %s has all up to transaction %llu, %llu behind, of %s ago%s\n",
+               i ? "             " : "backups      ", place, (unsigned long long)m->txn,
+               (unsigned long long)(k->store.head.txn - m->txn),
+               cmd_duration((uint64_t)(seconds_since(k, m->since_ns) * 1e9), age),
+               m->broken ? "; BROKEN: the next one has to be full" : "");
+    }
+}
+
 static void print_store(const struct look *k)
 {
-    char size[CMD_TIME_TEXT];
-    const struct store_usage *u = &k->usage;
-    if (k->usage_err.code)
-        printf("\nstore         %s\n", k->usage_err.message);
-    else
-        printf("\nstore         %llu keys, %llu events, %llu request ids, %s; %u of %u readers\n",
-               (unsigned long long)u->state_keys, (unsigned long long)u->events,
-               (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers,
-               u->readers_max);
+    char size[CMD_TIME_TEXT], hex[2 * CHAIN_BYTES + 1];
+    const struct store_usage *u = &k->store.usage;
+    const struct chain *c = &k->store.head.chain;
+    if (k->store_err.code) {
+        printf("\nstore         %s\n", k->store_err.message);
+        return;
+    }
+    printf("\nstore         %llu keys, %llu events, %llu request ids, %s; %u of %u readers\n",
+           (unsigned long long)u->state_keys, (unsigned long long)u->events,
+           (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers, u->readers_max);
+    cmd_hex(c->value, CHAIN_BYTES, hex);
+    if (c->on)
+        printf("chain         %s at event %llu, transaction %llu\n", hex,
+               (unsigned long long)c->event, (unsigned long long)c->txn);
+    print_marks(k);
 }
 
 static void print_text(struct look *k)

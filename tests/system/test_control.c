@@ -151,8 +151,8 @@ static void a_worker_and_the_library_submit_none_for_others(void **state)
     harness_begin(&h);
     char endpoint[300];
     struct process *writer = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
-    struct process *worker = harness_start(&h, "worker-1", 0, "azoth-worker", "--dir", h.dir,
-                                           "--name", "1", NULL);
+    struct process *worker =
+        harness_start(&h, "worker-1", 0, "azoth-worker", "--dir", h.dir, "--name", "1", NULL);
     snprintf(endpoint, sizeof endpoint, "ipc://%s/run/worker-1.sock", h.dir);
     assert_true(harness_answers(endpoint));
     struct azoth *remote = NULL, *db = harness_attach(&h, 10000);

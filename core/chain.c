@@ -1,0 +1,85 @@
+#include "core/chain.h"
+
+#include "core/error.h"
+
+#include <pthread.h>
+#include <sodium.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define MAGIC 0x31435a41u /* "AZC1" */
+
+static const char name[] = "azoth chain 1"; /* without its NUL */
+
+_Static_assert(CHAIN_BYTES == crypto_generichash_BYTES, "BLAKE2b-256");
+
+/* libsodium chooses the fast code for this processor; without it the plain one would do the same. */
+static void choose(void)
+{
+    int rc = sodium_init();
+    ensure(rc >= 0);
+}
+
+void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t event)
+{
+    unsigned char text[sizeof name - 1 + 16];
+    memcpy(text, name, sizeof name - 1);
+    memcpy(text + sizeof name - 1, uuid, 16);
+    *c = (struct chain){.txn = txn, .event = event, .on = 1};
+    crypto_generichash(c->value, CHAIN_BYTES, text, sizeof text, NULL, 0);
+}
+
+static void add(crypto_generichash_state *st, struct azoth_bytes b)
+{
+    unsigned char len[4];
+    put_u32(len, (uint32_t)b.len);
+    crypto_generichash_update(st, len, sizeof len);
+    if (b.len)
+        crypto_generichash_update(st, b.ptr, b.len);
+}
+
+void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    crypto_generichash_state st;
+    unsigned char head[CHAIN_BYTES + 28];
+    ensure(n > 0);
+    pthread_once(&once, choose);
+    memcpy(head, c->value, CHAIN_BYTES);
+    put_u64(head + CHAIN_BYTES, ev[0].txn);
+    put_u64(head + CHAIN_BYTES + 8, ev[0].id);
+    put_u32(head + CHAIN_BYTES + 16, n);
+    put_u64(head + CHAIN_BYTES + 20, (uint64_t)ev[0].time_ns);
+    crypto_generichash_init(&st, NULL, 0, CHAIN_BYTES);
+    crypto_generichash_update(&st, head, sizeof head);
+    for (uint32_t i = 0; i < n; i++) {
+        add(&st, ev[i].type);
+        add(&st, ev[i].key);
+        add(&st, ev[i].metadata);
+        add(&st, ev[i].payload);
+    }
+    crypto_generichash_final(&st, c->value, CHAIN_BYTES);
+    c->txn = ev[0].txn;
+    c->event = ev[0].id + n - 1;
+}
+
+void chain_start_encode(unsigned char out[CHAIN_RECORD], const struct chain *c)
+{
+    put_u32(out, MAGIC);
+    put_u32(out + 4, 0);
+    memcpy(out + 8, c->value, CHAIN_BYTES);
+    put_u64(out + 40, c->txn);
+    put_u64(out + 48, c->event);
+    put_u64(out + 56, XXH3_64bits(out, 56));
+}
+
+int chain_start_decode(struct azoth_bytes rec, struct chain *ret)
+{
+    const unsigned char *p = rec.ptr;
+    if (rec.len != CHAIN_RECORD || get_u32(p) != MAGIC || get_u32(p + 4) != 0 ||
+        get_u64(p + 56) != XXH3_64bits(p, 56))
+        return AZOTH_ERR_CORRUPT;
+    *ret = (struct chain){.txn = get_u64(p + 40), .event = get_u64(p + 48), .on = 1};
+    memcpy(ret->value, p + 8, CHAIN_BYTES);
+    return 0;
+}
