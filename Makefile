@@ -42,7 +42,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
-       shm/projection_row.c shm/view.c shm/contention.c shm/pins.c
+       shm/projection_row.c shm/pause.c shm/view.c shm/contention.c shm/pins.c
 WRITER := writer/reserve.c writer/create.c writer/append.c writer/control.c writer/watch.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
@@ -54,7 +54,7 @@ PROJECTING := projector/sqlfile.c projector/marks.c projector/split.c projector/
               projector/coverage.c projector/table.c projector/apply.c projector/failure.c \
               projector/dlq.c projector/replay.c projector/library.c projector/target.c \
               projector/sql_pg.c projector/sql_pg_open.c projector/sql_pg_query.c projector/pgtext.c
-CLIENT := client/db.c client/transaction.c client/read.c client/copies.c client/remote.c client/fill.c \
+CLIENT := client/db.c client/transaction.c client/read.c client/pause.c client/copies.c client/remote.c client/fill.c \
           client/project.c
 EXPORTER := $(filter-out exporter/main.c,$(wildcard exporter/*.c))
 CMD := $(filter-out client/cmd/main.c,$(wildcard client/cmd/*.c))

@@ -342,10 +342,50 @@ AZOTH_API size_t azoth_u256_text(const struct azoth_u256 *n, char out[80]);
 
 /* ---- operating ---- */
 
-/* Pauses writes until resumed or until timeout_ms passed (at most 1 h). Blocks until what was
- * submitted is finished; TIMEOUT. */
+/*
+ * Pauses and seals. While there is one, transactions that write are refused with PAUSED or SEALED, or wait
+ * if they asked to (wait_paused); reads go on. Several may be in force at once, eight at most; writes go on
+ * when the last has ended.
+ *
+ * One that a handle asks for is the handle's: it ends with azoth_resume() or azoth_unseal(), with
+ * azoth_close(), within a second of the death of the process, and after timeout_ms (1 ms to 1 h) even when
+ * the process stands. A handle has one at a time: the next one takes the place of the one before, with no
+ * write between them.
+ *
+ * Any thread may call; not inside a callback. Attached handles only, embedded ones too: UNSUPPORTED. All:
+ * FORKED, NO_WRITER, PERMISSION, NOMEM.
+ */
+
+/* Pauses writes. Blocks until what was submitted before is finished, at most for the handle's deadline:
+ * TIMEOUT, and then there is no pause. USAGE (timeout_ms), FULL, RETIRED. */
 AZOTH_API int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err);
+/* The same, but held: it belongs to no process. It ends after timeout_ms, by azoth_resume_held(), or when
+ * the database is stopped as a whole. */
+AZOTH_API int azoth_pause_hold(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err);
+/* Ends this handle's pause; no error when it has none. Returns when writes go on or another one's pause
+ * is there; without a writer, after the handle's deadline: the next writer goes on. */
 AZOTH_API int azoth_resume(struct azoth *db, struct azoth_error *err);
+/* Ends this handle's pause and all held ones, with `everybody` those of other processes too. *ret_left (may
+ * be NULL): pauses of others that are left. */
+AZOTH_API int azoth_resume_held(struct azoth *db, int everybody, uint32_t *ret_left,
+                                struct azoth_error *err);
+
+/* What a sealed database stands at. */
+struct azoth_seal_info {
+    uint64_t event,
+        txn; /* the newest; everything up to them is complete and durable, nothing is after */
+    int64_t time_ns; /* when it was sealed (UTC) */
+};
+/* Seals: fixes the newest event until the seal ends. Errors and blocking as azoth_pause(). */
+AZOTH_API int azoth_seal(struct azoth *db, uint32_t timeout_ms, struct azoth_seal_info *ret,
+                         struct azoth_error *err);
+/* Ends this handle's seal, as azoth_resume(). */
+AZOTH_API int azoth_unseal(struct azoth *db, struct azoth_error *err);
+
+/* 1 while this handle's pause or seal is in force and has been since it was asked for; 0 when it has ended,
+ * by its time, by somebody who resumed everybody's, or because the segment was retired. What was read
+ * between asking and a 1 is of one moment. Does not block. */
+AZOTH_API int azoth_pause_stands(struct azoth *db);
 
 /* Waits until projection `name` (all its shards) has applied event_id. TIMEOUT, NOT_FOUND, UNSUPPORTED (a remote
  * handle), NO_WRITER: none has made what would tell it. */

@@ -483,6 +483,7 @@ void azoth_close(struct azoth *db)
         free(db); /* all else is the parent's */
         return;
     }
+    client_pause_end(db); /* first: some of what is in flight may wait for that */
     while (azoth_in_flight(db) > 0)
         if (azoth_poll(db, 100) < 0)
             break;

@@ -14,6 +14,7 @@
 #include "core/store.h"
 #include "core/txn.h"
 #include "core/wire.h"
+#include "shm/pause.h"
 #include "workers/preflight.h"
 #include "writer/writer.h"
 
@@ -76,6 +77,9 @@ struct azoth {
     unsigned char id_prefix[10];
     _Atomic uint64_t id_next;
     unsigned generation; /* of the process that opened it */
+    /* its pause or seal, under lock; pause_on NULL: it has none (pause.c) */
+    struct attachment *pause_on;
+    struct pause pause;
 };
 
 /* 0, or FORKED in a child of the process that opened the handle: its locks, threads, LMDB slots and
@@ -138,6 +142,9 @@ struct watch {
 void watch_begin(struct azoth *db, struct watch *w);
 void watch_wait(const struct watch *w, uint64_t ns);
 void watch_end(struct azoth *db, const struct watch *w);
+
+/* Ends the handle's pause or seal, and waits for nobody. */
+void client_pause_end(struct azoth *db);
 
 /* A few milliseconds, while there is nothing to sleep on. */
 void client_nap(void);

@@ -580,61 +580,6 @@ size_t azoth_u256_text(const struct azoth_u256 *n, char out[80])
 
 /* ---- operating ---- */
 
-int azoth_pause(struct azoth *db, uint32_t timeout_ms, struct azoth_error *err)
-{
-    struct attachment *a;
-    int rc = handle_check(db, err);
-    if (rc)
-        return rc;
-    if (db->remote || db->read_only)
-        return error_set(err, AZOTH_ERR_UNSUPPORTED, "pausing needs an attached handle");
-    if (timeout_ms < 1 || timeout_ms > 3600000)
-        return error_set(err, AZOTH_ERR_USAGE, "a pause lasts 1 ms to 1 h");
-    uint64_t now = clock_mono_ns(), give_up = now + db->deadline_ms * NS_PER_MS;
-    rc = local_attach(db->local, give_up, &a, err);
-    if (rc)
-        return rc;
-    struct header_shm *h = a->segment->header;
-    atomic_store(&h->pause_until_ns, now + timeout_ms * NS_PER_MS);
-    while (!atomic_load(&h->paused) && !rc) {
-        uint32_t seen = atomic_load(&h->pause_wake);
-        slot_wake_writer(a->segment);
-        local_step(db->local);
-        if (!atomic_load(&h->paused))
-            shm_wait(&h->pause_wake, seen, SHM_WAIT_SLICE_NS);
-        segment_look(a->segment, clock_mono_ns());
-        if (segment_retired(a->segment))
-            rc = error_set(err, AZOTH_ERR_RETIRED, "%s", azoth_code_sentence(AZOTH_ERR_RETIRED));
-        else if (clock_mono_ns() >= give_up && !atomic_load(&h->paused))
-            rc = error_set(err, AZOTH_ERR_TIMEOUT, "the writer did not confirm the pause");
-    }
-    if (rc)
-        atomic_store(&h->pause_until_ns, 0);
-    local_release(db->local, a);
-    return rc;
-}
-
-int azoth_resume(struct azoth *db, struct azoth_error *err)
-{
-    struct attachment *a;
-    int rc = handle_check(db, err);
-    if (rc)
-        return rc;
-    if (db->remote || db->read_only)
-        return error_set(err, AZOTH_ERR_UNSUPPORTED, "resuming needs an attached handle");
-    rc = local_attach(db->local, clock_mono_ns() + db->deadline_ms * NS_PER_MS, &a, err);
-    if (rc)
-        return rc;
-    struct header_shm *h = a->segment->header;
-    atomic_store(&h->pause_until_ns, 0);
-    atomic_store(&h->paused, 0);
-    atomic_fetch_add(&h->pause_wake, 1);
-    shm_wake(&h->pause_wake, 1 << 30);
-    slot_wake_writer(a->segment);
-    local_release(db->local, a);
-    return 0;
-}
-
 #define SHARDS_COUNTED 64u
 
 /* 1 when all shards of one split are there (another one's rows may be of processes that are gone), 0 not

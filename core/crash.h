@@ -61,6 +61,11 @@
     X(writer_one_completed)                                                                        \
     X(writer_completed)                                                                            \
     X(writer_woken)                                                                                \
+    X(pause_claimed)                                                                               \
+    X(pause_filled)                                                                                \
+    X(pause_asked)                                                                                 \
+    X(pause_confirmed)                                                                             \
+    X(pause_freed)                                                                                 \
     X(writer_paused)                                                                               \
     X(writer_unpaused)                                                                             \
     X(writer_draining)                                                                             \

@@ -313,7 +313,7 @@ void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms)
     k->now_ns = clock_mono_ns();
     k->wall_ns = clock_wall_ns();
     k->writer_beat_age = k->feed_beat_age = NAN;
-    k->pause = view_pause(&k->v, k->now_ns, &k->pause_left_ns);
+    view_pauses(&k->v, k->now_ns, &k->pauses);
     if (k->v.gauges) {
         look_at_projections(k, m, lapse_ms * NS_PER_MS);
         k->writer_beat_age = since(k->now_ns, gauge_get(&k->v.gauges->g->writer_heartbeat_ns));

@@ -66,8 +66,7 @@ struct look {
     int64_t wall_ns;
     int up;                                /* a writer lives, in a segment that is not retired */
     double writer_beat_age, feed_beat_age; /* seconds; NAN: never */
-    enum view_pause pause;
-    uint64_t pause_left_ns;
+    struct view_pauses pauses;
     struct view_counts counts;
     uint64_t stripe_waits, stripe_wait_ns; /* of all stripes */
     uint32_t stripes_len;

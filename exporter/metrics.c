@@ -124,8 +124,10 @@ GET(disk_full, gauge_get(&k->v.gauges->g->disk_full_ns) != 0)
 GET(epoch, atomic_load((A64 *)&k->v.segment->header->epoch))
 GET(incarnation, k->v.segment->incarnation)
 GET(retired, segment_retired(k->v.segment))
-GET(paused, k->pause == PAUSED)
-GET(pause_left, (double)k->pause_left_ns / 1e9)
+GET(paused, k->pauses.writes >= WRITES_PAUSED)
+GET(sealed, k->pauses.writes == WRITES_SEALED)
+GET(pause_left, k->pauses.left_ns == UINT64_MAX ? INFINITY : (double)k->pauses.left_ns / 1e9)
+GET(pause_age, (double)k->pauses.age_ns / 1e9)
 GET(queue, k->counts.slot[SLOT_SUBMITTED])
 GET(stripes, k->v.segment->stripes)
 GET(stripe_waits, k->stripe_waits)
@@ -172,9 +174,14 @@ static const struct single singles[] = {
     {SEGMENT, "azoth_segment_incarnation", "gauge", "Segments made for this store.",
      get_incarnation},
     {SEGMENT, "azoth_segment_retired", "gauge", "1 when the segment was given up.", get_retired},
-    {SEGMENT, "azoth_paused", "gauge", "1 while the database is paused for writes.", get_paused},
-    {SEGMENT, "azoth_pause_remaining_seconds", "gauge", "Until the pause ends by itself.",
-     get_pause_left},
+    {SEGMENT, "azoth_paused", "gauge", "1 while writes are held, by a pause or a seal.",
+     get_paused},
+    {SEGMENT, "azoth_sealed", "gauge", "1 while the database is sealed.", get_sealed},
+    {SEGMENT, "azoth_pause_remaining_seconds", "gauge",
+     "Until the last pause or seal ends by itself; +Inf: it does not.", get_pause_left},
+    {SEGMENT, "azoth_pause_age_seconds", "gauge",
+     "Since the oldest pause or seal that there is was asked for; 0: there is none.",
+     get_pause_age},
     {SEGMENT, "azoth_queue_depth", "gauge", "Transactions submitted and not yet answered.",
      get_queue},
     {SEGMENT, "azoth_stripes", "gauge", "Stripes that keys hash onto.", get_stripes},

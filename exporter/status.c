@@ -59,8 +59,8 @@ static json_t *writer(const struct look *k)
 
 static const char *writes(const struct look *k)
 {
-    if (k->pause != PAUSE_NONE)
-        return k->pause == PAUSED ? "paused" : "pausing";
+    if (k->pauses.writes != WRITES_OPEN)
+        return view_writes_name(k->pauses.writes);
     if (k->v.gauges && gauge_get(&k->v.gauges->g->disk_full_ns))
         return "refused";
     return k->up ? "open" : "none";

@@ -5,7 +5,7 @@
  * field tables, which also give the layout's fingerprint and the dump of `azoth status --segment`.
  * A change of size or of meaning bumps SHM_LAYOUT_VERSION.
  *
- *   prefix | header | participants[256] | slots[N] | stripes[M] | block owners[B] | blocks[B] | contention
+ *   prefix | header | participants[256] | slots[N] | stripes[M] | block owners[B] | blocks[B] | contention | pauses[9]
  *
  * shm/README.md draws the states and argues, for each of them, who repairs what a death leaves.
  */
@@ -36,6 +36,8 @@
 #define SHM_REFUSALS       16u /* enum refusal, and room */
 #define SHM_KEY_SAMPLES    512u
 #define SHM_PINS           8u
+#define SHM_PAUSES         8u /* at once; and one row for the seal that the store keeps */
+#define SHM_PAUSE_STORE    SHM_PAUSES
 
 typedef _Atomic uint32_t A32;
 typedef _Atomic uint64_t A64;
@@ -70,7 +72,9 @@ _Static_assert(sizeof(struct prefix_shm) == 64, "the prefix is frozen");
  *   writer line:  by the writer alone; head after its commit is durable, with release
  *   wake line:    queue_seq, writer_wake and writer_sleeps by submitters and writer;
  *                 free_wake and free_waiters by whoever frees or wants a slot
- *   pause line:   pause_request by whoever pauses, resumes or lets it time out; paused by the writer
+ *   pause line:   paused (enum pause_kind, 0: writes go on) and pause_until_ns (when the last pause ends by
+ *                 itself) by the writer alone, as its answer to the rows of pauses; pause_tickets by who asks
+ *                 for one; pause_wake by both
  *   queue_bits:   set by submitters after SUBMITTED, taken (exchanged with 0) by the writer. A hint:
  *                 the slot's word is the truth, and a lost bit is set again by the reaper or found
  *                 by the restarted writer
@@ -110,7 +114,8 @@ _Static_assert(sizeof(struct prefix_shm) == 64, "the prefix is frozen");
     F1(A64, pause_until_ns)                                                                        \
     F1(A32, paused)                                                                                \
     F1(A32, pause_wake)                                                                            \
-    FN(uint64_t, pause_reserved, 6)                                                                \
+    F1(A64, pause_tickets)                                                                         \
+    FN(uint64_t, pause_reserved, 5)                                                                \
     FN(A64, queue_bits, SHM_SLOT_WORDS)                                                            \
     FN(A64, free_bits, SHM_SLOT_WORDS)
 struct header_shm {
@@ -291,6 +296,29 @@ static inline uint64_t stripe_owner(uint32_t slot, uint64_t ticket)
 {
     return (uint64_t)(slot + 1) << 40 | (ticket & SLOT_TICKET_MASK);
 }
+
+/*
+ * Pause: somebody's wish that nothing is written. shm/pause.h draws its states and argues what a death
+ * leaves.
+ *   word   state (8 bits, low) | owner (16 bits) | ticket (40 bits); every edge is a compare-and-swap
+ *   all other fields by who asks, before ASKED
+ * until_ns is running time; so is since_ns, which may lie before the machine's start (mod 2^64).
+ */
+enum pause_state { PAUSE_FREE = 0, PAUSE_CLAIMED = 1, PAUSE_ASKED = 2, PAUSE_FORCE = 3 };
+enum pause_kind { PAUSE_WRITES = 1, PAUSE_SEAL = 2 }; /* the greater one is what is told */
+#define PAUSE_OWNER_HELD  0xffffu                     /* nobody: it ends by its time, or is ended */
+#define PAUSE_OWNER_STORE 0xfffeu                     /* the store: ended by a commit */
+#define SHM_PAUSE_FIELDS(F1, FN)                                                                   \
+    F1(A64, word)                                                                                  \
+    F1(A64, until_ns)                                                                              \
+    F1(A64, since_ns)                                                                              \
+    F1(A32, kind)                                                                                  \
+    F1(A32, pid)                                                                                   \
+    FN(char, who, 32)
+struct pause_shm {
+    SHM_PAUSE_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct pause_shm) == 64, "pauses do not share lines");
 
 /*
  * Contention: who looks for culprits finds them here. Added to by all participants, on paths that wait or

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
+#include "shm/pause.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -183,6 +184,7 @@ void participant_leave(struct participant *p)
     if (!p)
         return;
     if (!atomic_load(&p->forked)) {
+        pause_leave(p);
         uint64_t word = p->word;
         atomic_compare_exchange_strong(&p->segment->participant[p->index].word, &word,
                                        word & ~0xffull);

@@ -24,7 +24,7 @@ struct participant {
 /* FULL (256 live ones), IO, PERMISSION, RETIRED. name is cut at 31 bytes. */
 int participant_join(struct segment *s, const char *dir, enum participant_kind kind,
                      const char *name, struct participant **ret, struct azoth_error *err);
-/* Frees the row and the lock. Its slots must be free or given up to the writer. NULL is accepted.
+/* Frees the row and the lock, and ends its pauses. Its slots must be free or given up to the writer. NULL is accepted.
  * In a forked child only the memory is freed. */
 void participant_leave(struct participant *p);
 

@@ -8,6 +8,7 @@
  *   COMMITTED, REJECTED owner       any participant       freed (stripes were released before)
  *   REAPING             reaper      any participant       marked with the new reaper, done once more
  *   any                 writer      the next writer       scan of all slots, batch record (writer/)
+ *   (a pause)           owner       any participant       freed with one swap (pause.h)
  *
  * Invariant R1: a row is freed only after a pass over all slots found none that names it, and the
  * swap is from the very generation that was found dead: a new process on the row is not touched.
@@ -20,6 +21,7 @@
 #include "shm/reaper.h"
 
 #include "core/crash.h"
+#include "shm/pause.h"
 
 static int slot_names(uint64_t word, uint32_t participant)
 {
@@ -41,6 +43,7 @@ static int reap_one(struct participant *self, uint32_t dead, uint64_t row_word)
     for (uint32_t i = 0; i < s->slots; i++)
         if (slot_names(atomic_load(&s->slot[i].word), dead))
             return 0; /* somebody else repairs it this moment, or the writer published: next time */
+    pause_reap(s, dead, row_word);
     CRASH_POINT(reaper_done);
     struct participant_shm *row = &s->participant[dead];
     if (!atomic_compare_exchange_strong(&row->word, &row_word, row_word & ~0xffull))

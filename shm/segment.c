@@ -31,7 +31,7 @@
 #define LOOK_INTERVAL_NS NS_PER_S
 
 struct plan_offsets {
-    uint64_t header, participant, slot, stripe, block_owner, block, contention, end;
+    uint64_t header, participant, slot, stripe, block_owner, block, contention, pause, end;
 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -49,7 +49,8 @@ static struct plan_offsets offsets_of(uint32_t slots, uint32_t stripes, uint32_t
     o.block_owner = o.stripe + (uint64_t)stripes * sizeof(struct stripe_shm);
     o.block = round_up(o.block_owner + (uint64_t)blocks * 8, 4096);
     o.contention = o.block + (uint64_t)blocks * SHM_BLOCK_BYTES;
-    o.end = o.contention + sizeof(struct contention_shm);
+    o.pause = round_up(o.contention + sizeof(struct contention_shm), 64);
+    o.end = o.pause + (SHM_PAUSES + 1) * sizeof(struct pause_shm);
     return o;
 }
 
@@ -71,11 +72,14 @@ uint64_t segment_fingerprint(void)
 #define STRIPE_N(type, name, c)      MIX(stripe_shm, name)
 #define CONTENTION_1(type, name)     MIX(contention_shm, name)
 #define CONTENTION_N(type, name, c)  MIX(contention_shm, name)
+#define PAUSE_1(type, name)          MIX(pause_shm, name)
+#define PAUSE_N(type, name, c)       MIX(pause_shm, name)
     SHM_HEADER_FIELDS(HEADER_1, HEADER_N)
     SHM_PARTICIPANT_FIELDS(PARTICIPANT_1, PARTICIPANT_N)
     SHM_SLOT_FIELDS(SLOT_1, SLOT_N)
     SHM_STRIPE_FIELDS(STRIPE_1, STRIPE_N)
     SHM_CONTENTION_FIELDS(CONTENTION_1, CONTENTION_N)
+    SHM_PAUSE_FIELDS(PAUSE_1, PAUSE_N)
     return h;
 }
 
@@ -105,6 +109,7 @@ static void segment_point(struct segment *s, void *base)
     s->block_owner = (void *)(p + o.block_owner);
     s->block = p + o.block;
     s->contention = (void *)(p + o.contention);
+    s->pause = (void *)(p + o.pause);
     s->bytes = o.end;
 }
 

@@ -30,6 +30,7 @@ struct segment {
     A64 *block_owner;
     unsigned char *block;
     struct contention_shm *contention;
+    struct pause_shm *pause; /* SHM_PAUSES, and SHM_PAUSE_STORE */
     /* copies of the header's sizes, checked once: shared memory is input */
     uint32_t slots, stripes, blocks;
     uint64_t bytes;

@@ -65,13 +65,32 @@ int view_participant_alive(const struct view *v, uint32_t index)
     return !participant_dead(&nobody, index);
 }
 
-enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_left_ns)
+/* Without a writer nobody ends what is over: it is left out here. */
+void view_pauses(const struct view *v, uint64_t now_ns, struct view_pauses *ret)
 {
-    uint64_t until = v->segment ? atomic_load(&v->segment->header->pause_until_ns) : 0;
-    if (until <= now_ns)
-        return PAUSE_NONE;
-    *ret_left_ns = until - now_ns;
-    return atomic_load(&v->segment->header->paused) ? PAUSED : PAUSE_ASKED;
+    memset(ret, 0, sizeof *ret);
+    if (!v->segment)
+        return;
+    for (uint32_t i = 0; i <= SHM_PAUSE_STORE; i++) {
+        struct pause_info *p = &ret->row[ret->len];
+        if (!pause_read(v->segment, i, p) || p->until_ns <= now_ns ||
+            (p->owner < SHM_PARTICIPANTS && view_participant_alive(v, p->owner) == 0))
+            continue;
+        uint64_t left = p->until_ns == UINT64_MAX ? UINT64_MAX : p->until_ns - now_ns;
+        ret->left_ns = left > ret->left_ns ? left : ret->left_ns;
+        ret->age_ns = now_ns - p->since_ns > ret->age_ns ? now_ns - p->since_ns : ret->age_ns;
+        ret->len++;
+    }
+    if (!ret->len)
+        return;
+    uint32_t paused = atomic_load(&v->segment->header->paused);
+    ret->writes = paused == PAUSE_SEAL ? WRITES_SEALED : paused ? WRITES_PAUSED : WRITES_PAUSING;
+}
+
+const char *view_writes_name(enum view_writes writes)
+{
+    static const char *const names[] = {"open", "pausing", "paused", "sealed"};
+    return (unsigned)writes < sizeof names / sizeof *names ? names[writes] : "?";
 }
 
 uint64_t view_helper_looked(const struct view *v, uint64_t now_ns)

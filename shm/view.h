@@ -8,6 +8,7 @@
 
 #include "shm/gauges.h"
 #include "shm/participant.h"
+#include "shm/pause.h"
 #include "shm/projection_row.h"
 
 struct view {
@@ -26,9 +27,17 @@ void view_close(struct view *v);
 /* The row's process lives: 1, 0 (it died), -1 (we may not look). */
 int view_participant_alive(const struct view *v, uint32_t index);
 
-enum view_pause { PAUSE_NONE, PAUSE_ASKED, PAUSED };
-/* *ret_left_ns: until it ends by itself. */
-enum view_pause view_pause(const struct view *v, uint64_t now_ns, uint64_t *ret_left_ns);
+/* What pauses and seals there are, and what the writer makes of them. */
+struct view_pauses {
+    enum view_writes { WRITES_OPEN, WRITES_PAUSING, WRITES_PAUSED, WRITES_SEALED } writes;
+    uint64_t left_ns; /* until the last of them ends by itself; UINT64_MAX: it does not */
+    uint64_t age_ns;  /* of the oldest */
+    uint32_t len;
+    struct pause_info row[SHM_PAUSES + 1];
+};
+void view_pauses(const struct view *v, uint64_t now_ns, struct view_pauses *ret);
+/* "open", "pausing", "paused", "sealed". */
+const char *view_writes_name(enum view_writes writes);
 
 /* When the writer's helper looked at pins and disk (running time), if that was in the last seconds: it looks every
  * second while it lives. 0: it was not, and what it saw is not told. */

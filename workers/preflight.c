@@ -213,11 +213,12 @@ static enum preflight_stage wants(struct preflight *f, enum preflight_stage what
 static enum preflight_stage claim(struct preflight *f, uint64_t now_ns)
 {
     struct header_shm *h = f->participant->segment->header;
-    if (f->changes && atomic_load(&h->paused) && atomic_load(&h->pause_until_ns) > now_ns) {
+    uint32_t paused = f->changes ? atomic_load(&h->paused) : 0;
+    if (paused && atomic_load(&h->pause_until_ns) > now_ns) {
+        int code = paused == PAUSE_SEAL ? AZOTH_ERR_SEALED : AZOTH_ERR_PAUSED;
         if (f->request.wait_paused)
-            return wants(f, PREFLIGHT_WANTS_PAUSE, now_ns, AZOTH_ERR_PAUSED);
-        return done(f, error_set(&f->outcome.error, AZOTH_ERR_PAUSED, "%s",
-                                 azoth_code_sentence(AZOTH_ERR_PAUSED)));
+            return wants(f, PREFLIGHT_WANTS_PAUSE, now_ns, code);
+        return done(f, error_set(&f->outcome.error, code, "%s", azoth_code_sentence(code)));
     }
     if (!slot_claim(f->participant, &f->slot))
         return wants(f, PREFLIGHT_WANTS_SLOT, now_ns, AZOTH_ERR_BUSY);

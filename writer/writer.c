@@ -29,6 +29,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
+#include "shm/pause.h"
 #include "shm/reaper.h"
 #include "writer/append.h"
 #include "writer/control.h"
@@ -75,7 +76,7 @@ struct writer {
     uint64_t stop_seq;            /* what was submitted from here on is the next writer's */
     uint64_t full_seq;            /* the disk is full: from here on it is refused */
     uint64_t unfit_ns;            /* when one did not fit and there was no reserve; 0: they fit */
-    uint64_t pause_seen_ns;       /* the end of the pause that is asked for, or 0 */
+    uint32_t pause_kind;          /* of what is asked for and not yet in force, or 0 */
     uint64_t pause_seq;           /* what was submitted before it was seen is finished first */
 
     /* The batch that is being made. */
@@ -650,30 +651,57 @@ static uint32_t refuse_on_full_disk(struct writer *w, uint64_t now_ns)
 
 /* ---- pausing ---- */
 
+static void wake_pausers(struct header_shm *h)
+{
+    atomic_fetch_add(&h->pause_wake, 1);
+    shm_wake(&h->pause_wake, 1 << 30);
+}
+
+static void pause_over(struct writer *w)
+{
+    struct header_shm *h = w->segment->header;
+    w->pause_kind = 0;
+    if (atomic_load(&h->paused) == 0)
+        return;
+    atomic_store(&h->paused, 0);
+    CRASH_POINT(writer_unpaused);
+    wake_pausers(h);
+}
+
+/* Between two batches. P1 of pause.h: `paused` first, the answers to who asked second. */
+static void pause_enforce(struct writer *w, uint32_t kind)
+{
+    struct header_shm *h = w->segment->header;
+    atomic_store(&h->paused, kind);
+    CRASH_POINT(writer_paused);
+    if (pause_confirm(w->segment))
+        wake_pausers(h);
+}
+
 /* While paused: refuses the pending that do not want to wait. Returns 1 when nothing but control goes
  * on in this step. */
 static int paused(struct writer *w, uint64_t now_ns)
 {
     struct header_shm *h = w->segment->header;
-    uint64_t until = atomic_load(&h->pause_until_ns);
-    if (until <= now_ns) {
-        w->pause_seen_ns = 0;
-        if (atomic_exchange(&h->paused, 0)) {
-            CRASH_POINT(writer_unpaused);
-            atomic_fetch_add(&h->pause_wake, 1);
-            shm_wake(&h->pause_wake, 1 << 30);
-        }
+    uint64_t until;
+    uint32_t kind = pause_look(w->segment, now_ns, &until);
+    if (until != atomic_load_explicit(&h->pause_until_ns, memory_order_relaxed))
+        atomic_store(&h->pause_until_ns, until);
+    if (!kind) {
+        pause_over(w);
         return 0;
     }
     if (!atomic_load(&h->paused)) {
         /* What is submitted is finished first. New work keeps coming: only what was there counts. */
-        if (w->pause_seen_ns != until)
+        if (!w->pause_kind)
             w->pause_seq = atomic_load(&h->queue_seq);
-        w->pause_seen_ns = until;
+        w->pause_kind = kind;
         return 0;
     }
+    pause_enforce(w, kind);
     take(w);
-    refuse_pending(w, AZOTH_ERR_PAUSED, may_pass_pause, now_ns);
+    refuse_pending(w, kind == PAUSE_SEAL ? AZOTH_ERR_SEALED : AZOTH_ERR_PAUSED, may_pass_pause,
+                   now_ns);
     return 1;
 }
 
@@ -681,13 +709,9 @@ static int paused(struct writer *w, uint64_t now_ns)
  * older is undecided. */
 static void pause_if_asked(struct writer *w)
 {
-    struct header_shm *h = w->segment->header;
-    if (w->pause_seen_ns && !pending_before(w, w->pause_seq) && !atomic_load(&h->paused)) {
-        atomic_store(&h->paused, 1);
-        CRASH_POINT(writer_paused);
-        atomic_fetch_add(&h->pause_wake, 1);
-        shm_wake(&h->pause_wake, 1 << 30);
-    }
+    if (w->pause_kind && !pending_before(w, w->pause_seq) &&
+        !atomic_load(&w->segment->header->paused))
+        pause_enforce(w, w->pause_kind);
 }
 
 /* ---- the step ---- */

@@ -1,4 +1,4 @@
-/* admin.c - init, config, pause, resume. */
+/* admin.c - init, config. */
 #include "client/cmd/cmd.h"
 #include "client/internal.h"
 
@@ -123,68 +123,4 @@ const struct cmd cmd_config_show = {
             "  azoth config --dir /var/lib/azoth/main\n"
             "  azoth config --json | jq -r '.[] | select(.source != \"default\") | .key'\n",
     .run = run_config,
-};
-
-/* ---- pause and resume ---- */
-
-static int run_pause(struct cmd_line *l)
-{
-    struct cmd_number timeout = {.n = 60000};
-    const struct cmd_flag flags[] = {{"--timeout", FLAG_SECONDS, &timeout}, {NULL, 0, NULL}};
-    struct azoth_error err;
-    struct azoth *db;
-    int rc = cmd_flags(l, flags, 0, 0);
-    if (rc)
-        return rc;
-    if (timeout.n < 1 || timeout.n > 3600000)
-        return cmd_usage(l, "--timeout is 1 ms to 1 h");
-    rc = cmd_open(l, NULL, 0, &db);
-    if (rc)
-        return rc;
-    if (azoth_pause(db, (uint32_t)timeout.n, &err))
-        rc = cmd_fail(&err);
-    else if (l->json)
-        printf("{\"ok\":true,\"timeout_ms\":%llu}\n", (unsigned long long)timeout.n);
-    else
-        printf("paused for %.3g s; azoth resume ends it\n", (double)timeout.n / 1e3);
-    azoth_close(db);
-    return rc;
-}
-
-const struct cmd cmd_pause = {
-    .name = "pause",
-    .synopsis = "[--timeout TIME] [--json]",
-    .summary = "Pause writes, after what is submitted is finished",
-    .help =
-        "  --timeout TIME  the pause ends by itself after so long: 10, 1.5s, 5min; at most 1h,\n"
-        "                  default 60 s\n\n"
-        "New transactions get AZOTH_ERR_PAUSED, or wait if they asked to. Reads go on.\n\n"
-        "  azoth pause --timeout 5min && cp ... ; azoth resume\n",
-    .run = run_pause,
-};
-
-static int run_resume(struct cmd_line *l)
-{
-    struct azoth_error err;
-    struct azoth *db;
-    int rc = cmd_flags(l, NULL, 0, 0);
-    if (!rc)
-        rc = cmd_open(l, NULL, 0, &db);
-    if (rc)
-        return rc;
-    if (azoth_resume(db, &err))
-        rc = cmd_fail(&err);
-    else
-        puts(l->json ? "{\"ok\":true}" : "resumed");
-    azoth_close(db);
-    return rc;
-}
-
-const struct cmd cmd_resume = {
-    .name = "resume",
-    .synopsis = "[--json]",
-    .summary = "End a pause of writes",
-    .help = "Writes that are not paused stay so: that is no error.\n\n"
-            "  azoth resume\n",
-    .run = run_resume,
 };

@@ -32,6 +32,8 @@ struct field {
 #define STRIPE_N(t, n, c)      FN_OF(stripe_shm, t, n, c)
 #define CONTENTION_1(t, n)     F1_OF(contention_shm, t, n)
 #define CONTENTION_N(t, n, c)  FN_OF(contention_shm, t, n, c)
+#define PAUSE_1(t, n)          F1_OF(pause_shm, t, n)
+#define PAUSE_N(t, n, c)       FN_OF(pause_shm, t, n, c)
 
 static const struct field prefix_fields[] = {SHM_PREFIX_FIELDS(PREFIX_1, PREFIX_N){0}};
 static const struct field header_fields[] = {SHM_HEADER_FIELDS(HEADER_1, HEADER_N){0}};
@@ -41,6 +43,8 @@ static const struct field slot_fields[] = {SHM_SLOT_FIELDS(SLOT_1, SLOT_N){0}};
 static const struct field stripe_fields[] = {SHM_STRIPE_FIELDS(STRIPE_1, STRIPE_N){0}};
 static const struct field contention_fields[] = {
     SHM_CONTENTION_FIELDS(CONTENTION_1, CONTENTION_N){0}};
+
+static const struct field pause_fields[] = {SHM_PAUSE_FIELDS(PAUSE_1, PAUSE_N){0}};
 
 /* Where the dump goes: JSON, or lines of text. */
 struct dump {
@@ -274,6 +278,11 @@ int segment_dump(const struct segment *s, int all, int json)
                             : "free");
     }
     dump_list(&d, "participants", 0);
+    dump_list(&d, "pauses", 1);
+    for (uint32_t i = 0; i <= SHM_PAUSE_STORE; i++)
+        if (all || (atomic_load((A64 *)&s->pause[i].word) & 0xff) != PAUSE_FREE)
+            dump_struct(&d, "pause", i, pause_fields, &s->pause[i], NULL);
+    dump_list(&d, "pauses", 0);
     dump_list(&d, "slots", 1);
     for (uint32_t i = 0; i < s->slots; i++)
         dump_slot(&d, s, i, all);

@@ -113,6 +113,8 @@ static int print_json(const struct lag *g)
     else
         out_bool(&j, "feed_alive", g->feed_alive);
     out_bool(&j, "over_limit", any_over(g));
+    out_str(&j, "writes", view_writes_name(g->pauses.writes));
+    json_pauses(&j, &g->pauses, g->now_ns);
     out_open(&j, "projections", '[');
     for (uint32_t i = 0; i < g->rows; i++) {
         const struct lag_row *row = &g->row[i];
@@ -208,6 +210,8 @@ static void print_text(const struct lag *g)
     if (g->head_known)
         printf("head: event %llu; ", (unsigned long long)g->head);
     printf("feed: %s\n", g->feed_alive < 0 ? "unknown" : g->feed_alive ? "running" : "not running");
+    if (g->pauses.writes != WRITES_OPEN)
+        print_pauses("writes: ", &g->pauses, g->now_ns);
     if (g->store_err.code)
         printf("times are not known: %s\n", g->store_err.message);
     if (!g->rows) {

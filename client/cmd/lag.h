@@ -45,6 +45,7 @@ struct lag {
     int head_known;   /* 0: no gauges are there, and the store did not answer */
     double head_rate; /* events a second; -1: not known */
     int feed_alive;   /* 1, 0, or -1: we may not look */
+    struct view_pauses pauses;
     uint64_t now_ns;
     int64_t wall_ns;
     struct azoth_error store_err; /* code 0: times are known */

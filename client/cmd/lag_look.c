@@ -262,6 +262,7 @@ void lag_read_rows(struct lag *g)
     g->rows = g->left_out = 0;
     g->feed_alive = v.feed_alive;
     g->now_ns = clock_mono_ns();
+    view_pauses(&v, g->now_ns, &g->pauses);
     for (uint32_t i = 0; v.gauges && i < SHM_PROJECTIONS; i++) {
         struct lag_row *row = &g->row[g->rows];
         memset(row, 0, sizeof *row);

@@ -35,8 +35,7 @@ struct look {
     struct rates rates;
     uint64_t now_ns;
     int64_t wall_ns;
-    enum view_pause pause;
-    uint64_t pause_left_ns;
+    struct view_pauses pauses;
     struct store_facts store;
     struct azoth_error store_err; /* code 0: store is there */
 };
@@ -96,7 +95,7 @@ static void look(struct look *k, const char *dir)
     view_open(&k->v, dir);
     k->now_ns = clock_mono_ns();
     k->wall_ns = clock_wall_ns();
-    k->pause = view_pause(&k->v, k->now_ns, &k->pause_left_ns);
+    view_pauses(&k->v, k->now_ns, &k->pauses);
     memset(&k->counts, 0, sizeof k->counts);
     if (k->v.segment)
         view_count(k->v.segment, &k->counts);
@@ -159,13 +158,11 @@ static void json_writer(struct json_text *j, const struct look *k)
         out_u64(j, "started_ns", gauge_get(&k->v.gauges->g->writer_started_ns));
     out_close(j, '}');
     out_str(j, "writes",
-            k->pause == PAUSED        ? "paused"
-            : k->pause == PAUSE_ASKED ? "pausing"
-            : k->v.writer_alive == 0  ? "none"
-            : disk_full_ns(k)         ? "refused"
-                                      : "open");
-    if (k->pause != PAUSE_NONE)
-        out_real(j, "pause_left_s", (double)k->pause_left_ns / 1e9);
+            k->pauses.writes != WRITES_OPEN ? view_writes_name(k->pauses.writes)
+            : k->v.writer_alive == 0        ? "none"
+            : disk_full_ns(k)               ? "refused"
+                                            : view_writes_name(WRITES_OPEN));
+    json_pauses(j, &k->pauses, k->now_ns);
 }
 
 static void json_gauges(struct json_text *j, const struct look *k)
@@ -468,16 +465,15 @@ static void print_writer(const struct look *k)
     printf("sync          %s; epoch %llu, incarnation %llu%s\n", sync_mode_name(h->sync_mode),
            (unsigned long long)atomic_load((A64 *)&h->epoch), (unsigned long long)h->incarnation,
            segment_retired(s) ? "; segment RETIRED" : "");
-    if (k->pause == PAUSE_NONE && k->v.writer_alive == 0)
+    if (k->pauses.writes != WRITES_OPEN)
+        print_pauses("writes        ", &k->pauses, k->now_ns);
+    else if (k->v.writer_alive == 0)
         printf("writes        none\n");
-    else if (k->pause == PAUSE_NONE && disk_full_ns(k))
+    else if (disk_full_ns(k))
         printf("writes        REFUSED: the disk is full since %s\n",
                cmd_time((int64_t)disk_full_ns(k), text));
-    else if (k->pause == PAUSE_NONE)
-        printf("writes        open\n");
     else
-        printf("writes        %s, for %s more\n", k->pause == PAUSED ? "PAUSED" : "pausing",
-               cmd_duration(k->pause_left_ns, text));
+        printf("writes        open\n");
 }
 
 static void print_gauges(const struct look *k)

@@ -48,8 +48,7 @@ struct top {
     struct view v;  /* open between top_look() and top_unlook() */
     struct view_counts counts;
     struct culprits culprits;
-    enum view_pause pause;
-    uint64_t pause_left_ns;
+    struct view_pauses pauses;
     struct top_sample now, before;
     double commits_s, transactions_s, events_s, refused_s, waits_s; /* -1: not known yet */
     struct top_process process[SHM_PARTICIPANTS];

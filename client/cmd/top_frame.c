@@ -125,12 +125,14 @@ static void processes_line(struct top *t, const struct top_options *o, struct to
 {
     const struct gauges *g = t->v.gauges;
     uint64_t full = g ? gauge_get(&g->g->disk_full_ns) : 0;
-    const char *writes = t->pause == PAUSED        ? "PAUSED"
-                         : t->pause == PAUSE_ASKED ? "pausing"
-                         : t->v.writer_alive == 0  ? "none"
-                         : full                    ? "REFUSED, the disk is full"
-                                                   : "open";
-    int alarm = t->v.writer_alive == 0 || t->v.feed_alive == 0 || full || t->pause != PAUSE_NONE;
+    const char *writes = t->pauses.writes == WRITES_SEALED   ? "SEALED"
+                         : t->pauses.writes == WRITES_PAUSED ? "PAUSED"
+                         : t->pauses.writes != WRITES_OPEN   ? "pausing"
+                         : t->v.writer_alive == 0            ? "none"
+                         : full                              ? "REFUSED, the disk is full"
+                                                             : "open";
+    int alarm =
+        t->v.writer_alive == 0 || t->v.feed_alive == 0 || full || t->pauses.writes != WRITES_OPEN;
     line(f, o, alarm ? TOP_ALARM : TOP_PLAIN, "writer %s   feed %s   writes %s   head %llu",
          alive(t->v.writer_alive), alive(t->v.feed_alive), writes, (unsigned long long)t->lag.head);
 }

@@ -149,7 +149,7 @@ void top_look(struct top *t)
         view_count(t->v.segment, &t->counts);
         take_segment(t);
     }
-    t->pause = view_pause(&t->v, t->now.at_ns, &t->pause_left_ns);
+    view_pauses(&t->v, t->now.at_ns, &t->pauses);
     culprits_look(&t->v, t->before.at_ns ? t->stripe_before : NULL, t->now.at_ns, &t->culprits);
     for (uint32_t i = 0; t->v.segment && i < t->v.segment->stripes && i < SHM_STRIPES_MAX; i++)
         t->stripe_before[i] = gauge_get(&t->v.segment->stripe[i].waits);

@@ -9,4 +9,12 @@
  */
 int segment_dump(const struct segment *s, int all, int json);
 
+/* Pauses and seals, as `writes` has them: in JSON the keys pause_left_s (null: not by itself; missing
+ * when there is none) and pauses; as text a line that begins with `label`, and one for each. */
+void json_pauses(struct json_text *j, const struct view_pauses *p, uint64_t now_ns);
+void print_pauses(const char *label, const struct view_pauses *p, uint64_t now_ns);
+/* "a pause by azoth backup, pid 12". */
+#define PAUSE_WHOSE_TEXT 128
+const char *pause_whose(const struct pause_info *p, char out[PAUSE_WHOSE_TEXT]);
+
 #endif

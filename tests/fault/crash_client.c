@@ -119,7 +119,8 @@ int crash_load(const char *dir, const char *name)
     return 0;
 }
 
-/* Pauses, and resumes or lets the pause run out: a transaction that waits for its end tells. */
+/* Pauses and seals, of its own and held, and resumes or lets them run out: a transaction that waits for the
+ * end tells. */
 int crash_pause(const char *dir)
 {
     struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000, .wait_paused = 1};
@@ -128,7 +129,10 @@ int crash_pause(const char *dir)
     if (azoth_open(dir, &o, &db, &err))
         return 1;
     for (unsigned i = 0;; i++) {
-        if (azoth_pause(db, 200, &err) == 0 && i % 2)
+        int rc = i % 4 == 0   ? azoth_pause_hold(db, 200, &err)
+                 : i % 4 == 1 ? azoth_seal(db, 200, NULL, &err)
+                              : azoth_pause(db, 200, &err);
+        if (rc == 0 && i % 2)
             azoth_resume(db, &err);
         struct azoth_txn *t = azoth_txn_new(db);
         azoth_set_i64(t, AZOTH_STR("paused"), i);

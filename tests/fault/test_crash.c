@@ -52,7 +52,7 @@ static const char *const point_name[] = {
 
 /* ---- who dies where ---- */
 
-enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR, REBUILDER };
+enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR, REBUILDER, PAUSER };
 
 enum how {
     LOAD,      /* passed again and again by who works */
@@ -142,6 +142,12 @@ static const struct row {
     {CRASH_writer_completed, WRITER, LOAD, 12},
     {CRASH_writer_woken, WRITER, LOAD, 12},
     {CRASH_control_applied, WRITER, MARKING, 6},
+    {CRASH_pause_claimed, PAUSER, PAUSING, 4},
+    {CRASH_pause_filled, PAUSER, PAUSING, 4},
+    {CRASH_pause_asked, PAUSER, PAUSING, 4},
+    {CRASH_pause_confirmed, WRITER, PAUSING, 3},
+    {CRASH_pause_freed, PAUSER, PAUSING, 4},
+    {CRASH_pause_freed, WRITER, PAUSING, 2},
     {CRASH_writer_paused, WRITER, PAUSING, 3},
     {CRASH_writer_unpaused, WRITER, PAUSING, 3},
     {CRASH_writer_draining, WRITER, STOP, 1},
@@ -279,6 +285,7 @@ static struct process *victim_of(const struct row *r)
     case PROJECTOR:
         return projector;
     case REBUILDER:
+    case PAUSER:
         return other;
     default:
         return writer;
@@ -472,6 +479,22 @@ static void rebuild_once(void)
         fail_msg("%s: a rebuild ended with status %d", what, other->status);
 }
 
+/* What the dead have left of pauses ends: their own within a second, held ones by their time. Until then
+ * all answers would be refusals. */
+static void pauses_end(void)
+{
+    struct azoth_options o = {.deadline_ms = 5000, .attach_wait_ms = 20000, .wait_paused = 1};
+    struct azoth_error err;
+    struct azoth *db;
+    assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
+    struct azoth_txn *t = azoth_txn_new(db);
+    azoth_set_i64(t, AZOTH_STR("paused"), -1);
+    if (azoth_commit(t, NULL, &err))
+        fail_msg("%s: a pause does not end: %s", what, err.message);
+    azoth_txn_free(t);
+    azoth_close(db);
+}
+
 /* Everybody goes on: answers come, and nobody but the victim has ended. */
 static void go_on(const struct row *r, struct process *victim)
 {
@@ -479,6 +502,8 @@ static void go_on(const struct row *r, struct process *victim)
     start_all_but(NULL, 1);
     if (r->how == REBUILT)
         rebuild_once();
+    if (r->how == PAUSING)
+        pauses_end();
     uint64_t until = clock_mono_ns() + PATIENCE;
     long before = answers();
     while (answers() < before + 60 && clock_mono_ns() < until) {

@@ -65,6 +65,8 @@ enum kind {
     STEP_ROWS,
     STEP_RETIRE,
     PUT_CONTENTION,
+    PUT_PAUSE,
+    STEP_PAUSES,
     KINDS
 };
 
@@ -194,8 +196,8 @@ static void move_apart(struct segment *from)
 {
     if (!s.header || s.slots != from->slots || s.stripes != from->stripes ||
         s.blocks != from->blocks) {
-        void *old[] = {s.prefix, s.header,      s.participant, s.slot,
-                       s.stripe, s.block_owner, s.block,       s.contention};
+        void *old[] = {s.prefix,      s.header, s.participant, s.slot, s.stripe,
+                       s.block_owner, s.block,  s.contention,  s.pause};
         for (size_t i = 0; i < sizeof old / sizeof *old; i++)
             free(old[i]);
         s = *from;
@@ -207,6 +209,7 @@ static void move_apart(struct segment *from)
         s.block_owner = part(s.blocks * sizeof *s.block_owner + 1);
         s.block = part((size_t)s.blocks * SHM_BLOCK_BYTES + 1);
         s.contention = part(sizeof *s.contention);
+        s.pause = part((SHM_PAUSES + 1) * sizeof *s.pause);
     }
     memcpy(s.prefix, from->prefix, sizeof *s.prefix);
     memcpy(s.header, from->header, sizeof *s.header);
@@ -215,6 +218,7 @@ static void move_apart(struct segment *from)
     memset(s.stripe, 0, s.stripes * sizeof *s.stripe);
     memset(s.block_owner, 0, s.blocks * sizeof *s.block_owner);
     memset(s.contention, 0, sizeof *s.contention);
+    memset(s.pause, 0, (SHM_PAUSES + 1) * sizeof *s.pause);
     memset(g.g, 0, sizeof *g.g);
     memset(g.projection, 0, SHM_PROJECTIONS * sizeof *g.projection);
 }
@@ -246,6 +250,9 @@ static void put_into_part(const struct record *r)
         break;
     case PUT_CONTENTION:
         put(s.contention, sizeof *s.contention, 1, r);
+        break;
+    case PUT_PAUSE:
+        put(s.pause, sizeof *s.pause, SHM_PAUSES + 1, r);
         break;
     case PUT_ROW:
         put(g.projection, sizeof *g.projection, SHM_PROJECTIONS, r);
@@ -379,10 +386,10 @@ static void look(void)
 {
     struct view v = {.segment = &s, .gauges = &g, .lock_fd = -1};
     struct view_counts counts;
-    uint64_t left;
+    struct view_pauses pauses;
     export();
     view_count(&s, &counts);
-    view_pause(&v, 1000, &left);
+    view_pauses(&v, 1000, &pauses);
     for (uint32_t i = 0; i < s.stripes; i++)
         stripe_holder(&s, i);
     for (uint32_t i = 0; i < SHM_PARTICIPANTS; i++) {

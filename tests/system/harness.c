@@ -280,6 +280,9 @@ static int segment_clean(const struct segment *s, char *why, size_t size)
     for (uint32_t b = 0; b < s->blocks; b++)
         if (atomic_load(&s->block_owner[b]))
             return snprintf(why, size, "block %u is owned", b) * 0;
+    for (uint32_t p = 0; p < SHM_PAUSES; p++)
+        if ((atomic_load(&s->pause[p].word) & 0xff) != PAUSE_FREE)
+            return snprintf(why, size, "pause %u is there", p) * 0;
     return 1;
 }
 

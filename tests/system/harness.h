@@ -49,7 +49,7 @@ struct azoth *harness_attach(struct harness *h, uint32_t deadline_ms);
 /* Waits until `endpoint` answers a ping, at most 10 s: 1 when it did. */
 int harness_answers(const char *endpoint);
 
-/* Every slot free and every stripe unlocked, within wait_ms. 1, or 0 after saying what is not. */
+/* Every slot free, every stripe unlocked, and no pause, within wait_ms. 1, or 0 after saying what is not. */
 int harness_segment_clean(struct harness *h, int wait_ms);
 
 /* Deterministic random numbers: the seed is printed once and taken from AZOTH_TEST_SEED. */

@@ -84,7 +84,7 @@ gone() { ! grep -Eq "^State:\s+[^ZX]" "/proc/$1/status" 2>/dev/null; }
 
 commands=$("$AZOTH" help | awk '/^  [a-z]/ {print $1}')
 says "help lists the commands" "init run tx call get scan events status lag top query projection dlq pause \
-resume config bench verify scale help version" "$(echo $commands)"
+resume seal config bench verify scale help version" "$(echo $commands)"
 for c in $commands; do
     exits "$c --help succeeds" 0 "" "$AZOTH" "$c" --help
     check "$c --help shows its form" grep -q "^usage: azoth $c" "$TMP/out"
@@ -259,7 +259,7 @@ kill -INT $follower
 wait $follower
 says "Ctrl-C ends follow cleanly" 0 $?
 
-exits "pause pauses" 0 "" "$AZOTH" pause --timeout 1min
+exits "pause pauses" 0 "" "$AZOTH" pause --hold --timeout 1min
 says "status shows the pause" paused "$("$AZOTH" status --json | jq -r .writes)"
 exits "a paused database refuses" 1 "(AZOTH_ERR_PAUSED)" "$AZOTH" tx '{"add":{"acct/1":1}}'
 exits "a paused database can be read" 0 "" "$AZOTH" get acct/1

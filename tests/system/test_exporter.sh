@@ -66,7 +66,7 @@ an event|1|azoth_apply_duration_seconds_count|add
 an event|1|azoth_apply_lag_seconds_count|add
 a refused request|1|azoth_refusals_total{reason="min"}|refused
 a refused request|1|azoth_process_refused_total{kind="worker",name="1",row="$row"}|refused
-a pause|1|azoth_paused|azoth pause --dir $db
+a pause|1|azoth_paused|azoth pause --hold --dir $db
 its end|-1|azoth_paused|azoth resume --dir $db
 END
 

@@ -159,8 +159,23 @@ static void runs(void)
 }
 static void pauses(void)
 {
-    atomic_store(&seg->header->pause_until_ns, clock_mono_ns() + 100 * NS_PER_S);
-    atomic_store(&seg->header->paused, 1);
+    uint64_t now = clock_mono_ns();
+    atomic_store(&seg->pause[0].until_ns, now + 100 * NS_PER_S);
+    atomic_store(&seg->pause[0].since_ns, now - 100 * NS_PER_S);
+    atomic_store(&seg->pause[0].kind, PAUSE_WRITES);
+    atomic_store(&seg->pause[0].word, PAUSE_FORCE | PAUSE_OWNER_HELD << 8 | 1ull << 24);
+    atomic_store(&seg->header->paused, PAUSE_WRITES);
+}
+static void seals(void)
+{
+    pauses();
+    atomic_store(&seg->pause[0].kind, PAUSE_SEAL);
+    atomic_store(&seg->header->paused, PAUSE_SEAL);
+}
+static void seals_for_ever(void)
+{
+    seals();
+    atomic_store(&seg->pause[0].until_ns, UINT64_MAX);
 }
 static void epoch(void)
 {
@@ -435,7 +450,11 @@ static const struct effect {
     {"azoth_writer_state{state=\"running\"}", "0", "1", runs, 0, 0},
     {"azoth_writer_state{state=\"absent\"}", "1", "0", runs, 0, 0},
     {"azoth_paused", "0", "1", pauses, 0, 0},
+    {"azoth_paused", "0", "1", seals, 0, 0},
+    {"azoth_sealed", "0", "1", seals, 0, 0},
     {"azoth_pause_remaining_seconds", "0", "90~", pauses, 0, 0},
+    {"azoth_pause_remaining_seconds", "0", "+Inf", seals_for_ever, 0, 0},
+    {"azoth_pause_age_seconds", "0", "100~", pauses, 0, 0},
     {"azoth_queue_depth", "0", "1", submits, 0, 0},
     {"azoth_slots{state=\"submitted\"}", "0", "1", submits, 0, 0},
     {"azoth_slots{state=\"free\"}", "32", "31", submits, 0, 0},
@@ -1013,6 +1032,7 @@ static void readiness_names_what_is_not(void **state)
         {drains, "writer: draining\n"},
         {hangs, "writer: no heartbeat for 1? s\n"},
         {pauses, "writer: writes are paused\n"},
+        {seals, "writer: writes are sealed\n"},
         {disk_is_full, "writer: writes are refused\n"},
         {one_behind, "projection p: 7 events behind, the limit is 6\n"},
         {old_but_few, "projection p: 3?.? s behind, the limit is 20\n"},
