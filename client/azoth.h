@@ -381,6 +381,16 @@ AZOTH_API int azoth_seal(struct azoth *db, uint32_t timeout_ms, struct azoth_sea
                          struct azoth_error *err);
 /* Ends this handle's seal, as azoth_resume(). */
 AZOTH_API int azoth_unseal(struct azoth *db, struct azoth_error *err);
+/* Seals until azoth_unseal_held(), over restarts of writer and machine: the store keeps it. Takes the place of
+ * this handle's pause or seal, and fixes the event that such a seal stands at. Of a database that is sealed
+ * so already it tells that seal. Blocks for a commit too; NOSPACE, IO, and OUTCOME_UNKNOWN: it may be repeated. */
+AZOTH_API int azoth_seal_hold(struct azoth *db, struct azoth_seal_info *ret,
+                              struct azoth_error *err);
+/* Ends the seal that the store keeps and this handle's own, with `everybody` those of other processes too; no
+ * error when there is none. *ret_left (may be NULL): seals of others that are left. Errors as
+ * azoth_seal_hold(). */
+AZOTH_API int azoth_unseal_held(struct azoth *db, int everybody, uint32_t *ret_left,
+                                struct azoth_error *err);
 
 /* 1 while this handle's pause or seal is in force and has been since it was asked for; 0 when it has ended,
  * by its time, by somebody who resumed everybody's, or because the segment was retired. What was read

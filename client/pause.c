@@ -7,8 +7,14 @@
 #include "client/internal.h"
 
 #include "core/clock.h"
+#include "core/record.h"
+#include "writer/control.h"
+
+#include <string.h>
+#include <unistd.h>
 
 #define LONGEST_MS 3600000u
+#define HOLD_MS    60000u /* the seal under which the store's is made */
 
 static int may_pause(const struct azoth *db, struct azoth_error *err)
 {
@@ -80,6 +86,14 @@ static void make_own(struct azoth *db, struct attachment *a, const struct pause 
     local_release(db->local, was);
 }
 
+/* Nothing moves it while a seal is in force. */
+static void head_now(const struct attachment *a, struct azoth_seal_info *ret)
+{
+    ret->event = atomic_load(&a->segment->header->head_event);
+    ret->txn = atomic_load(&a->segment->header->head_txn);
+    ret->time_ns = clock_wall_ns();
+}
+
 static int pause_writes(struct azoth *db, enum pause_kind kind, uint32_t timeout_ms, int held,
                         struct azoth_seal_info *ret_seal, struct azoth_error *err)
 {
@@ -102,10 +116,7 @@ static int pause_writes(struct azoth *db, enum pause_kind kind, uint32_t timeout
             pause_end(a->segment, &p);
     }
     if (!rc && ret_seal) {
-        /* Nothing moves it while the seal is in force. */
-        ret_seal->event = atomic_load(&a->segment->header->head_event);
-        ret_seal->txn = atomic_load(&a->segment->header->head_txn);
-        ret_seal->time_ns = clock_wall_ns();
+        head_now(a, ret_seal);
         if (pause_in_force(a->segment, &p) != 1)
             rc = error_set(err, AZOTH_ERR_TIMEOUT, "the seal ended as soon as it was in force");
     }
@@ -131,6 +142,61 @@ int azoth_seal(struct azoth *db, uint32_t timeout_ms, struct azoth_seal_info *re
 {
     struct azoth_seal_info unused;
     return pause_writes(db, PAUSE_SEAL, timeout_ms, 0, ret ? ret : &unused, err);
+}
+
+/* A seal of the handle's own, in force; the one that it has, if it is one. */
+static int own_seal(struct azoth *db, struct azoth_seal_info *ret, struct azoth_error *err)
+{
+    struct pause_info p;
+    pthread_mutex_lock(&db->lock);
+    const struct attachment *a = db->pause_on;
+    int there = a && !segment_retired(a->segment) && pause_in_force(a->segment, &db->pause) == 1 &&
+                pause_read(a->segment, db->pause.row, &p) && p.kind == PAUSE_SEAL;
+    if (there)
+        head_now(a, ret);
+    pthread_mutex_unlock(&db->lock);
+    return there ? 0 : azoth_seal(db, HOLD_MS, ret, err);
+}
+
+/* The store's seal, which may be older than this one. */
+static int stored_seal(struct azoth *db, struct azoth_seal_info *ret, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    struct seal seal;
+    int rc = snapshot_begin(db->local->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_seal(sn, &seal, err);
+    snapshot_end(sn);
+    if (rc == 1)
+        *ret = (struct azoth_seal_info){seal.event, seal.txn, seal.time_ns};
+    else if (rc == 0)
+        rc = error_set(err, AZOTH_ERR_TIMEOUT, "somebody has ended the seal again");
+    return rc < 0 ? rc : 0;
+}
+
+int azoth_seal_hold(struct azoth *db, struct azoth_seal_info *ret, struct azoth_error *err)
+{
+    unsigned char argument[CONTROL_SEAL + sizeof db->local->name];
+    struct azoth_seal_info seal;
+    struct txn_result head;
+    int rc = may_pause(db, err);
+    if (!rc)
+        rc = own_seal(db, &seal, err);
+    if (rc)
+        return rc;
+    size_t who = strnlen(db->local->name, sizeof db->local->name - 1);
+    put_u32(argument, (uint32_t)getpid());
+    put_u64(argument + 4, (uint64_t)seal.time_ns);
+    memcpy(argument + CONTROL_SEAL, db->local->name, who);
+    rc = client_control(db, "seal", bytes_of(argument, CONTROL_SEAL + who),
+                        clock_mono_ns() + db->deadline_ms * NS_PER_MS, &head, err);
+    if (!rc)
+        rc = stored_seal(db, &seal, err);
+    client_pause_end(db);
+    if (!rc && ret)
+        *ret = seal;
+    return rc;
 }
 
 int azoth_pause_stands(struct azoth *db)
@@ -189,20 +255,34 @@ int azoth_unseal(struct azoth *db, struct azoth_error *err)
     return azoth_resume(db, err);
 }
 
-int azoth_resume_held(struct azoth *db, int everybody, uint32_t *ret_left, struct azoth_error *err)
+static int end_held(struct azoth *db, enum pause_kind kind, int everybody, uint32_t *ret_left,
+                    struct azoth_error *err)
 {
     struct attachment *a;
-    int rc = may_pause(db, err);
-    if (rc)
-        return rc;
-    rc = local_attach(db->local, clock_mono_ns() + db->deadline_ms * NS_PER_MS, &a, err);
+    int rc = local_attach(db->local, clock_mono_ns() + db->deadline_ms * NS_PER_MS, &a, err);
     if (rc)
         return rc;
     client_pause_end(db);
-    uint32_t left = pause_end_all(a->segment, PAUSE_WRITES, everybody);
+    uint32_t left = pause_end_all(a->segment, kind, everybody);
     wait_for_end(db, a);
     local_release(db->local, a);
     if (ret_left)
         *ret_left = left;
     return 0;
+}
+
+int azoth_resume_held(struct azoth *db, int everybody, uint32_t *ret_left, struct azoth_error *err)
+{
+    int rc = may_pause(db, err);
+    return rc ? rc : end_held(db, PAUSE_WRITES, everybody, ret_left, err);
+}
+
+int azoth_unseal_held(struct azoth *db, int everybody, uint32_t *ret_left, struct azoth_error *err)
+{
+    struct txn_result head;
+    int rc = may_pause(db, err);
+    if (!rc)
+        rc = client_control(db, "unseal", (struct azoth_bytes){0},
+                            clock_mono_ns() + db->deadline_ms * NS_PER_MS, &head, err);
+    return rc ? rc : end_held(db, PAUSE_SEAL, everybody, ret_left, err);
 }

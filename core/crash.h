@@ -66,6 +66,7 @@
     X(pause_asked)                                                                                 \
     X(pause_confirmed)                                                                             \
     X(pause_freed)                                                                                 \
+    X(writer_seal_shown)                                                                           \
     X(writer_paused)                                                                               \
     X(writer_unpaused)                                                                             \
     X(writer_draining)                                                                             \

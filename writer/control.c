@@ -111,6 +111,46 @@ static int do_unmark(struct append *a, struct azoth_bytes argument, int *ret_cod
     return append_meta_del(a, bytes_str(key), detail);
 }
 
+/* ---- the seal ---- */
+
+int control_seal(struct append *a, struct seal *ret, struct azoth_error *err)
+{
+    struct azoth_bytes rec;
+    int rc = append_meta_get(a, bytes_str(SEAL_KEY), &rec, err);
+    if (rc == 1 && seal_decode(rec, ret))
+        return error_set(err, AZOTH_ERR_CORRUPT, "meta/" SEAL_KEY " fails its check");
+    return rc;
+}
+
+static int do_seal(struct append *a, struct azoth_bytes argument, int *ret_code,
+                   struct azoth_error *detail)
+{
+    const struct batch_head *head = append_head(a);
+    unsigned char rec[SEAL_RECORD];
+    const unsigned char *p = argument.ptr;
+    struct seal s = {0};
+    if (argument.len < CONTROL_SEAL || argument.len >= CONTROL_SEAL + sizeof s.who)
+        return bad_argument(ret_code, argument.len, detail);
+    int there = control_seal(a, &s, detail);
+    if (there)
+        return there < 0 ? there : 0;
+    s.event = head->event;
+    s.txn = head->txn;
+    s.pid = get_u32(p);
+    s.time_ns = (int64_t)get_u64(p + 4);
+    memcpy(s.who, p + CONTROL_SEAL, argument.len - CONTROL_SEAL);
+    seal_encode(rec, &s);
+    return append_meta_put(a, bytes_str(SEAL_KEY), bytes_of(rec, sizeof rec), detail);
+}
+
+static int do_unseal(struct append *a, struct azoth_bytes argument, int *ret_code,
+                     struct azoth_error *detail)
+{
+    if (argument.len)
+        return bad_argument(ret_code, argument.len, detail);
+    return append_meta_del(a, bytes_str(SEAL_KEY), detail);
+}
+
 /* ---- dispatch ---- */
 
 static const struct operation {
@@ -119,7 +159,16 @@ static const struct operation {
 } operations[] = {
     {"mark", do_mark},
     {"unmark", do_unmark},
+    {"seal", do_seal},
+    {"unseal", do_unseal},
 };
+
+int control_seals(struct azoth_bytes image)
+{
+    size_t at = 0;
+    struct txn_item it;
+    return txn_next(image, &at, &it) && bytes_eq(it.name, bytes_str("seal"));
+}
 
 int control_apply(struct append *a, struct azoth_bytes image, int *ret_code, struct txn_result *ret,
                   struct azoth_error *detail)

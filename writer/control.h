@@ -14,19 +14,30 @@
  *                                         moves the mark on, after the backup up to there is durable. NOT_FOUND
  *                                         (no mark), BACKUP_MISSING (broken), BAD_REQUEST (back, or beyond the head)
  *   unmark     place, 16 bytes            drops the mark, if it is there
+ *   seal       u32 pid | i64 time | who   seals until `unseal`, over restarts (core/seal.h): at the head, which a seal of
+ *                                         the segment (shm/pause.h) holds already, or TIMEOUT.
+ *                                         One that is there stays as it is
+ *   unseal     nothing                    ends that
  *
  * FULL: more than MARKS_MAX marks. BAD_REQUEST: no such operation, or not this argument.
  */
 #ifndef WRITER_CONTROL_H
 #define WRITER_CONTROL_H
 
+#include "core/seal.h"
 #include "writer/append.h"
 
 #define CONTROL_MARK_NEW  16u /* bytes of the first kind of argument */
 #define CONTROL_MARK_MOVE 40u /* and of the second */
+#define CONTROL_SEAL      12u /* bytes before `who`, which has at most 31 */
 
 /* As append_apply(): 0 with the verdict in *ret_code, or an error of LMDB. The image is checked. */
 int control_apply(struct append *a, struct azoth_bytes image, int *ret_code, struct txn_result *ret,
                   struct azoth_error *detail);
+
+/* 1 when the image is a `seal`: the writer refuses it unless it commits nothing else meanwhile. */
+int control_seals(struct azoth_bytes image);
+/* 1 and *ret when the store is sealed, 0 when not; within a batch. CORRUPT, or as LMDB failed. */
+int control_seal(struct append *a, struct seal *ret, struct azoth_error *err);
 
 #endif

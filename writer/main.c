@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/program.h"
+#include "shm/pause.h"
 #include "writer/writer.h"
 
 #include <errno.h>
@@ -43,6 +44,8 @@ struct loop {
     struct config config;
     uint64_t said_ns, transactions, events;
     uint64_t full_ns;                  /* when it was said that the disk is full; 0: it is not */
+    uint32_t paused;                   /* enum pause_kind, as it was told last */
+    int seal_stored;                   /* likewise: whether the store keeps a seal */
     uint64_t reaped[SHM_PARTICIPANTS]; /* by each, as of the last look */
 };
 
@@ -138,11 +141,14 @@ static void say_status(struct loop *l, uint64_t now)
     double s = (double)(now - l->said_ns) / 1e9;
     service_status(
         &l->service,
-        "head %llu, %.0f transactions/s, %.0f events/s, %u waiting, commit p99 %.1f ms%s",
+        "head %llu, %.0f transactions/s, %.0f events/s, %u waiting, commit p99 %.1f ms%s%s",
         (unsigned long long)gauge_get(&g->head_event), (double)(txns - l->transactions) / s,
         (double)(events - l->events) / s, writer_waiting(l->writer),
         (double)histogram_at(&g->commit_ns, 0.99) / 1e6,
-        gauge_get(&g->disk_full_ns) ? ", DISK FULL" : "");
+        gauge_get(&g->disk_full_ns) ? ", DISK FULL" : "",
+        l->paused == PAUSE_SEAL ? ", SEALED"
+        : l->paused             ? ", PAUSED"
+                                : "");
     l->transactions = txns;
     l->events = events;
     l->said_ns = now;
@@ -160,6 +166,35 @@ static uint64_t reaped_since(struct loop *l)
         l->reaped[i] = n;
     }
     return sum;
+}
+
+/* Who holds writes, first of all the seal that the store keeps: it may have been forgotten. */
+static int holder(const struct segment *s, struct pause_info *ret)
+{
+    for (uint32_t i = 0; i <= SHM_PAUSE_STORE; i++)
+        if (pause_read(s, SHM_PAUSE_STORE - i, ret))
+            return 1;
+    return 0;
+}
+
+static void say_paused(struct loop *l, uint64_t now)
+{
+    struct segment *s = writer_segment(l->writer);
+    struct pause_info p;
+    uint32_t paused = atomic_load(&s->header->paused);
+    int stored = pause_read(s, SHM_PAUSE_STORE, &p);
+    if (paused == l->paused && stored == l->seal_stored)
+        return;
+    l->paused = paused;
+    l->seal_stored = stored;
+    if (!paused)
+        log_line(LOG_LEVEL_NOTICE, "writes go on");
+    else if (holder(s, &p))
+        log_line(LOG_LEVEL_WARN, "%s head=%llu by=\"%s\" pid=%u held=%d durable=%d since_s=%llu",
+                 paused == PAUSE_SEAL ? "sealed: writes wait or are refused"
+                                      : "paused: writes wait or are refused",
+                 (unsigned long long)atomic_load(&s->header->head_event), p.who, p.pid,
+                 p.held || p.stored, p.stored, (unsigned long long)((now - p.since_ns) / NS_PER_S));
 }
 
 static void say_reaped(struct loop *l)
@@ -207,6 +242,7 @@ static int loop(struct loop *l, struct azoth_error *err)
             return n;
         say_disk(l, now);
         service_heartbeat(&l->service, now);
+        say_paused(l, now);
         if (l->service.reload)
             reload(l);
         if (now - l->said_ns >= SERVICE_STATUS_NS) {
@@ -232,7 +268,10 @@ static void say_ready(struct loop *l)
     l->events = gauge_get(&g->events);
     reaped_since(l);
     l->said_ns = clock_mono_ns();
-    service_ready(&l->service, "head %llu", (unsigned long long)r.head_event);
+    service_ready(&l->service, "head %llu%s", (unsigned long long)r.head_event,
+                  atomic_load(&writer_segment(l->writer)->header->paused) == PAUSE_SEAL ? ", SEALED"
+                                                                                        : "");
+    say_paused(l, l->said_ns);
 }
 
 static int serve(struct loop *l, struct azoth_error *err)

@@ -231,6 +231,31 @@ static void announce(struct writer *w)
         shm_wake(&s->head_seq, 1 << 30);
 }
 
+/* Shows in the segment whether the store is sealed. Looked up in a write transaction: registering as a
+ * reader may wait for a process that stands. */
+static int show_seal(struct writer *w, struct azoth_error *err)
+{
+    struct header_shm *h = w->segment->header;
+    struct seal s = {0};
+    int rc = append_begin(w->append, clock_wall_ns(), clock_mono_ns(), err);
+    if (rc)
+        return rc;
+    int sealed = control_seal(w->append, &s, err);
+    append_abort(w->append);
+    if (sealed < 0)
+        return sealed;
+    int64_t age = sealed ? clock_wall_ns() - s.time_ns : 0;
+    pause_store(w->segment, sealed ? s.who : NULL, s.pid,
+                clock_mono_ns() - (uint64_t)(age > 0 ? age : 0));
+    if (sealed) {
+        /* At a start it is in force at once: what is submitted was so under the seal. */
+        atomic_store(&h->pause_until_ns, UINT64_MAX);
+        atomic_store(&h->paused, PAUSE_SEAL);
+    }
+    CRASH_POINT(writer_seal_shown);
+    return 0;
+}
+
 static int open_parts(struct writer *w, struct azoth_error *err)
 {
     /* The place is a lock in the directory: that comes first. */
@@ -271,6 +296,8 @@ static int open_parts(struct writer *w, struct azoth_error *err)
         h->sync_mode = (uint32_t)w->options.sync;
         rc = recover(w, &record, err);
     }
+    if (!rc)
+        rc = show_seal(w, err);
     buf_fini(&record);
     return rc;
 }
@@ -359,6 +386,15 @@ static void outcome_set(struct slot_outcome *o, int code, const struct txn_resul
         snprintf(o->detail, sizeof o->detail, "%.*s", (int)sizeof o->detail - 1, detail->message);
 }
 
+/* What comes after a seal in its batch would be written under it: there must be one in force already. */
+static int check_control(const struct writer *w, struct azoth_bytes image, struct azoth_error *err)
+{
+    int code = txn_check_control(image, err);
+    if (!code && control_seals(image) && atomic_load(&w->segment->header->paused) != PAUSE_SEAL)
+        code = error_set(err, AZOTH_ERR_TIMEOUT, "the seal that was to be made durable has ended");
+    return code;
+}
+
 /* Applies one; 0, or what LMDB said. Adds it to the batch either way that it was decided. */
 static int decide(struct writer *w, const struct slot_taken *t, struct azoth_error *err)
 {
@@ -372,7 +408,7 @@ static int decide(struct writer *w, const struct slot_taken *t, struct azoth_err
     if (code)
         error_set(&detail, code, "the payload in slot %u does not match its checksum", t->index);
     else if (t->flags & SLOT_CONTROL)
-        code = txn_check_control(buf_bytes(&w->image), &detail);
+        code = check_control(w, buf_bytes(&w->image), &detail);
     else
         code = txn_check(buf_bytes(&w->image), &detail);
     if (!code) {
@@ -435,6 +471,14 @@ static void complete(struct writer *w, uint64_t now_ns)
     w->batch_bytes = 0;
 }
 
+static int any_control(const struct writer *w)
+{
+    for (uint32_t i = 0; i < w->batch_len; i++)
+        if (w->batch[i].flags & SLOT_CONTROL)
+            return 1;
+    return 0;
+}
+
 /* Commits what was applied (nothing to commit when it changed nothing), completes it. */
 static int commit(struct writer *w, struct azoth_error *err)
 {
@@ -463,6 +507,11 @@ static int commit(struct writer *w, struct azoth_error *err)
         }
     }
     CRASH_POINT(writer_committed);
+    if (any_control(w)) {
+        int rc = show_seal(w, err);
+        if (rc)
+            return rc == AZOTH_ERR_NOSPACE ? AZOTH_ERR_IO : rc; /* it is committed: no second try */
+    }
     complete(w, after);
     return 0;
 }

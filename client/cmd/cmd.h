@@ -155,20 +155,21 @@ int out_print(struct json_text *j);
 extern const struct cmd *const cmd_table[]; /* NULL ends it */
 const struct cmd *cmd_find(const char *name);
 
-extern const struct cmd cmd_init, cmd_config_show;       /* admin.c */
-extern const struct cmd cmd_pause, cmd_resume, cmd_seal; /* hold.c */
-extern const struct cmd cmd_tx, cmd_call;                /* request.c */
-extern const struct cmd cmd_get, cmd_scan, cmd_events;   /* read.c */
-extern const struct cmd cmd_status;                      /* status.c */
-extern const struct cmd cmd_lag;                         /* lag.c */
-extern const struct cmd cmd_top;                         /* top.c */
-extern const struct cmd cmd_query;                       /* query.c */
-extern const struct cmd cmd_projection;                  /* projection.c */
-extern const struct cmd cmd_dlq;                         /* dlq.c */
-extern const struct cmd cmd_verify;                      /* verify.c */
-extern const struct cmd cmd_run;                         /* run.c */
-extern const struct cmd cmd_scale;                       /* scale.c */
-extern const struct cmd cmd_bench;                       /* bench.c */
-extern const struct cmd cmd_help, cmd_version;           /* main.c */
+extern const struct cmd cmd_init, cmd_config_show, cmd_pause, cmd_resume; /* admin.c, hold.c */
+extern const struct cmd cmd_tx, cmd_call;                                 /* request.c */
+extern const struct cmd cmd_get, cmd_scan, cmd_events;                    /* read.c */
+extern const struct cmd cmd_status;                                       /* status.c */
+extern const struct cmd cmd_lag;                                          /* lag.c */
+extern const struct cmd cmd_top;                                          /* top.c */
+extern const struct cmd cmd_query;                                        /* query.c */
+extern const struct cmd cmd_projection;                                   /* projection.c */
+extern const struct cmd cmd_dlq;                                          /* dlq.c */
+extern const struct cmd cmd_verify;                                       /* verify.c */
+extern const struct cmd cmd_run;                                          /* run.c */
+extern const struct cmd cmd_scale;                                        /* scale.c */
+extern const struct cmd cmd_bench;                                        /* bench.c */
+extern const struct cmd cmd_help, cmd_version;                            /* main.c */
+
+extern const struct cmd cmd_seal, cmd_unseal; /* hold.c */
 
 #endif

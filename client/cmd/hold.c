@@ -243,7 +243,9 @@ static int say_left(const struct cmd_line *l, const char *ended)
     return 0;
 }
 
-static int run_resume(struct cmd_line *l)
+static int end_all(struct cmd_line *l,
+                   int (*end)(struct azoth *, int, uint32_t *, struct azoth_error *),
+                   const char *ended)
 {
     struct azoth_error err;
     struct azoth *db;
@@ -254,9 +256,14 @@ static int run_resume(struct cmd_line *l)
         rc = cmd_open(l, NULL, 0, &db);
     if (rc)
         return rc;
-    rc = azoth_resume_held(db, all, NULL, &err) ? cmd_fail(&err) : say_left(l, "resumed");
+    rc = end(db, all, NULL, &err) ? cmd_fail(&err) : say_left(l, ended);
     azoth_close(db);
     return rc;
+}
+
+static int run_resume(struct cmd_line *l)
+{
+    return end_all(l, azoth_resume_held, "resumed");
 }
 
 const struct cmd cmd_resume = {
@@ -268,6 +275,22 @@ const struct cmd cmd_resume = {
             "error. azoth unseal ends a seal.\n\n"
             "  azoth resume\n",
     .run = run_resume,
+};
+
+static int run_unseal(struct cmd_line *l)
+{
+    return end_all(l, azoth_unseal_held, "unsealed");
+}
+
+const struct cmd cmd_unseal = {
+    .name = "unseal",
+    .synopsis = "[--all] [--json]",
+    .summary = "End a seal that is held",
+    .help =
+        "  --all  end the seals of living processes too\n\n"
+        "Says whose pauses and seals are left. What is not sealed stays so: that is no error.\n\n"
+        "  azoth unseal\n",
+    .run = run_unseal,
 };
 
 /* ---- seal ---- */
@@ -328,20 +351,25 @@ static int tell_command(const struct hold *h)
     return 0;
 }
 
+/* Of its own, in force; then whatever it is wanted for. */
 static int sealed(struct hold *h)
 {
-    char text[200], time[CMD_TIME_TEXT];
+    struct azoth_error err;
+    char text[200], time[CMD_TIME_TEXT], until[64];
     int rc = h->projections ? wait_for_projections(h) : 0;
+    if (!rc && h->held && azoth_seal_hold(h->db, &h->seal, &err))
+        rc = cmd_fail(&err);
     if (!rc)
         rc = tell_command(h);
     if (rc)
         return rc;
-    snprintf(text, sizeof text,
-             "sealed at event %llu (transaction %llu), %s; for %.3g s, Ctrl-C ends it",
+    snprintf(until, sizeof until, h->held ? "azoth unseal ends it" : "for %.3g s, Ctrl-C ends it",
+             (double)h->timeout.n / 1e3);
+    snprintf(text, sizeof text, "sealed at event %llu (transaction %llu), %s; %s",
              (unsigned long long)h->seal.event, (unsigned long long)h->seal.txn,
-             cmd_time(h->seal.time_ns, time), (double)h->timeout.n / 1e3);
+             cmd_time(h->seal.time_ns, time), until);
     say(h, text);
-    return foreground(h);
+    return h->held ? 0 : foreground(h);
 }
 
 static int run_seal(struct cmd_line *l)
@@ -349,6 +377,7 @@ static int run_seal(struct cmd_line *l)
     struct hold h = {.line = l, .what = "seal", .timeout = {.n = 60000}};
     const struct cmd_flag flags[] = {{"--timeout", FLAG_SECONDS, &h.timeout},
                                      {"--with-projections", FLAG_SWITCH, &h.projections},
+                                     {"--hold", FLAG_SWITCH, &h.held},
                                      {NULL, 0, NULL}};
     struct azoth_error err;
     int rc = begin(&h, flags);
@@ -362,13 +391,16 @@ static int run_seal(struct cmd_line *l)
 
 const struct cmd cmd_seal = {
     .name = "seal",
-    .synopsis = "[--with-projections] [--timeout TIME] [--json] [-- COMMAND [ARGUMENT ...]]",
+    .synopsis =
+        "[--with-projections] [--timeout TIME] [--hold] [--json] [-- COMMAND [ARGUMENT ...]]",
     .summary = "Fix the newest event, with everything up to it complete",
     .help =
         "  --with-projections  wait until every projection has applied that event; when the time\n"
         "                      is over before, nothing stays sealed and the exit code is 1\n"
         "  --timeout TIME      the seal ends by itself after so long: 10, 1.5s, 5min; at most 1h,\n"
         "                      default 60 s\n"
+        "  --hold              return at once; the seal outlives restarts of writer and machine,\n"
+        "                      and ends by azoth unseal; --timeout is that of the projections\n"
         "  -- COMMAND          run the command meanwhile, and return its exit code; it finds the\n"
         "                      event in AZOTH_SEAL_EVENT, its transaction in AZOTH_SEAL_TXN\n\n"
         "The seal is this process's, as a pause is: see azoth pause. New transactions get\n"

@@ -7,6 +7,7 @@
 
 #include "core/clock.h"
 #include "core/mark.h"
+#include "core/seal.h"
 #include "shm/contention.h"
 
 #include <string.h>
@@ -25,6 +26,8 @@ struct store_facts {
     struct store_head head;
     struct mark mark[MARKS_MAX];
     uint32_t marks;
+    struct seal seal;
+    int sealed;
 };
 
 struct look {
@@ -52,6 +55,10 @@ static int ask_facts(struct store *s, void *arg, struct azoth_error *err)
     rc = snapshot_head(sn, &f->head, err);
     if (!rc)
         rc = snapshot_marks(sn, f->mark, MARKS_MAX, &f->marks, err);
+    if (!rc) {
+        f->sealed = snapshot_seal(sn, &f->seal, err);
+        rc = f->sealed < 0 ? f->sealed : 0;
+    }
     snapshot_end(sn);
     return rc;
 }
@@ -356,6 +363,23 @@ static void json_projections(struct json_text *j, const struct look *k)
     out_close(j, ']');
 }
 
+static void json_seal(struct json_text *j, const struct store_facts *s)
+{
+    char text[CMD_TIME_TEXT];
+    if (!s->sealed) {
+        out_null(j, "seal");
+        return;
+    }
+    out_open(j, "seal", '{');
+    out_u64(j, "event", s->seal.event);
+    out_u64(j, "txn", s->seal.txn);
+    out_i64(j, "time_ns", s->seal.time_ns);
+    out_str(j, "time", cmd_time(s->seal.time_ns, text));
+    out_str(j, "by", s->seal.who);
+    out_u64(j, "pid", s->seal.pid);
+    out_close(j, '}');
+}
+
 static void json_chain(struct json_text *j, const struct chain *c)
 {
     char hex[2 * CHAIN_BYTES + 1];
@@ -413,6 +437,7 @@ static void json_store(struct json_text *j, const struct look *k)
     out_u64(j, "readers_max", u->readers_max);
     json_chain(j, &k->store.head.chain);
     json_marks(j, k);
+    json_seal(j, &k->store);
     out_close(j, '}');
 }
 
@@ -654,7 +679,7 @@ static void print_marks(const struct look *k)
 
 static void print_store(const struct look *k)
 {
-    char size[CMD_TIME_TEXT], hex[2 * CHAIN_BYTES + 1];
+    char size[CMD_TIME_TEXT], hex[2 * CHAIN_BYTES + 1], who[4 * sizeof k->store.seal.who];
     const struct store_usage *u = &k->store.usage;
     const struct chain *c = &k->store.head.chain;
     if (k->store_err.code) {
@@ -668,6 +693,13 @@ static void print_store(const struct look *k)
     if (c->on)
         printf("chain         %s at event %llu, transaction %llu\n", hex,
                (unsigned long long)c->event, (unsigned long long)c->txn);
+    if (k->store.sealed)
+        printf(
+            "seal          at event %llu (transaction %llu), %s, by %s, pid %u: azoth unseal ends "
+            "it\n",
+            (unsigned long long)k->store.seal.event, (unsigned long long)k->store.seal.txn,
+            cmd_time(k->store.seal.time_ns, size),
+            bytes_print(bytes_str(k->store.seal.who), who, sizeof who), k->store.seal.pid);
     print_marks(k);
 }
 

@@ -129,10 +129,13 @@ int crash_pause(const char *dir)
     if (azoth_open(dir, &o, &db, &err))
         return 1;
     for (unsigned i = 0;; i++) {
-        int rc = i % 4 == 0   ? azoth_pause_hold(db, 200, &err)
+        int rc = i % 5 == 4   ? azoth_seal_hold(db, NULL, &err)
+                 : i % 4 == 0 ? azoth_pause_hold(db, 200, &err)
                  : i % 4 == 1 ? azoth_seal(db, 200, NULL, &err)
                               : azoth_pause(db, 200, &err);
-        if (rc == 0 && i % 2)
+        if (i % 5 == 4)
+            azoth_unseal_held(db, 0, NULL, &err);
+        else if (rc == 0 && i % 2)
             azoth_resume(db, &err);
         struct azoth_txn *t = azoth_txn_new(db);
         azoth_set_i64(t, AZOTH_STR("paused"), i);

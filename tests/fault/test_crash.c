@@ -148,6 +148,9 @@ static const struct row {
     {CRASH_pause_confirmed, WRITER, PAUSING, 3},
     {CRASH_pause_freed, PAUSER, PAUSING, 4},
     {CRASH_pause_freed, WRITER, PAUSING, 2},
+    {CRASH_writer_seal_shown, WRITER, START, 1},
+    {CRASH_writer_seal_shown, WRITER, PAUSING, 3},
+    {CRASH_control_applied, WRITER, PAUSING, 2},
     {CRASH_writer_paused, WRITER, PAUSING, 3},
     {CRASH_writer_unpaused, WRITER, PAUSING, 3},
     {CRASH_writer_draining, WRITER, STOP, 1},
@@ -479,8 +482,8 @@ static void rebuild_once(void)
         fail_msg("%s: a rebuild ended with status %d", what, other->status);
 }
 
-/* What the dead have left of pauses ends: their own within a second, held ones by their time. Until then
- * all answers would be refusals. */
+/* What the dead have left of pauses ends: their own within a second, held ones by their time, and the store's
+ * seal by whoever sees it. Until then all answers would be refusals. */
 static void pauses_end(void)
 {
     struct azoth_options o = {.deadline_ms = 5000, .attach_wait_ms = 20000, .wait_paused = 1};
@@ -488,6 +491,8 @@ static void pauses_end(void)
     struct azoth *db;
     assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
     struct azoth_txn *t = azoth_txn_new(db);
+    if (azoth_unseal_held(db, 0, NULL, &err))
+        fail_msg("%s: unseal: %s", what, err.message);
     azoth_set_i64(t, AZOTH_STR("paused"), -1);
     if (azoth_commit(t, NULL, &err))
         fail_msg("%s: a pause does not end: %s", what, err.message);
