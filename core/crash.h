@@ -106,7 +106,12 @@
     X(generation_swapped)                                                                          \
     X(rebuild_filled)                                                                              \
     X(rebuild_held)                                                                                \
-    X(rebuild_closed)
+    X(rebuild_closed)                                                                              \
+    X(backupfile_begun)                                                                            \
+    X(backupfile_manifest)                                                                         \
+    X(backupfile_written)                                                                          \
+    X(backupfile_synced)                                                                           \
+    X(backupfile_renamed)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

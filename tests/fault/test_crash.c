@@ -692,8 +692,9 @@ static void every_point_of_the_list_is_survived_at_its_first_and_at_a_later_pass
     (void)state;
     seed = harness_seed();
     for (int at = 0; at < CRASH_POINT_COUNT; at++) {
-        /* Those of effects are test_crash_effects.c's. */
-        int tried = strncmp(point_name[at], "effects_", 8) == 0;
+        /* Those of effects are test_crash_effects.c's, those of a backup's file test_crash_backupfile.c's. */
+        int tried = strncmp(point_name[at], "effects_", 8) == 0 ||
+                    strncmp(point_name[at], "backupfile_", 11) == 0;
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             const struct row *r = &rows[i];
             if ((int)r->at != at)
