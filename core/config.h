@@ -22,6 +22,8 @@
     X(writer, batch_transactions, COUNT, "1024", 1, 65536, "most transactions of one commit")      \
     X(writer, id_count, COUNT, "10000000", 0, 1000000000, "most request ids remembered")           \
     X(writer, id_time, TIME, "24h", 1000, 2592000000, "running time that request ids are kept")    \
+    X(writer, redo_keep, SIZE, "4G", 1048576, 1099511627776,                                       \
+      "most bytes of redo kept for incremental backups; over it the next backup is a full one")    \
     X(writer, reserve, SIZE, "16M", 0, 17179869184,                                                \
       "kept free on the disk for what is in flight when it runs full; 0: none")                    \
     X(segment, slots, COUNT, "1024", 16, 1024, "transactions in flight at once")                   \

@@ -53,6 +53,7 @@
     X(writer_taken)                                                                                \
     X(writer_applied)                                                                              \
     X(control_applied)                                                                             \
+    X(redo_trimmed)                                                                                \
     X(writer_halves)                                                                               \
     X(writer_committed)                                                                            \
     X(writer_head_published)                                                                       \

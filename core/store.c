@@ -535,7 +535,7 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
     if (rc)
         return rc;
     MDB_envinfo info;
-    MDB_stat state, events, ids;
+    MDB_stat state, events, ids, redo = {0};
     struct stat st;
     int fd;
     rc = mdb_env_info(s->lmdb.env, &info);
@@ -545,6 +545,8 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
         rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_EVENTS], &events);
     if (!rc)
         rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_IDS], &ids);
+    if (!rc && atomic_load(&s->lmdb.redo_open))
+        rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_REDO], &redo);
     if (!rc && (mdb_env_get_fd(s->lmdb.env, &fd) || fstat(fd, &st)))
         rc = errno;
     snapshot_end(sn);
@@ -556,6 +558,9 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
         .state_keys = state.ms_entries,
         .events = events.ms_entries,
         .ids = ids.ms_entries,
+        .redo_records = redo.ms_entries,
+        .redo_bytes = (redo.ms_branch_pages + redo.ms_leaf_pages + redo.ms_overflow_pages) *
+                      (uint64_t)redo.ms_psize,
         .readers = info.me_numreaders,
         .readers_max = info.me_maxreaders,
     };

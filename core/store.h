@@ -142,6 +142,7 @@ int store_readers(struct store *s, struct store_reader *out, uint32_t cap, uint3
 
 struct store_usage {
     uint64_t file_bytes, map_bytes, state_keys, events, ids;
+    uint64_t redo_records, redo_bytes; /* bytes of their pages */
     uint32_t readers, readers_max;
 };
 int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *err);

@@ -27,8 +27,10 @@
 
 #include "core/clock.h"
 #include "core/config.h"
+#include "core/crash.h"
 #include "core/mark.h"
 #include "core/record.h"
+#include "core/redo.h"
 #include "core/store_lmdb.h"
 
 #include <errno.h>
@@ -50,11 +52,16 @@ struct plan_key {
     int touched; /* set or deleted */
 };
 
-/* The marks, counted: what is asked for at every transaction. */
+/* Marks and redo, counted: what is asked for at every transaction and commit. */
 struct keep {
     uint32_t marks, wanting; /* all; those that are not broken */
     uint64_t lowest;         /* transaction of the lowest that is not broken, else UINT64_MAX */
+    uint64_t redo_first;     /* transaction of the oldest redo record, else UINT64_MAX */
 };
+
+/* Redo records that nobody wants are removed with later commits: so many by each, and twice as many as
+ * it has added, so that it comes to an end. */
+#define TRIM_RECORDS 64u
 
 struct append {
     struct store *store;
@@ -66,7 +73,7 @@ struct append {
     struct keep keep, keep_saved;
     uint32_t format; /* of the store, as it was found */
     uint64_t opened_ns, running_base_ms;
-    uint64_t changes, ids_added;
+    uint64_t changes, ids_added, redo_added;
     int dead; /* A3 */
 
     struct plan_key *plan;
@@ -95,7 +102,7 @@ static int put_head(struct append *a, const struct batch_entry *entries, uint32_
 static int count_marks(struct append *a)
 {
     MDB_cursor *cursor;
-    struct keep keep = {.lowest = UINT64_MAX};
+    struct keep keep = {.lowest = UINT64_MAX, .redo_first = a->keep.redo_first};
     int rc = mdb_cursor_open(a->txn, a->dbi[DB_META], &cursor);
     if (rc)
         return rc;
@@ -113,6 +120,32 @@ static int count_marks(struct append *a)
     mdb_cursor_close(cursor);
     a->keep = keep;
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* The transaction of the oldest redo record, into *cursor's place; UINT64_MAX when there is none. */
+static int first_redo(MDB_cursor *cursor, uint64_t *ret)
+{
+    MDB_val k, v;
+    int rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST);
+    *ret = UINT64_MAX;
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (!rc && k.mv_size != 8)
+        return MDB_CORRUPTED;
+    if (!rc)
+        *ret = get_be64(k.mv_data);
+    return rc;
+}
+
+static int count_keep(struct append *a)
+{
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(a->txn, a->dbi[DB_REDO], &cursor);
+    if (rc)
+        return rc;
+    rc = first_redo(cursor, &a->keep.redo_first);
+    mdb_cursor_close(cursor);
+    return rc ? rc : count_marks(a);
 }
 
 /* Opens the DBIs inside a write transaction: a read transaction would register a reader (see core/
@@ -206,9 +239,9 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
     rc = open_dbis(a, err);
     if (!rc)
         rc = raise_epoch(a, ret_record, err);
-    int marks = rc ? 0 : count_marks(a);
-    if (marks)
-        rc = lmdb_error(err, marks, "meta");
+    int counted = rc ? 0 : count_keep(a);
+    if (counted)
+        rc = lmdb_error(err, counted, "marks and redo");
     if (rc) {
         mdb_txn_abort(a->txn);
         goto fail;
@@ -297,6 +330,7 @@ int append_begin(struct append *a, int64_t wall_ns, uint64_t mono_ns, struct azo
     a->keep = a->keep_saved;
     a->changes = 0;
     a->ids_added = 0;
+    a->redo_added = 0;
     if (wall_ns > a->head.time_ns)
         a->head.time_ns = wall_ns;
     if (mono_ns > a->opened_ns)
@@ -602,6 +636,93 @@ static int put_id(struct append *a, const uint8_t *id, uint64_t content,
     return mdb_put(a->txn, a->dbi[DB_IDS_AGE], &ok, &ov, MDB_APPEND);
 }
 
+/* ---- redo ---- */
+
+/* Marks at or below this transaction are broken from now on: what they wanted is not kept. */
+static int break_marks(struct append *a, uint64_t upto)
+{
+    MDB_cursor *cursor;
+    struct mark found[MARKS_MAX];
+    uint32_t n = 0;
+    int rc = mdb_cursor_open(a->txn, a->dbi[DB_META], &cursor);
+    if (rc)
+        return rc;
+    MDB_val k = {5, "mark:"}, v;
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    for (; !rc && mark_is_key(bytes_of_val(k)) && n < MARKS_MAX;
+         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))
+        if (mark_decode(bytes_of_val(k), bytes_of_val(v), &found[n]) == 0 && !found[n].broken &&
+            found[n].txn <= upto)
+            n++;
+    mdb_cursor_close(cursor);
+    rc = rc == MDB_NOTFOUND ? 0 : rc;
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        char key[MARK_KEY + 1];
+        unsigned char rec[MARK_RECORD];
+        found[i].broken = 1;
+        mark_key(key, found[i].place);
+        mark_encode(rec, &found[i]);
+        rc = put_meta(a, key, rec, sizeof rec);
+    }
+    return rc ? rc : count_marks(a);
+}
+
+static size_t redo_ops(const struct append *a, uint32_t *ret_ops)
+{
+    size_t size = REDO_HEADER;
+    *ret_ops = 0;
+    for (uint32_t i = 0; i < a->plan_len; i++) {
+        const struct plan_key *p = &a->plan[i];
+        if (!p->touched || (!p->exists && !p->existed))
+            continue;
+        size += redo_op_size(p->key.len, p->exists ? p->value.enc.len : 0);
+        ++*ret_ops;
+    }
+    return size;
+}
+
+/* What put_state() has done: the values that it left in the plan. */
+static int put_redo(struct append *a, const uint8_t *id, uint64_t content,
+                    const struct txn_result *res)
+{
+    struct redo_record r = {
+        .txn = res->txn,
+        .time_ns = a->head.time_ns,
+        .first_event = res->first_event,
+        .last_event = res->last_event,
+        .running_ms = a->head.running_ms,
+        .id_first = a->head.id_first,
+        .has_id = id != NULL,
+        .id_age = id ? a->head.id_next - 1 : 0,
+        .content = content,
+        .keys_written = res->keys_written,
+        .keys_deleted = res->keys_deleted,
+        .keys_missing = res->keys_missing,
+    };
+    unsigned char key[8];
+    size_t size = redo_ops(a, &r.ops);
+    if (size > REDO_RECORD_MAX)
+        return break_marks(a, UINT64_MAX);
+    if (id)
+        memcpy(r.id, id, sizeof r.id);
+    put_be64(key, res->txn);
+    MDB_val k = {8, key}, v = {size, NULL};
+    int rc = mdb_put(a->txn, a->dbi[DB_REDO], &k, &v, MDB_RESERVE | MDB_APPEND);
+    if (rc)
+        return rc;
+    unsigned char *to = redo_put_header(v.mv_data, &r);
+    for (uint32_t i = 0; i < a->plan_len; i++) {
+        const struct plan_key *p = &a->plan[i];
+        if (p->touched && (p->exists || p->existed))
+            to = redo_put_op(to, &(struct redo_op){p->key, !p->exists, p->value});
+    }
+    redo_seal(v.mv_data, size, res->txn);
+    if (a->keep.redo_first == UINT64_MAX)
+        a->keep.redo_first = res->txn;
+    a->redo_added++;
+    return 0;
+}
+
 /* 1: the id was committed before (*ret_code, *ret); 0: not; else LMDB failed. */
 static int seen_before(struct append *a, const uint8_t *id, uint64_t content, int *ret_code,
                        struct txn_result *ret, struct azoth_error *detail)
@@ -652,6 +773,8 @@ int append_apply(struct append *a, struct azoth_bytes image, const uint8_t *id, 
         rc = put_events(a, image, &res);
     if (!rc && id)
         rc = put_id(a, id, content, &res);
+    if (!rc && a->keep.wanting)
+        rc = put_redo(a, id, content, &res);
     if (rc)
         return lmdb_error(detail, rc, "put");
     a->head.txn = res.txn;
@@ -705,6 +828,49 @@ uint32_t append_marks(const struct append *a)
 }
 
 /* ---- what is not wanted any more ---- */
+
+/* Over its limit, redo loses the lowest mark, and then what that one alone wanted. */
+static int keep_redo_small(struct append *a, uint64_t bytes)
+{
+    MDB_stat st;
+    int rc = mdb_stat(a->txn, a->dbi[DB_REDO], &st);
+    if (rc)
+        return rc;
+    uint64_t pages = st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages;
+    return pages * st.ms_psize > bytes ? break_marks(a, a->keep.lowest) : 0;
+}
+
+static int remove_redo(struct append *a)
+{
+    MDB_cursor *cursor;
+    uint64_t most = TRIM_RECORDS + 2 * a->redo_added;
+    int rc = mdb_cursor_open(a->txn, a->dbi[DB_REDO], &cursor);
+    if (rc)
+        return rc;
+    for (uint64_t i = 0; !rc; i++) {
+        rc = first_redo(cursor, &a->keep.redo_first);
+        if (rc || a->keep.redo_first == UINT64_MAX || a->keep.redo_first > a->keep.lowest ||
+            i == most)
+            break;
+        rc = mdb_cursor_del(cursor, 0);
+    }
+    mdb_cursor_close(cursor);
+    CRASH_POINT(redo_trimmed);
+    return rc;
+}
+
+int append_trim_redo(struct append *a, const struct append_limits *l, struct azoth_error *err)
+{
+    int rc = 0;
+    if (a->keep.redo_first == UINT64_MAX)
+        return 0;
+    /* Only when nothing is left to remove: what is being removed already is not another mark's fault. */
+    if (a->keep.wanting && a->keep.redo_first > a->keep.lowest)
+        rc = keep_redo_small(a, l->redo_bytes);
+    if (!rc && a->keep.redo_first <= a->keep.lowest)
+        rc = remove_redo(a);
+    return rc ? lmdb_error(err, rc, "redo") : 0;
+}
 
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err)
 {

@@ -29,6 +29,7 @@ int append_begin(struct append *a, int64_t wall_ns, uint64_t mono_ns, struct azo
 
 struct append_limits {
     uint64_t id_count, id_time_ms;
+    uint64_t redo_bytes;
 };
 
 /*
@@ -52,6 +53,10 @@ uint32_t append_marks(const struct append *a); /* core/mark.h: how many there ar
 
 /* Forgets ids that are over the limits: at most two for each one added. */
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err);
+
+/* Removes redo records that no mark wants any more, some by each commit. Over redo_bytes it breaks the
+ * lowest mark first (core/mark.h). */
+int append_trim_redo(struct append *a, const struct append_limits *l, struct azoth_error *err);
 
 /* Writes the batch record and commits. NOSPACE: the batch is undone, nothing was written. Another
  * error: what is on the disk is unknown, this process must not answer and must end. */

@@ -98,7 +98,13 @@ void writer_options_from(const struct config *c, struct writer_options *ret)
     ret->batch_transactions = (uint32_t)c->number[CONFIG_writer_batch_transactions];
     ret->id_count = c->number[CONFIG_writer_id_count];
     ret->id_time_ms = c->number[CONFIG_writer_id_time];
+    ret->redo_bytes = c->number[CONFIG_writer_redo_keep];
     ret->reserve_bytes = c->number[CONFIG_writer_reserve];
+}
+
+static struct append_limits limits_of(const struct writer_options *o)
+{
+    return (struct append_limits){o->id_count, o->id_time_ms, o->redo_bytes};
 }
 
 /* ---- opening ---- */
@@ -318,7 +324,7 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
         return error_set(err, AZOTH_ERR_NOMEM, "the writer");
     w->options = *o;
     w->stop_seq = UINT64_MAX;
-    w->limits = (struct append_limits){o->id_count, o->id_time_ms};
+    w->limits = limits_of(o);
     snprintf(w->dir, sizeof w->dir, "%s", o->dir);
     w->watch = calloc(1, sizeof *w->watch);
     if (w->watch)
@@ -488,6 +494,8 @@ static int commit(struct writer *w, struct azoth_error *err)
         append_abort(w->append);
     } else {
         int rc = append_expire_ids(w->append, &w->limits, err);
+        if (!rc)
+            rc = append_trim_redo(w->append, &w->limits, err);
         if (rc) {
             append_abort(w->append);
             return rc;
@@ -877,7 +885,7 @@ void writer_reconfigure(struct writer *w, const struct writer_options *o)
 {
     w->options.batch_bytes = o->batch_bytes;
     w->options.batch_transactions = o->batch_transactions;
-    w->limits = (struct append_limits){o->id_count, o->id_time_ms};
+    w->limits = limits_of(o);
 }
 
 uint32_t writer_waiting(const struct writer *w)

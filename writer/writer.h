@@ -23,6 +23,7 @@ struct writer_options {
     uint64_t batch_bytes;
     uint32_t batch_transactions;
     uint64_t id_count, id_time_ms;
+    uint64_t redo_bytes;    /* of redo records; the lowest marks lose theirs over it */
     uint64_t reserve_bytes; /* of DIR/reserve; 0: none */
     int create;             /* make the database if there is none */
     int embedded;           /* other code of this process may have files of projections open */
@@ -47,7 +48,7 @@ int writer_open(const struct writer_options *o, struct writer **ret, struct azot
  */
 int writer_step(struct writer *w, uint64_t now_ns, struct azoth_error *err);
 
-/* Takes over what may change while it runs: batch_bytes, batch_transactions, id_count, id_time_ms. Between
+/* Takes over what may change while it runs: batch_bytes, batch_transactions, id_count, id_time_ms, redo_bytes. Between
  * steps, by the thread that makes them. */
 void writer_reconfigure(struct writer *w, const struct writer_options *o);
 

@@ -435,6 +435,8 @@ static void json_store(struct json_text *j, const struct look *k)
     out_u64(j, "ids", u->ids);
     out_u64(j, "readers", u->readers);
     out_u64(j, "readers_max", u->readers_max);
+    out_u64(j, "redo_records", u->redo_records);
+    out_u64(j, "redo_bytes", u->redo_bytes);
     json_chain(j, &k->store.head.chain);
     json_marks(j, k);
     json_seal(j, &k->store);
@@ -664,7 +666,11 @@ static void print_disk(const struct look *k)
 
 static void print_marks(const struct look *k)
 {
-    char age[CMD_TIME_TEXT];
+    char age[CMD_TIME_TEXT], size[CMD_TIME_TEXT];
+    const struct store_usage *u = &k->store.usage;
+    if (u->redo_records || k->store.marks)
+        printf("redo          %llu records, %s, for %u places of backups\n",
+               (unsigned long long)u->redo_records, cmd_size(u->redo_bytes, size), k->store.marks);
     for (uint32_t i = 0; i < k->store.marks; i++) {
         const struct mark *m = &k->store.mark[i];
         char place[2 * MARK_PLACE + 1];

@@ -142,6 +142,7 @@ static const struct row {
     {CRASH_writer_completed, WRITER, LOAD, 12},
     {CRASH_writer_woken, WRITER, LOAD, 12},
     {CRASH_control_applied, WRITER, MARKING, 6},
+    {CRASH_redo_trimmed, WRITER, MARKING, 6},
     {CRASH_pause_claimed, PAUSER, PAUSING, 4},
     {CRASH_pause_filled, PAUSER, PAUSING, 4},
     {CRASH_pause_asked, PAUSER, PAUSING, 4},

@@ -110,6 +110,14 @@ int append_expire_ids(struct append *a, const struct append_limits *l, struct az
     return 0;
 }
 
+int append_trim_redo(struct append *a, const struct append_limits *l, struct azoth_error *err)
+{
+    (void)a;
+    (void)l;
+    (void)err;
+    return 0;
+}
+
 int append_commit(struct append *a, const struct batch_entry *entries, uint32_t n,
                   struct azoth_error *err)
 {
