@@ -24,9 +24,9 @@
 const char bench_value[BENCH_VALUE] = {[0 ... BENCH_VALUE - 1] = 'x'};
 
 /* What --rows may name, in the order of the table. Rows of growth are not chosen. */
-static const char *const known[] = {"1",   "2",  "3a", "3b",  "4",  "5",  "6",   "7",  "8a",
-                                    "8b",  "9",  "10", "10b", "11", "12", "13",  "14", "15",
-                                    "15b", "16", "17", "18",  "19", "20", "plot"};
+static const char *const known[] = {"1",  "2",   "3a", "3b", "4",  "5",   "6",  "7",   "7b", "7c",
+                                    "7d", "8a",  "8b", "9",  "10", "10b", "11", "12",  "13", "14",
+                                    "15", "15b", "16", "17", "18", "19",  "20", "plot"};
 #define KNOWN ((int)(sizeof known / sizeof *known))
 
 static int pairs = 15, growth;
@@ -184,6 +184,7 @@ static int measure(const char *build)
         bench_growth_rows(events);
     } else {
         bench_write_rows();
+        bench_chain_rows();
         bench_contention_rows();
         bench_worker_rows();
         bench_read_rows();

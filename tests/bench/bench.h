@@ -56,6 +56,7 @@ extern const char bench_value[BENCH_VALUE];
 
 /* One function a file; each looks with bench_wants() which of its rows to run. */
 void bench_write_rows(void);      /* 1 to 4, 7, 17, 18, and the plots: write.c */
+void bench_chain_rows(void);      /* 7b to 7d: chain.c */
 void bench_contention_rows(void); /* 12, 13, 14, 16: contention.c */
 void bench_worker_rows(void);     /* 5, 6, 19: through_workers.c */
 void bench_read_rows(void);       /* 8, 9: reads.c */

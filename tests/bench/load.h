@@ -16,6 +16,8 @@ void load_fill(struct azoth *db, uint64_t keys);
 void load_pair(struct azoth_txn *t, uint64_t keys);
 /* One after the other. */
 double load_single(struct azoth *db, uint64_t keys);
+/* Transactions of 1000 events, one after the other: events a second. */
+double bench_append_events(struct azoth *db);
 /* `in_flight` at once, submitted by one thread; each with `events` more events. */
 double load_flight(struct azoth *db, int in_flight, int events, uint64_t keys);
 /* The same with transactions of the caller's making: make resets t and appends. */

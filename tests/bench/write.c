@@ -52,7 +52,7 @@ static double crowd(struct azoth *db)
 
 /* ---- row 7 ---- */
 
-static double append_product(struct azoth *db)
+double bench_append_events(struct azoth *db)
 {
     struct azoth_error err;
     struct azoth_txn *t = azoth_txn_new(db);
@@ -87,7 +87,7 @@ static void embedded_rows(struct floor *raw)
         struct bench_row *r =
             bench_row("7", "1000 events a transaction / raw MDB_APPEND", "/s", 0.80);
         for (int i = 0; i < bench_pairs(); i++) {
-            double product = append_product(db);
+            double product = bench_append_events(db);
             bench_pair(r, product, raw_events(raw));
         }
     }
