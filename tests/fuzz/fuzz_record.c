@@ -4,6 +4,7 @@
  */
 #include "core/error.h"
 #include "core/record.h"
+#include "core/seal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,20 @@ static void check_frames(struct azoth_bytes frames)
     }
 }
 
+static void check_seal(unsigned char *rec, size_t n, int sign)
+{
+    unsigned char again[SEAL_RECORD];
+    struct seal seal, same;
+    if (sign && n == SEAL_RECORD)
+        put_u64(rec + n - 8, XXH3_64bits(rec, n - 8));
+    if (seal_decode(bytes_of(rec, n), &seal))
+        return;
+    seal_encode(again, &seal);
+    ensure(seal_decode(bytes_of(again, sizeof again), &same) == 0);
+    ensure(same.event == seal.event && same.txn == seal.txn && same.time_ns == seal.time_ns &&
+           same.pid == seal.pid && strcmp(same.who, seal.who) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1)
@@ -59,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] % 2 && n >= 4)
         put_u32(rec, (uint32_t)XXH3_64bits_withSeed(rec + 4, n - 4, XXH3_64bits(key.ptr, key.len)));
     check_state(key, b);
+    check_seal(rec, n, data[0] % 2);
     free(rec);
     return 0;
 }

@@ -382,6 +382,25 @@ static void export(void)
     ensure(status_ready(&text, &k, &config, &ready) == 0);
 }
 
+/* What the writer and those who pause do with rows of any content. */
+static void pauses(const struct record *r)
+{
+    uint64_t until;
+    struct pause_info info;
+    struct pause p = {r->index % SHM_PAUSES, r->offset};
+    ensure(pause_look(&s, (uint64_t)r->offset << r->index % 64, &until) <= PAUSE_SEAL);
+    for (uint32_t i = 0; i <= SHM_PAUSE_STORE; i++)
+        if (pause_read(&s, i, &info))
+            ensure(memchr(info.who, 0, sizeof info.who) != NULL);
+    pause_confirm(&s);
+    pause_in_force(&s, &p);
+    pause_end(&s, &p);
+    if (pause_ask(self, PAUSE_WRITES, UINT64_MAX, r->offset % 2, "fuzz", &p, NULL) == 0)
+        ensure(pause_in_force(&s, &p) == 0);
+    ensure(pause_end_all(&s, PAUSE_WRITES, 1) == 0);
+    pause_leave(self);
+}
+
 static void look(void)
 {
     struct view v = {.segment = &s, .gauges = &g, .lock_fd = -1};
@@ -481,6 +500,9 @@ static void step(const struct record *r)
     case STEP_GIVEN_UP:
         slot_free_given_up(&s);
         slot_block_wait(self, r->index, 0);
+        break;
+    case STEP_PAUSES:
+        pauses(r);
         break;
     case STEP_LOOK:
         look();

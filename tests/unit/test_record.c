@@ -3,6 +3,7 @@
 #include "core/record.h"
 
 #include "core/error.h"
+#include "core/seal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -200,9 +201,33 @@ static void frames_cut_or_damaged_anywhere_are_corrupt(void **state)
     buf_fini(&b);
 }
 
+static void a_seal_is_what_was_written_and_no_bit_of_it_may_change(void **state)
+{
+    (void)state;
+    unsigned char rec[SEAL_RECORD];
+    struct seal seal = {.event = 7, .txn = 1ull << 40, .time_ns = -3, .pid = 12}, got;
+    snprintf(seal.who, sizeof seal.who, "azoth seal of thirty-one letters");
+    seal_encode(rec, &seal);
+    assert_int_equal(seal_decode(bytes_of(rec, sizeof rec), &got), 0);
+    assert_true(got.event == 7 && got.txn == 1ull << 40 && got.time_ns == -3 && got.pid == 12);
+    assert_string_equal(got.who, "azoth seal of thirty-one letter");
+    for (unsigned bit = 0; bit < 8 * SEAL_RECORD; bit++) {
+        rec[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        assert_int_equal(seal_decode(bytes_of(rec, sizeof rec), &got), AZOTH_ERR_CORRUPT);
+        rec[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    }
+    for (size_t n = 0; n < SEAL_RECORD; n++)
+        assert_int_equal(seal_decode(bytes_of(rec, n), &got), AZOTH_ERR_CORRUPT);
+    /* A name without its end, under a checksum that fits. */
+    rec[63] = 'x';
+    put_u64(rec + 64, XXH3_64bits(rec, 64));
+    assert_int_equal(seal_decode(bytes_of(rec, sizeof rec), &got), AZOTH_ERR_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_seal_is_what_was_written_and_no_bit_of_it_may_change),
         cmocka_unit_test(lengths_that_do_not_add_up_are_corrupt_under_a_valid_checksum),
         cmocka_unit_test(a_format_of_a_later_version_is_told_from_damage),
         cmocka_unit_test(the_stored_checksums_are_the_ones_of_the_first_version),
