@@ -35,6 +35,7 @@
 #define AHEAD        (BACKUP_CHUNK + BACKUP_CHUNK_SEAL) /* bytes that one look takes at most */
 #define OPSLIMIT_MAX 10u
 #define MEMLIMIT_MAX (1ull << 30)
+#define MORE_MAX     (1u << 20) /* bytes of the stream behind the end of the tar: those of its last block */
 
 static const unsigned char trailer_begin[16] = "\x50\x2A\x4D\x18\x28\0\0\0AZOTHEND";
 
@@ -451,11 +452,14 @@ int source_end(struct backup_source *s, struct azoth_error *err)
 {
     unsigned char sum[BACKUPFILE_DIGEST];
     const void *p;
-    size_t n;
+    size_t n = 0, more = 0;
     int rc;
-    do
+    do {
         rc = source_read(s, &p, &n, err);
-    while (!rc && n);
+        more += n;
+    } while (!rc && n && more < MORE_MAX);
+    if (!rc && n)
+        return error_set(err, AZOTH_ERR_CORRUPT, "the backup goes on behind its end");
     if (!rc && s->encrypted)
         rc = source_read(s, &p, &n, err); /* FINAL may have been empty: what is behind it? */
     if (rc)

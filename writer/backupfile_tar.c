@@ -269,7 +269,7 @@ static int tar_next(void *reading, const char **ret_name, uint64_t *ret_bytes,
     char text[80];
     int rc = archive_read_next_header(r->a, &e);
     if (rc == ARCHIVE_EOF)
-        return source_end(r->source, err);
+        return r->began ? source_end(r->source, err) : 0;
     if (rc != ARCHIVE_OK)
         return reading_failed(r, err);
     const char *name = archive_entry_pathname(e);
