@@ -35,7 +35,8 @@
 #define AHEAD        (BACKUP_CHUNK + BACKUP_CHUNK_SEAL) /* bytes that one look takes at most */
 #define OPSLIMIT_MAX 10u
 #define MEMLIMIT_MAX (1ull << 30)
-#define MORE_MAX     (1u << 20) /* bytes of the stream behind the end of the tar: those of its last block */
+#define MORE_MAX                                                                                   \
+    (1u << 20) /* bytes of the stream behind the end of the tar: those of its last block */
 
 static const unsigned char trailer_begin[16] = "\x50\x2A\x4D\x18\x28\0\0\0AZOTHEND";
 

@@ -17,6 +17,9 @@
  *   multiple of 10240 bytes.
  * - "Not of this format" is errno EILSEQ; the name for it, ARCHIVE_ERRNO_FILE_FORMAT, is not in its header.
  * - archive_write_free() closes, and writes what it still holds, after a failure too: archive_write_fail() first.
+ * - Where it has no memory it may end the process: "Fatal Internal Error in libarchive: Out of memory", exit status 1,
+ *   from its strings (each of its allocations was failed in turn: a third was told, the others ended it, one by a
+ *   segmentation fault). So nobody but the azoth command calls this, and what is left is PATH.partial.
  * - archive_write_data() takes no more than was announced, without an error, and fills up with zeros what is missing:
  *   the caller counts.
  */
