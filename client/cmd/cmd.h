@@ -167,6 +167,7 @@ extern const struct cmd cmd_dlq;                                          /* dlq
 extern const struct cmd cmd_verify;                                       /* verify.c */
 extern const struct cmd cmd_run;                                          /* run.c */
 extern const struct cmd cmd_scale;                                        /* scale.c */
+extern const struct cmd cmd_key;                                          /* key.c */
 extern const struct cmd cmd_bench;                                        /* bench.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */
 

@@ -109,7 +109,7 @@ _azoth_commands() { _azoth_help "$1" | sed -n 's/^  \([a-z][a-z-]*\)  *[A-Z].*/\
 _azoth_word() {
     case $2:$3 in
     help:) _azoth_reply "$(_azoth_commands "$1")" "$4" ;;
-    init: | run:) _azoth_files '' "$4" ;;
+    init: | run: | "key:make ") _azoth_files '' "$4" ;;
     lag:* | query:) _azoth_reply "$(_azoth_projections)" "$4" ;;
     "projection:check "* | "projection:try "*) _azoth_files .sql "$4" ;;
     "projection:new "*) ;;

@@ -73,6 +73,7 @@ says "behind a command of dlq" "mails" "$(completes azoth dlq retry-all m)"
 says "to verify --projection" "accounts mails" "$(completes azoth verify --projection '')"
 says "to a projector" "accounts mails" "$(completes azoth-projector '')"
 says "to azoth run, of the directory that it is given" "others" "$(completes azoth run other --projection '')"
+says "a new key lies in a directory" "db other sub" "$(completes azoth key make '')"
 says "no name for a new one" "" "$(completes azoth projection new a | one_line)"
 
 says "definitions are files of SQL, or on the way to one" "db one.sql other sub" "$(completes azoth projection check '')"
