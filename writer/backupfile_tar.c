@@ -16,7 +16,9 @@
  * - Unless archive_write_set_bytes_in_last_block() says 1, zeros are written behind the last zstd frame up to the next
  *   multiple of 10240 bytes.
  * - "Not of this format" is errno EILSEQ; the name for it, ARCHIVE_ERRNO_FILE_FORMAT, is not in its header.
- * - archive_write_free() closes, and writes what it still holds, after a failure too: archive_write_fail() first.
+ * - archive_write_free() writes what it still holds, after a failure too; and after archive_write_fail(), or when its
+ *   callback has failed, it leaks its buffer of 64 KiB (the address sanitizer tells). So it is never told: the callback
+ *   takes everything, keeps the sink's first error, and gives nothing on from then on.
  * - Where it has no memory it may end the process: "Fatal Internal Error in libarchive: Out of memory", exit status 1,
  *   from its strings (each of its allocations was failed in turn: a third was told, the others ended it, one by a
  *   segmentation fault). So nobody but the azoth command calls this, and what is left is PATH.partial.
@@ -40,20 +42,24 @@ struct tar_writing {
     struct archive *a;
     struct archive_entry *entry;
     struct backup_sink *sink;
+    int ended;              /* nothing is given to the sink any more */
     struct azoth_error why; /* the sink's, when that was what failed */
 };
 
 static la_ssize_t give(struct archive *a, void *arg, const void *p, size_t len)
 {
     struct tar_writing *w = arg;
-    if (sink_write(w->sink, p, len, &w->why) == 0)
-        return (la_ssize_t)len;
-    archive_set_error(a, EIO, "%s", w->why.message);
-    return -1;
+    (void)a;
+    if (!w->ended)
+        w->ended = sink_write(w->sink, p, len, &w->why) != 0;
+    return (la_ssize_t)len;
 }
 
-static int writing_failed(struct tar_writing *w, struct azoth_error *err)
+/* What a call of libarchive came to, and whether what it gave was taken. */
+static int written(struct tar_writing *w, int rc, struct azoth_error *err)
 {
+    if (rc == ARCHIVE_OK && !w->why.code)
+        return 0;
     if (w->why.code) {
         if (err)
             *err = w->why;
@@ -83,8 +89,7 @@ static void tar_write_free(void *writing)
     struct tar_writing *w = writing;
     if (!w)
         return;
-    if (w->a)
-        archive_write_fail(w->a);
+    w->ended = 1;
     archive_write_free(w->a);
     archive_entry_free(w->entry);
     sink_free(w->sink);
@@ -108,7 +113,7 @@ int backup_tar_create(struct backup_sink *sink, int level, unsigned threads, voi
                 archive_write_set_bytes_per_block(w->a, BLOCK_BYTES) ||
                 archive_write_set_bytes_in_last_block(w->a, 1) ||
                 archive_write_open(w->a, w, NULL, give, NULL)))
-        rc = writing_failed(w, err);
+        rc = written(w, ARCHIVE_FATAL, err);
     if (rc) {
         tar_write_free(w);
         return rc;
@@ -126,7 +131,7 @@ static int tar_begin(void *writing, const char *name, uint64_t bytes, struct azo
     archive_entry_set_perm(w->entry, 0640);
     archive_entry_set_mtime(w->entry, 0, 0);
     archive_entry_set_size(w->entry, (la_int64_t)bytes);
-    return archive_write_header(w->a, w->entry) == ARCHIVE_OK ? 0 : writing_failed(w, err);
+    return written(w, archive_write_header(w->a, w->entry), err);
 }
 
 static int tar_write(void *writing, const void *p, size_t len, struct azoth_error *err)
@@ -135,8 +140,9 @@ static int tar_write(void *writing, const void *p, size_t len, struct azoth_erro
     const unsigned char *at = p;
     while (len) {
         la_ssize_t n = archive_write_data(w->a, at, len);
-        if (n <= 0)
-            return writing_failed(w, err);
+        int rc = written(w, n > 0 ? ARCHIVE_OK : ARCHIVE_FATAL, err);
+        if (rc)
+            return rc;
         at += n;
         len -= (size_t)n;
     }
@@ -146,14 +152,14 @@ static int tar_write(void *writing, const void *p, size_t len, struct azoth_erro
 static int tar_end(void *writing, struct azoth_error *err)
 {
     struct tar_writing *w = writing;
-    return archive_write_finish_entry(w->a) == ARCHIVE_OK ? 0 : writing_failed(w, err);
+    return written(w, archive_write_finish_entry(w->a), err);
 }
 
 static int tar_finish(void *writing, struct azoth_error *err)
 {
     struct tar_writing *w = writing;
-    return archive_write_close(w->a) == ARCHIVE_OK ? sink_end(w->sink, err)
-                                                   : writing_failed(w, err);
+    int rc = written(w, archive_write_close(w->a), err);
+    return rc ? rc : sink_end(w->sink, err);
 }
 
 static uint64_t tar_size(const void *writing)
