@@ -112,7 +112,22 @@
     X(backupfile_manifest)                                                                         \
     X(backupfile_written)                                                                          \
     X(backupfile_synced)                                                                           \
-    X(backupfile_renamed)
+    X(backupfile_renamed)                                                                          \
+    X(copy_opened)                                                                                 \
+    X(copy_begun)                                                                                  \
+    X(backup_projections_copied)                                                                   \
+    X(backup_began)                                                                                \
+    X(backup_stored)                                                                               \
+    X(backup_written)                                                                              \
+    X(restore_begun)                                                                               \
+    X(restore_loaded)                                                                              \
+    X(restore_checked)                                                                             \
+    X(restore_identified)                                                                          \
+    X(restore_adopted)                                                                             \
+    X(restore_surrounded)                                                                          \
+    X(restore_ready)                                                                               \
+    X(restore_named)                                                                               \
+    X(restore_done)
 
 enum crash_point {
 #define CRASH_X(name) CRASH_##name,

@@ -225,3 +225,64 @@ int snapshot_event_of_txn(struct snapshot *sn, uint64_t txn, uint64_t *ret_id,
     *ret_id = from;
     return 1;
 }
+
+/* ---- request ids ---- */
+
+struct id_scan {
+    struct snapshot *snapshot;
+    MDB_cursor *cursor;
+};
+
+int id_scan_open(struct snapshot *sn, struct id_scan **ret, struct azoth_error *err)
+{
+    struct id_scan *is = malloc(sizeof *is);
+    if (!is)
+        return error_set(err, AZOTH_ERR_NOMEM, "a scan of request ids");
+    is->snapshot = sn;
+    int rc = mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_IDS_AGE],
+                             &is->cursor);
+    if (rc) {
+        free(is);
+        return lmdb_error(err, rc, "ids_age");
+    }
+    *ret = is;
+    return 0;
+}
+
+int id_scan_next(struct id_scan *is, struct id_entry *ret, struct azoth_error *err)
+{
+    MDB_val k, v, ik, iv;
+    struct txn_result unused;
+    uint64_t content, age;
+    int rc = mdb_cursor_get(is->cursor, &k, &v, MDB_NEXT);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc)
+        return lmdb_error(err, rc, "ids_age");
+    if (k.mv_size != 8 || v.mv_size != AZOTH_ID_BYTES + 8)
+        return error_set(err, AZOTH_ERR_CORRUPT, "an entry of ids_age has %zu and %zu bytes",
+                         k.mv_size, v.mv_size);
+    ret->age = get_be64(k.mv_data);
+    memcpy(ret->id, v.mv_data, AZOTH_ID_BYTES);
+    ret->born_ms = get_u64((const unsigned char *)v.mv_data + AZOTH_ID_BYTES);
+    ik = (MDB_val){AZOTH_ID_BYTES, ret->id};
+    rc = mdb_get(snapshot_txn(is->snapshot), store_lmdb(snapshot_store(is->snapshot))->dbi[DB_IDS],
+                 &ik, &iv);
+    if (rc && rc != MDB_NOTFOUND)
+        return lmdb_error(err, rc, "ids");
+    if (rc || store_id_decode(ret->id, bytes_of_val(iv), &unused, &content, &age) ||
+        age != ret->age)
+        return error_set(err, AZOTH_ERR_CORRUPT,
+                         "request id %llu: its record is not there or fails its check",
+                         (unsigned long long)ret->age);
+    ret->record = bytes_of_val(iv);
+    return 1;
+}
+
+void id_scan_close(struct id_scan *is)
+{
+    if (!is)
+        return;
+    mdb_cursor_close(is->cursor);
+    free(is);
+}

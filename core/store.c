@@ -227,13 +227,14 @@ static int open_new(const char *dir, unsigned flags, struct store *s, struct azo
                    ? error_set(err, AZOTH_ERR_NO_DATABASE, "%s: no such directory", dir)
                    : error_errno(err, errno, "%s", dir);
     char path[PATH_MAX + 16];
-    snprintf(path, sizeof path, "%s/data.mdb", s->identity.dir);
+    snprintf(path, sizeof path, flags & STORE_FILE ? "%s" : "%s/data.mdb", s->identity.dir);
+    unsigned how = flags & STORE_FILE ? MDB_NOSUBDIR | MDB_NOLOCK : 0;
     struct stat st;
     if (stat(path, &st)) /* LMDB would make the file */
         return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_DATABASE,
                                            "%s: no database here (azoth init makes one)", dir)
                                : error_errno(err, errno, "%s", path);
-    int rc = lmdb_env_open(s->identity.dir, 0, &s->lmdb.env, err);
+    int rc = lmdb_env_open(s->identity.dir, how, &s->lmdb.env, err);
     if (rc == AZOTH_ERR_PERMISSION && !(flags & STORE_WRITE)) {
         s->lmdb.read_only = 1;
         rc = lmdb_env_open(s->identity.dir, MDB_RDONLY, &s->lmdb.env, err);

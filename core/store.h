@@ -47,6 +47,8 @@ struct store_identity {
 
 enum store_open_flags {
     STORE_WRITE = 1, /* for the writer: the environment can be written */
+    STORE_FILE =
+        2, /* dir is the path of a store under another name, which nobody else knows: no lock file */
 };
 
 /* NO_DATABASE, FORMAT, CORRUPT, IO, PERMISSION, NOMEM. With STORE_WRITE no read transaction is
@@ -109,6 +111,18 @@ int snapshot_event_of_txn(struct snapshot *sn, uint64_t txn, uint64_t *ret_id,
  * remembered. */
 int snapshot_find_id(struct snapshot *sn, const uint8_t id[AZOTH_ID_BYTES], struct txn_result *ret,
                      uint64_t *ret_content, struct azoth_error *err);
+
+/* The request ids that are remembered, in the order of their commits. */
+struct id_entry {
+    uint64_t age, born_ms; /* its place in that order; batch_head's running_ms then */
+    uint8_t id[AZOTH_ID_BYTES];
+    struct azoth_bytes record; /* STORE_ID_RECORD bytes, checked; borrows the snapshot */
+};
+struct id_scan;
+int id_scan_open(struct snapshot *sn, struct id_scan **ret, struct azoth_error *err);
+/* 1 and *ret, 0 at the end, CORRUPT (also: ids and ids_age do not agree), IO. */
+int id_scan_next(struct id_scan *is, struct id_entry *ret, struct azoth_error *err);
+void id_scan_close(struct id_scan *is); /* NULL is accepted */
 
 /* The id record, shared with the writer: u64 txn, first event, last event, content, age | u32 keys
  * written, deleted, missing | u32 checksum (low half of XXH3_64bits over id and record). */

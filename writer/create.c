@@ -1,7 +1,7 @@
 /*
  * create.c - making an empty database.
  *
- * Happy path: the directory, lock.mdb in full, the store beside its name (data.mdb.new), DIR/uuid,
+ * Happy path: the directory, the store beside its name (data.mdb.new), lock.mdb in full, DIR/uuid,
  * DIR/reserve, DIR/projections; everything synced; then the store is renamed to data.mdb and the names
  * are synced.
  *
@@ -84,31 +84,31 @@ static int enter(struct creation *c, const char *dir, struct azoth_error *err)
 
 /* lock.mdb in full, before the environment is first opened: the first touch of a sparse page on a
  * full disk would be SIGBUS in whoever takes a reader slot. */
-static int allocate_lock_file(const struct creation *c, struct azoth_error *err)
+static int allocate_lock_file(const char *dir, int dir_fd, struct azoth_error *err)
 {
-    int fd = openat(c->dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_CLOEXEC, 0660);
+    int fd = openat(dir_fd, "lock.mdb", O_RDWR | O_CREAT | O_CLOEXEC, 0660);
     if (fd < 0)
-        return error_errno(err, errno, "%s/lock.mdb", c->dir);
+        return error_errno(err, errno, "%s/lock.mdb", dir);
     int e = posix_fallocate(fd, 0, (STORE_READERS_MAX + 128) * 64);
     if (!e && fsync(fd))
         e = errno;
     close(fd);
-    return e ? error_errno(err, e, "%s/lock.mdb", c->dir) : 0;
+    return e ? error_errno(err, e, "%s/lock.mdb", dir) : 0;
 }
 
-static int write_uuid(const struct creation *c, struct azoth_error *err)
+static int write_uuid(const char *dir, int dir_fd, const uint8_t uuid[16], struct azoth_error *err)
 {
     char text[34] = {0};
     for (int i = 0; i < 16; i++)
-        snprintf(text + 2 * i, 3, "%02x", c->uuid[i]);
+        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
     text[32] = '\n';
-    int fd = openat(c->dir_fd, "uuid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
+    int fd = openat(dir_fd, "uuid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
     if (fd < 0)
-        return error_errno(err, errno, "%s/uuid", c->dir);
+        return error_errno(err, errno, "%s/uuid", dir);
     ssize_t n = write(fd, text, 33);
     int e = n == 33 ? (fsync(fd) ? errno : 0) : (n < 0 ? errno : ENOSPC);
     close(fd);
-    return e ? error_errno(err, e, "%s/uuid", c->dir) : 0;
+    return e ? error_errno(err, e, "%s/uuid", dir) : 0;
 }
 
 static int put_meta(MDB_txn *txn, MDB_dbi dbi, const char *key, const void *rec, size_t len)
@@ -160,42 +160,48 @@ static int make_store(const struct creation *c, int chain_off, struct azoth_erro
 }
 
 /* A disk without room for it has no room for a database. */
-static int make_reserve(const struct creation *c, uint64_t bytes, struct azoth_error *err)
+static int make_reserve(const char *dir, uint64_t bytes, struct azoth_error *err)
 {
     struct reserve *r;
-    int rc = reserve_open(c->dir, bytes, &r, err);
+    int rc = reserve_open(dir, bytes, &r, err);
     if (rc)
         return rc;
     int lacking = reserve_lacking(r);
     reserve_close(r);
     return lacking
                ? error_set(err, AZOTH_ERR_NOSPACE, "%s/" RESERVE_NAME ": no room for %llu bytes",
-                           c->dir, (unsigned long long)bytes)
+                           dir, (unsigned long long)bytes)
                : 0;
+}
+
+int store_surround(const char *dir, int dir_fd, const uint8_t uuid[16], uint64_t reserve_bytes,
+                   struct azoth_error *err)
+{
+    int rc = allocate_lock_file(dir, dir_fd, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_lock);
+    rc = write_uuid(dir, dir_fd, uuid, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_uuid);
+    rc = make_reserve(dir, reserve_bytes, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(create_reserve);
+    if (mkdirat(dir_fd, "projections", 0770) && errno != EEXIST)
+        return error_errno(err, errno, "%s/projections", dir);
+    return sync_dir(dir_fd, dir, err);
 }
 
 static int make_files(const struct creation *c, const struct store_plan *plan,
                       struct azoth_error *err)
 {
-    int rc = allocate_lock_file(c, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(create_lock);
-    rc = make_store(c, plan->chain_off, err);
+    int rc = make_store(c, plan->chain_off, err);
     if (rc)
         return rc;
     CRASH_POINT(create_stored);
-    rc = write_uuid(c, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(create_uuid);
-    rc = make_reserve(c, plan->reserve_bytes, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(create_reserve);
-    if (mkdirat(c->dir_fd, "projections", 0770) && errno != EEXIST)
-        return error_errno(err, errno, "%s/projections", c->dir);
-    return sync_dir(c->dir_fd, c->dir, err);
+    return store_surround(c->dir, c->dir_fd, c->uuid, plan->reserve_bytes, err);
 }
 
 int store_create(const char *dir, uint64_t reserve_bytes, struct azoth_error *err)

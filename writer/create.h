@@ -20,4 +20,11 @@ struct store_plan {
 };
 int store_create_planned(const char *dir, const struct store_plan *plan, struct azoth_error *err);
 
+/*
+ * What lies beside a store in its directory, which dir_fd is: lock.mdb, DIR/uuid, DIR/reserve, DIR/projections; durable.
+ * May be repeated. NOSPACE, PERMISSION, IO, NOMEM.
+ */
+int store_surround(const char *dir, int dir_fd, const uint8_t uuid[16], uint64_t reserve_bytes,
+                   struct azoth_error *err);
+
 #endif

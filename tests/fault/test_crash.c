@@ -688,14 +688,23 @@ static int command(const char *dir)
 
 static const char *only;
 
+/* Those of effects are test_crash_effects.c's, those of a backup's file test_crash_backupfile.c's, and of backups
+ * and restores test_crash_backup.c's. */
+static int is_elsewhere(const char *name)
+{
+    static const char *const prefix[] = {"effects_", "backupfile_", "copy_", "backup_", "restore_"};
+    for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
+        if (strncmp(name, prefix[i], strlen(prefix[i])) == 0)
+            return 1;
+    return 0;
+}
+
 static void every_point_of_the_list_is_survived_at_its_first_and_at_a_later_passing(void **state)
 {
     (void)state;
     seed = harness_seed();
     for (int at = 0; at < CRASH_POINT_COUNT; at++) {
-        /* Those of effects are test_crash_effects.c's, those of a backup's file test_crash_backupfile.c's. */
-        int tried = strncmp(point_name[at], "effects_", 8) == 0 ||
-                    strncmp(point_name[at], "backupfile_", 11) == 0;
+        int tried = is_elsewhere(point_name[at]);
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             const struct row *r = &rows[i];
             if ((int)r->at != at)

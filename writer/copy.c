@@ -1,0 +1,273 @@
+/*
+ * copy.c - LMDB's compacting copy of a known commit.
+ *
+ * LMDB begins the read transaction of a copy by itself and does not tell of which commit it is. But its
+ * table of readers does: a thread of ours takes a snapshot and calls mdb_env_copyfd2() right behind it, and the
+ * table shows which commit that thread copies. Equal numbers are one commit; else all is tried again, which is
+ * rare: some 50 us lie between. LMDB may still correct what it has put into the table: so the pipe is filled with
+ * bytes of ours but for a page of it, and the table counts as soon as LMDB's first bytes are in that page; nor
+ * can the copy be over before, as the shortest one has two pages.
+ *
+ * Why the compacting copy, and not the other, which is a plain run through the file: without MDB_CP_COMPACT LMDB
+ * holds the writers' mutex while it writes the two meta pages to the descriptor. A process that is stopped
+ * there (SIGSTOP, or a pipe that nobody empties) stops every commit; this was tried. The compacting one takes no
+ * lock but that of the reader table, as any reader does.
+ *
+ * Failure modes
+ *   a commit between our snapshot and LMDB's   other numbers: the pipe is closed, and all is tried again
+ *   the caller gives up                        the same: LMDB ends with EPIPE (it takes care of the signal)
+ *   killed                                     the reader's slot is a dead process's, which the writer clears
+ *   stopped                                    the slot keeps pages in use; no lock is held
+ *   no lock file (a read-only mount)           no table either: the number at the end must be that of the
+ *                                              beginning, since nothing protects pages from a writer elsewhere
+ */
+#include "writer/copy.h"
+
+#include "core/crash.h"
+#include "core/store_lmdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define COPY_TRIES 64u
+#define PIPE_BYTES (1 << 20)
+
+struct copy {
+    struct store *store;
+    struct snapshot *snapshot;
+    uint64_t commit, file_bytes;
+    int to, from; /* the pipe's ends: LMDB's, ours; -1 */
+    int filled;   /* bytes of ours in the pipe */
+    int running, ended;
+    uint32_t readers; /* of that commit, by the thread, before the copy */
+    pthread_t thread;
+    _Atomic int done; /* it returned */
+    int rc;           /* when done: LMDB's, or the snapshot's */
+    struct azoth_error error;
+};
+
+static int renew(struct copy *c, struct azoth_error *err)
+{
+    snapshot_end(c->snapshot);
+    c->snapshot = NULL;
+    int rc = snapshot_begin(c->store, &c->snapshot, err);
+    if (!rc)
+        c->commit = mdb_txn_id(snapshot_txn(c->snapshot));
+    return rc;
+}
+
+static uint64_t file_bytes(const struct copy *c)
+{
+    struct stat st;
+    int fd;
+    return mdb_env_get_fd(store_lmdb(c->store)->env, &fd) || fstat(fd, &st) ? 0
+                                                                            : (uint64_t)st.st_size;
+}
+
+/*
+ * Readers of the snapshot's commit in the table, by a thread of this process. The snapshot itself is one or not: a slot
+ * keeps the name of the thread that first had it.
+ */
+static uint32_t readers_of(const struct copy *c, pthread_t thread)
+{
+    static _Thread_local struct store_reader list[STORE_READERS_MAX];
+    uint32_t n = 0, found = 0;
+    if (store_readers(c->store, list, STORE_READERS_MAX, &n))
+        return 0;
+    for (uint32_t i = 0; i < n; i++)
+        found += list[i].pid == (uint64_t)getpid() && list[i].thread == (uint64_t)thread &&
+                 list[i].snapshot == c->commit;
+    return found;
+}
+
+static void *copy_main(void *arg)
+{
+    struct copy *c = arg;
+    c->rc = renew(c, &c->error);
+    c->readers = readers_of(c, pthread_self());
+    if (!c->rc)
+        c->rc = mdb_env_copyfd2(store_lmdb(c->store)->env, c->to, MDB_CP_COMPACT);
+    close(c->to); /* the reader's end of file */
+    atomic_store(&c->done, 1);
+    return NULL;
+}
+
+static void stop(struct copy *c)
+{
+    if (c->from >= 0)
+        close(c->from);
+    c->from = -1;
+    if (c->running)
+        pthread_join(c->thread, NULL);
+    c->running = 0;
+}
+
+/* Leaves room for less than the shortest copy. */
+static int fill_pipe(struct copy *c, struct azoth_error *err)
+{
+    static const char page[4096];
+    int room = fcntl(c->to, F_GETPIPE_SZ);
+    c->filled = room - (int)sizeof page;
+    for (int i = 0; i < c->filled; i += (int)sizeof page)
+        if (write(c->to, page, sizeof page) != (ssize_t)sizeof page)
+            return error_errno(err, errno, "a pipe");
+    return 0;
+}
+
+/* Takes out what we have put in. */
+static int empty_pipe(struct copy *c, struct azoth_error *err)
+{
+    char page[4096];
+    for (; c->filled > 0; c->filled -= (int)sizeof page)
+        if (read(c->from, page, sizeof page) != (ssize_t)sizeof page)
+            return error_errno(err, errno, "a pipe");
+    (void)fcntl(c->from, F_SETPIPE_SZ, PIPE_BYTES); /* fewer switches; as it is will do */
+    return 0;
+}
+
+static int start(struct copy *c, struct azoth_error *err)
+{
+    int fd[2];
+    if (pipe2(fd, O_CLOEXEC))
+        return error_errno(err, errno, "a pipe");
+    c->from = fd[0];
+    c->to = fd[1];
+    int rc = fill_pipe(c, err);
+    if (rc) {
+        close(c->to);
+        return rc;
+    }
+    atomic_store(&c->done, 0);
+    if (pthread_create(&c->thread, NULL, copy_main, c)) {
+        close(c->to);
+        return error_set(err, AZOTH_ERR_NOMEM, "a thread");
+    }
+    c->running = 1;
+    return 0;
+}
+
+/* Of a file that no table of readers protects. */
+static int check_untouched(struct copy *c, struct azoth_error *err)
+{
+    uint64_t before = c->commit;
+    int rc = renew(c, err);
+    return !rc && c->commit != before
+               ? error_set(err, AZOTH_ERR_BUSY, "the file was written to from elsewhere: try again")
+               : rc;
+}
+
+static int at_end(struct copy *c, struct azoth_error *err)
+{
+    stop(c);
+    c->ended = 1;
+    if (c->rc == c->error.code && c->rc) { /* the snapshot's */
+        *err = c->error;
+        return c->rc;
+    }
+    if (c->rc == MDB_INCOMPATIBLE)
+        return error_foreign(err, AZOTH_ERR_CORRUPT, c->rc,
+                             "data.mdb: its pages in use and its free ones are not all there are");
+    if (c->rc)
+        return lmdb_error(err, c->rc, "copying data.mdb");
+    return store_unlocked(c->store) ? check_untouched(c, err) : 0;
+}
+
+/* LMDB's first bytes are in the pipe: 1; it has failed: 0. */
+static int await_bytes(struct copy *c)
+{
+    int there = 0;
+    while (!atomic_load(&c->done)) {
+        if (ioctl(c->from, FIONREAD, &there) == 0 && there > c->filled)
+            return 1;
+        nanosleep(&(struct timespec){0, 100000}, NULL);
+    }
+    return 0;
+}
+
+/* 1: the snapshot and the copy are of one commit; 0: they are not; or why not. */
+static int try_once(struct copy *c, struct azoth_error *err)
+{
+    int rc = start(c, err);
+    if (rc)
+        return rc;
+    if (!await_bytes(c))
+        return at_end(c, err);
+    CRASH_POINT(copy_opened);
+    if (!store_unlocked(c->store) && readers_of(c, c->thread) != c->readers + 1)
+        return 0;
+    rc = empty_pipe(c, err);
+    return rc ? rc : 1;
+}
+
+int copy_begin(struct store *s, struct copy **ret, struct azoth_error *err)
+{
+    struct copy *c = calloc(1, sizeof *c);
+    if (!c)
+        return error_set(err, AZOTH_ERR_NOMEM, "a copy");
+    c->store = s;
+    c->from = -1;
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < COPY_TRIES; i++) {
+        c->file_bytes = file_bytes(c);
+        rc = try_once(c, err);
+        if (rc != 1)
+            stop(c);
+        c->ended = 0;
+    }
+    if (rc == 1) {
+        CRASH_POINT(copy_begun);
+        *ret = c;
+        return 0;
+    }
+    if (rc == 0)
+        rc = error_set(err, AZOTH_ERR_BUSY, "commits come faster than a copy of one can be begun");
+    copy_end(c);
+    return rc;
+}
+
+struct snapshot *copy_snapshot(const struct copy *c)
+{
+    return c->snapshot;
+}
+
+int copy_read(struct copy *c, void *p, size_t cap, size_t *ret_len, struct azoth_error *err)
+{
+    size_t len = 0;
+    while (!c->ended && len < cap) {
+        ssize_t n = read(c->from, (unsigned char *)p + len, cap - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_errno(err, errno, "the copy's pipe");
+        if (n == 0) {
+            int rc = at_end(c, err);
+            if (rc)
+                return rc;
+        }
+        len += (size_t)n;
+    }
+    *ret_len = len;
+    return 0;
+}
+
+uint64_t copy_growth(const struct copy *c)
+{
+    uint64_t now = file_bytes(c);
+    return now > c->file_bytes ? now - c->file_bytes : 0;
+}
+
+void copy_end(struct copy *c)
+{
+    if (!c)
+        return;
+    stop(c);
+    snapshot_end(c->snapshot);
+    free(c);
+}

@@ -1,0 +1,452 @@
+#include "writer/restore.h"
+
+#include "core/batchrec.h"
+#include "core/crash.h"
+#include "core/store_lmdb.h"
+#include "writer/create.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SUFFIX        ".restoring-"
+#define SUFFIX_DIGITS 12u
+
+struct restore {
+    char target[PATH_MAX], parent[PATH_MAX], name[NAME_MAX + 1]; /* target is parent/name */
+    char dir[PATH_MAX], store[PATH_MAX];
+    int fd;            /* of dir, with the lock; -1 */
+    struct stat place; /* the target, or the directory above it when there is none */
+    int replaces;      /* there is an empty target */
+};
+
+/* ---- removing ---- */
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    (void)remove(path);
+    return 0;
+}
+
+void restore_remove_tree(const char *dir)
+{
+    (void)nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+/* What a dead one has left: its lock can be had. */
+static void remove_dead(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        restore_remove_tree(path);
+    close(fd);
+}
+
+static int is_working_name(const struct restore *r, const char *name)
+{
+    size_t n = strlen(r->name), s = sizeof SUFFIX - 1;
+    return strncmp(name, r->name, n) == 0 && strncmp(name + n, SUFFIX, s) == 0 &&
+           strspn(name + n + s, "0123456789abcdef") == SUFFIX_DIGITS &&
+           strlen(name + n + s) == SUFFIX_DIGITS;
+}
+
+static int remove_leftovers(const struct restore *r, struct azoth_error *err)
+{
+    DIR *d = opendir(r->parent);
+    if (!d)
+        return error_errno(err, errno, "%s", r->parent);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        char path[PATH_MAX + NAME_MAX + 2];
+        snprintf(path, sizeof path, "%s/%s", r->parent, e->d_name);
+        if (is_working_name(r, e->d_name))
+            remove_dead(path);
+    }
+    closedir(d);
+    return 0;
+}
+
+/* ---- beginning ---- */
+
+/* 0: it is an empty directory. */
+static int check_empty(const struct restore *r, struct azoth_error *err)
+{
+    DIR *d = opendir(r->target);
+    if (!d)
+        return errno == ENOTDIR
+                   ? error_set(err, AZOTH_ERR_DUPLICATE, "%s: it is no directory", r->target)
+                   : error_errno(err, errno, "%s", r->target);
+    int rc = 0;
+    for (struct dirent *e; !rc && (e = readdir(d)) != NULL;)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            rc = error_set(err, AZOTH_ERR_DUPLICATE,
+                           "%s: it is not empty (%.80s is there); a database is restored into a "
+                           "directory that is new or empty",
+                           r->target, e->d_name);
+    closedir(d);
+    if (rc && faccessat(AT_FDCWD, r->target, F_OK, 0) == 0) {
+        char store[PATH_MAX + 16];
+        snprintf(store, sizeof store, "%s/data.mdb", r->target);
+        if (access(store, F_OK) == 0)
+            return error_set(err, AZOTH_ERR_DATABASE_EXISTS,
+                             "%s: there is a database here already; restore into a new directory",
+                             r->target);
+    }
+    return rc;
+}
+
+static int find_place(struct restore *r, const char *target, struct azoth_error *err)
+{
+    char copy[PATH_MAX], copy2[PATH_MAX];
+    if (snprintf(copy, sizeof copy, "%s", target) >= (int)sizeof copy - 40 || !*target)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: no path of a directory", target);
+    snprintf(copy2, sizeof copy2, "%s", copy);
+    const char *name = basename(copy), *above = dirname(copy2);
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "/") == 0)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: say the directory's own name", target);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    if (!realpath(above, r->parent))
+        return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_DATABASE,
+                                           "%s: there is no such directory to restore in", above)
+                               : error_errno(err, errno, "%s", above);
+    if (snprintf(r->target, sizeof r->target, "%s/%s", strcmp(r->parent, "/") == 0 ? "" : r->parent,
+                 r->name) >= PATH_MAX - 40)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", target);
+    r->replaces = lstat(r->target, &r->place) == 0;
+    if (r->replaces)
+        return check_empty(r, err);
+    return errno != ENOENT || stat(r->parent, &r->place) ? error_errno(err, errno, "%s", r->target)
+                                                         : 0;
+}
+
+static int make_dir(struct restore *r, struct azoth_error *err)
+{
+    uint8_t random[SUFFIX_DIGITS / 2];
+    char hex[SUFFIX_DIGITS + 1];
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        return error_errno(err, errno, "random bytes");
+    for (unsigned i = 0; i < sizeof random; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", random[i]);
+    if (snprintf(r->dir, sizeof r->dir, "%s" SUFFIX "%s", r->target, hex) >= PATH_MAX - 20)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", r->target);
+    snprintf(r->store, sizeof r->store, "%s/data.mdb.new", r->dir);
+    if (mkdir(r->dir, 0770))
+        return error_errno(err, errno, "%s", r->dir);
+    r->fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->fd < 0 || flock(r->fd, LOCK_EX | LOCK_NB))
+        return error_errno(err, errno, "%s", r->dir);
+    /* Between its making and its lock another one may have taken it for a dead one's. */
+    struct stat mine, there;
+    if (fstat(r->fd, &mine) || stat(r->dir, &there) || mine.st_ino != there.st_ino)
+        return error_set(err, AZOTH_ERR_BUSY, "%s: another process restores to this place",
+                         r->target);
+    return mkdirat(r->fd, "projections", 0770) ? error_errno(err, errno, "%s/projections", r->dir)
+                                               : 0;
+}
+
+int restore_begin(const char *target, struct restore **ret, struct azoth_error *err)
+{
+    struct restore *r = calloc(1, sizeof *r);
+    if (!r)
+        return error_set(err, AZOTH_ERR_NOMEM, "a restore");
+    r->fd = -1;
+    int rc = find_place(r, target, err);
+    if (!rc)
+        rc = remove_leftovers(r, err);
+    if (!rc)
+        rc = make_dir(r, err);
+    if (rc) {
+        restore_abort(r);
+        return rc;
+    }
+    CRASH_POINT(restore_begun);
+    *ret = r;
+    return 0;
+}
+
+const char *restore_dir(const struct restore *r)
+{
+    return r->dir;
+}
+
+const char *restore_store(const struct restore *r)
+{
+    return r->store;
+}
+
+void restore_abort(struct restore *r)
+{
+    if (!r)
+        return;
+    if (r->fd >= 0) {
+        restore_remove_tree(r->dir);
+        close(r->fd);
+    }
+    free(r);
+}
+
+/* ---- checking ---- */
+
+static int check_state(struct snapshot *sn, const struct store_head *head, struct azoth_error *err)
+{
+    const struct azoth_bytes open = {0};
+    struct azoth_bytes key = {0};
+    struct state_record rec = {0};
+    struct scan *sc = NULL;
+    char text[80];
+    int rc = scan_open(sn, open, open, open, &sc, err);
+    if (rc)
+        return rc;
+    while ((rc = scan_next(sc, &key, &rec, err)) == 1)
+        if (rec.version < 1 || rec.version > head->txn) {
+            rc = error_set(err, AZOTH_ERR_CORRUPT,
+                           "key %s: transaction %llu changed it, and the newest is %llu",
+                           bytes_print(key, text, sizeof text), (unsigned long long)rec.version,
+                           (unsigned long long)head->txn);
+            break;
+        }
+    scan_close(sc);
+    return rc;
+}
+
+static int check_ids(struct snapshot *sn, struct azoth_error *err)
+{
+    struct id_entry e;
+    struct id_scan *is = NULL;
+    int rc = id_scan_open(sn, &is, err);
+    while (!rc && (rc = id_scan_next(is, &e, err)) == 1)
+        rc = 0;
+    id_scan_close(is);
+    return rc;
+}
+
+static int check_events(struct snapshot *sn, const struct store_head *head,
+                        restore_progress progress, void *arg, struct azoth_error *err)
+{
+    struct event_record ev = {0};
+    struct event_scan *es = NULL;
+    uint64_t event = 0, txn = 0;
+    int64_t time_ns = INT64_MIN;
+    int rc = event_scan_open(sn, 1, 0, &es, err);
+    while (!rc && (rc = event_scan_next(es, &ev, NULL, err)) == 1) {
+        rc = 0;
+        if (ev.txn < txn || ev.txn > head->txn || ev.time_ns < time_ns)
+            rc = error_set(err, AZOTH_ERR_CORRUPT,
+                           "event %llu: its transaction or its time is out of order",
+                           (unsigned long long)ev.id);
+        else if (ev.id % 4096 == 0 && progress && progress(arg, ev.id, head->event))
+            rc = 1;
+        event = ev.id;
+        txn = ev.txn;
+        time_ns = ev.time_ns;
+    }
+    event_scan_close(es);
+    if (!rc && event != head->event)
+        rc = error_set(err, AZOTH_ERR_GAP, "the log ends at event %llu, and its head is %llu",
+                       (unsigned long long)event, (unsigned long long)head->event);
+    return rc;
+}
+
+int restore_check(const struct restore *r, restore_progress progress, void *arg,
+                  struct store_head *ret, struct azoth_error *err)
+{
+    struct store *s;
+    struct snapshot *sn;
+    struct store_head head = {0};
+    int rc = store_open(r->store, STORE_FILE, &s, err);
+    if (rc)
+        return rc;
+    rc = snapshot_begin(s, &sn, err);
+    if (!rc) {
+        rc = snapshot_head(sn, &head, err);
+        if (!rc)
+            rc = check_state(sn, &head, err);
+        if (!rc)
+            rc = check_ids(sn, err);
+        if (!rc)
+            rc = check_events(sn, &head, progress, arg, err);
+        snapshot_end(sn);
+    }
+    store_close(s);
+    if (!rc && ret)
+        *ret = head;
+    return rc;
+}
+
+/* ---- identity ---- */
+
+/* Keys of meta that belong to the database that was backed up, and to its places of backups. */
+static int forget_marks(MDB_txn *txn, MDB_dbi meta)
+{
+    MDB_cursor *c;
+    int rc = mdb_cursor_open(txn, meta, &c);
+    if (rc)
+        return rc;
+    for (;;) {
+        MDB_val k = {5, "mark:"}, v;
+        rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+        if (rc || k.mv_size < 5 || memcmp(k.mv_data, "mark:", 5) != 0)
+            break;
+        rc = mdb_cursor_del(c, 0);
+        if (rc)
+            break;
+    }
+    mdb_cursor_close(c);
+    if (rc && rc != MDB_NOTFOUND)
+        return rc;
+    MDB_val seal = {4, "seal"};
+    rc = mdb_del(txn, meta, &seal, NULL);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int put_identity(MDB_txn *txn, MDB_dbi meta, int same_uuid, uint8_t uuid[16],
+                        struct azoth_error *err)
+{
+    uint8_t was[16];
+    uint64_t created;
+    struct batch_head h;
+    MDB_val k = {6, "format"}, v, hk = {4, "head"}, hv;
+    int rc = mdb_get(txn, meta, &k, &v);
+    if (!rc)
+        rc = mdb_get(txn, meta, &hk, &hv);
+    if (rc)
+        return lmdb_error(err, rc, "the restored store");
+    rc = store_format_decode(bytes_of_val(v), was, &created, err);
+    if (!rc && batch_decode(bytes_of_val(hv), &h))
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "meta/head fails its check");
+    if (rc)
+        return rc;
+    if (same_uuid)
+        memcpy(uuid, was, 16);
+    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
+    store_format_encode(format, uuid, created);
+    h.incarnation++;
+    h.count = 0;
+    batch_encode(head, &h, NULL);
+    v = (MDB_val){sizeof format, format};
+    hv = (MDB_val){sizeof head, head};
+    rc = mdb_put(txn, meta, &k, &v, 0);
+    if (!rc)
+        rc = mdb_put(txn, meta, &hk, &hv, 0);
+    if (!rc)
+        rc = forget_marks(txn, meta);
+    return rc ? lmdb_error(err, rc, "the restored store") : 0;
+}
+
+int restore_identity(const struct restore *r, int same_uuid, uint8_t ret_uuid[16],
+                     struct azoth_error *err)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    if (getrandom(ret_uuid, 16, 0) != 16)
+        return error_errno(err, errno, "random bytes");
+    int rc = lmdb_env_open(r->store, MDB_NOSUBDIR | MDB_NOLOCK, &env, err);
+    if (rc)
+        return rc;
+    int m = mdb_txn_begin(env, NULL, 0, &txn);
+    if (!m) {
+        m = mdb_dbi_open(txn, store_db_name[DB_META], 0, &meta);
+        if (!m)
+            rc = put_identity(txn, meta, same_uuid, ret_uuid, err);
+        if (m || rc)
+            mdb_txn_abort(txn);
+        else
+            m = mdb_txn_commit(txn);
+    }
+    mdb_env_close(env);
+    CRASH_POINT(restore_identified);
+    return rc ? rc : m ? lmdb_error(err, m, "the restored store") : 0;
+}
+
+/* ---- the end ---- */
+
+static uid_t give_uid;
+static gid_t give_gid;
+
+static int give_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    return lchown(path, give_uid, give_gid);
+}
+
+/* What the superuser restores is of whom the place is, as everything that is made there. */
+static int give_away(const struct restore *r, struct azoth_error *err)
+{
+    if (geteuid() == 0 && r->place.st_uid != 0) {
+        give_uid = r->place.st_uid;
+        give_gid = r->place.st_gid;
+        if (nftw(r->dir, give_one, 16, FTW_PHYS))
+            return error_errno(err, errno, "%s: giving it to its owner", r->dir);
+    }
+    return r->replaces && chmod(r->dir, r->place.st_mode & 07777)
+               ? error_errno(err, errno, "%s", r->dir)
+               : 0;
+}
+
+static int sync_dir(const char *path, struct azoth_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) ? error_errno(err, errno, "%s", path) : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int name_store(const struct restore *r, struct azoth_error *err)
+{
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/projections", r->dir);
+    int rc = sync_dir(path, err);
+    if (!rc)
+        rc = sync_dir(r->dir, err);
+    snprintf(path, sizeof path, "%s/data.mdb", r->dir);
+    CRASH_POINT(restore_ready);
+    if (!rc && rename(r->store, path))
+        rc = error_errno(err, errno, "%s", path);
+    CRASH_POINT(restore_named);
+    return rc ? rc : sync_dir(r->dir, err);
+}
+
+int restore_finish(struct restore *r, const uint8_t uuid[16], uint64_t reserve_bytes,
+                   struct azoth_error *err)
+{
+    int rc = store_surround(r->dir, r->fd, uuid, reserve_bytes, err);
+    CRASH_POINT(restore_surrounded);
+    if (!rc)
+        rc = give_away(r, err);
+    if (!rc)
+        rc = name_store(r, err);
+    if (!rc && rename(r->dir, r->target))
+        rc = errno == ENOTEMPTY || errno == EEXIST
+                 ? error_set(err, AZOTH_ERR_DUPLICATE, "%s: it is not empty any more", r->target)
+             : errno == EBUSY ? error_set(err, AZOTH_ERR_BUSY,
+                                          "%s: a file system is mounted there: restore into a "
+                                          "directory in it",
+                                          r->target)
+                              : error_errno(err, errno, "%s", r->target);
+    if (rc) {
+        restore_abort(r);
+        return rc;
+    }
+    CRASH_POINT(restore_done);
+    rc = sync_dir(r->parent, err);
+    close(r->fd);
+    free(r);
+    return rc;
+}
