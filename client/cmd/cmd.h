@@ -169,6 +169,9 @@ extern const struct cmd cmd_run;                                          /* run
 extern const struct cmd cmd_scale;                                        /* scale.c */
 extern const struct cmd cmd_key;                                          /* key.c */
 extern const struct cmd cmd_bench;                                        /* bench.c */
+extern const struct cmd cmd_backup;                                       /* backup.c */
+extern const struct cmd cmd_restore;                                      /* restore.c */
+extern const struct cmd cmd_digest;                                       /* digest.c */
 extern const struct cmd cmd_help, cmd_version;                            /* main.c */
 
 extern const struct cmd cmd_seal, cmd_unseal; /* hold.c */

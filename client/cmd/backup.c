@@ -1,0 +1,275 @@
+/* backup.c - azoth backup: its line, and what was made. */
+#include "client/cmd/backup.h"
+
+#include "core/clock.h"
+#include "core/dbdir.h"
+#include "writer/restore.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* ---- keys ---- */
+
+int backup_keys_read(const struct backup_flags *f, struct backup_keys *ret, struct azoth_error *err)
+{
+    int rc = 0;
+    memset(ret, 0, sizeof *ret);
+    if (f->key_file && f->passphrase_file)
+        return error_set(err, AZOTH_ERR_USAGE, "--key-file or --passphrase-file, not both");
+    if (f->key_file)
+        rc = backup_key_read(f->key_file, &ret->key, err);
+    else if (f->passphrase_file)
+        rc = backup_key_passphrase(f->passphrase_file, -1, &ret->key, err);
+    if (rc)
+        return rc;
+    ret->has_key = f->key_file || f->passphrase_file;
+    if (f->sign_key)
+        rc = sign_key_read(f->sign_key, &ret->sign, err);
+    ret->has_sign = f->sign_key && !rc;
+    if (!rc && f->sign_key && !ret->sign.has_secret)
+        rc = error_set(err, AZOTH_ERR_USAGE, "%s: a public key signs nothing", f->sign_key);
+    if (!rc && f->signed_by)
+        rc = sign_key_read(f->signed_by, &ret->public_key, err);
+    ret->has_public = f->signed_by && !rc;
+    if (rc)
+        backup_keys_fini(ret);
+    return rc;
+}
+
+void backup_keys_fini(struct backup_keys *k)
+{
+    if (k->has_key)
+        backup_key_fini(&k->key);
+    if (k->has_sign)
+        sign_key_fini(&k->sign);
+    if (k->has_public)
+        sign_key_fini(&k->public_key);
+    memset(k, 0, sizeof *k);
+}
+
+/* ---- what was made ---- */
+
+static void tell_json(const struct backup_job *j, struct json_text *t)
+{
+    char digest[2 * BACKUPFILE_DIGEST + 1];
+    const struct backup_about *a = &j->about;
+    cmd_hex(j->digest, sizeof j->digest, digest);
+    out_open(t, NULL, '{');
+    out_bool(t, "ok", 1);
+    out_str(t, "kind", backup_kind_name(a->kind));
+    out_str(t, "file", *j->path ? j->path : NULL);
+    out_str(t, "id", *a->id ? a->id : NULL);
+    out_str(t, "database", a->database);
+    out_u64(t, "transaction", a->to.txn);
+    out_u64(t, "event", a->to.event);
+    out_u64(t, "content_bytes", j->content);
+    out_u64(t, "file_bytes", j->bytes);
+    out_u64(t, "growth_bytes", j->growth);
+    out_bool(t, "paused", j->paused);
+    out_real(t, "seconds", (double)(clock_mono_ns() - j->begun_ns) / 1e9);
+    out_str(t, "digest", digest);
+    out_open(t, "projections", '[');
+    for (size_t i = 0; i < a->projections; i++) {
+        out_open(t, NULL, '{');
+        out_str(t, "file", a->projection[i].file);
+        out_u64(t, "cursor", a->projection[i].is.cursor);
+        out_close(t, '}');
+    }
+    out_close(t, ']');
+    out_open(t, "absent", '[');
+    for (size_t i = 0; i < a->absences; i++) {
+        out_open(t, NULL, '{');
+        out_str(t, "name", a->absent[i].name);
+        out_str(t, "why", a->absent[i].why);
+        out_close(t, '}');
+    }
+    out_close(t, ']');
+    out_close(t, '}');
+}
+
+static void tell(const struct backup_job *j, FILE *to)
+{
+    const struct backup_about *a = &j->about;
+    char content[CMD_TIME_TEXT], bytes[CMD_TIME_TEXT], time[CMD_TIME_TEXT], growth[CMD_TIME_TEXT];
+    char digest[2 * BACKUPFILE_DIGEST + 1];
+    cmd_hex(j->digest, sizeof j->digest, digest);
+    fprintf(to, "%s backup%s%s: events 1 to %llu, transactions 1 to %llu\n",
+            backup_kind_name(a->kind), *j->path ? " " : "", j->path,
+            (unsigned long long)a->to.event, (unsigned long long)a->to.txn);
+    for (size_t i = 0; i < a->projections; i++)
+        fprintf(to, "  projection %s at event %llu\n", a->projection[i].file,
+                (unsigned long long)a->projection[i].is.cursor);
+    for (size_t i = 0; i < a->absences; i++)
+        fprintf(to, "  not in it: %s: %s\n", a->absent[i].name, a->absent[i].why);
+    fprintf(to, "  %s of content", cmd_size(j->content, content));
+    if (j->bytes && !j->plain)
+        fprintf(to, ", %s of file", cmd_size(j->bytes, bytes));
+    fprintf(to, ", in %s\n", cmd_duration(clock_mono_ns() - j->begun_ns, time));
+    if (j->growth)
+        fprintf(to, "  data.mdb grew by %s meanwhile, since its pages of that moment were kept\n",
+                cmd_size(j->growth, growth));
+    if (j->paused)
+        fprintf(to,
+                "  commits came too fast to begin between two: they were paused for a moment\n");
+    fprintf(to, "  digest %s\n", digest);
+}
+
+/* Beside a stream on standard output there is standard error. */
+static int tell_done(const struct backup_job *j)
+{
+    int stream = !*j->path;
+    if (!j->l->json) {
+        if (!stream || !j->f.quiet)
+            tell(j, stream ? stderr : stdout);
+        return 0;
+    }
+    struct json_text t = {0};
+    tell_json(j, &t);
+    if (!stream)
+        return out_print(&t);
+    if (!t.failed)
+        fprintf(stderr, "%.*s\n", (int)t.b.len, (const char *)t.b.ptr);
+    buf_fini(&t.b);
+    return 0;
+}
+
+/* ---- making ---- */
+
+static int set_about(struct backup_job *j, struct azoth_error *err)
+{
+    const struct store_identity *id = store_identity(j->store);
+    uint8_t random[16];
+    cmd_hex(id->uuid, sizeof id->uuid, j->about.database);
+    j->about.store_created_ns = id->created_ns;
+    if (j->about.kind == BACKUP_SEALED)
+        return 0;
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        return error_errno(err, errno, "random bytes");
+    cmd_hex(random, sizeof random, j->about.id);
+    if (j->place.fd >= 0)
+        snprintf(j->about.place, sizeof j->about.place, "%s", j->place.uuid);
+    j->about.created_ns = clock_wall_ns();
+    snprintf(j->about.program, sizeof j->about.program, "azoth %s", AZOTH_VERSION);
+    return 0;
+}
+
+static int make(struct backup_job *j, struct azoth_error *err)
+{
+    int rc = backup_keys_read(&j->f, &j->keys, err);
+    if (!rc)
+        rc = store_open(j->dir, 0, &j->store, err);
+    if (!rc && !j->plain && strcmp(j->to, "-") != 0)
+        rc = backup_place_lock(j->to, &j->place, err);
+    if (!rc)
+        rc = set_about(j, err);
+    progress_begin(&j->progress, "backup", j->f.quiet, 0);
+    if (!rc)
+        rc = j->about.kind == BACKUP_SEALED ? backup_sealed(j, err) : backup_full(j, err);
+    progress_end(&j->progress);
+    return rc;
+}
+
+static void fini(struct backup_job *j)
+{
+    backupfile_abort(j->out);
+    backup_about_fini(&j->about);
+    store_close(j->store);
+    backup_place_unlock(&j->place);
+    backup_keys_fini(&j->keys);
+}
+
+static int run_make(struct backup_job *j)
+{
+    struct azoth_error err = {0};
+    if (strcmp(j->to, "-") == 0 && !j->plain && isatty(STDOUT_FILENO))
+        return cmd_usage(j->l, "a backup is not for a terminal: redirect it, or name a directory");
+    if (j->plain && (j->f.key_file || j->f.passphrase_file))
+        return cmd_usage(j->l, "--plain is not encrypted");
+    if (j->f.level.given && j->f.level.n > 19)
+        return cmd_usage(j->l, "--level is 0 to 19");
+    int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
+    if (rc)
+        return rc;
+    if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
+        return cmd_usage(j->l, "%s: the path is too long", j->dir);
+    cmd_catch_signals();
+    signal(SIGPIPE, SIG_IGN); /* a reader that ends is an error of the write */
+    j->begun_ns = clock_mono_ns();
+    rc = make(j, &err);
+    if (rc == 1)
+        rc = 128 + cmd_interrupted(); /* as shells tell it */
+    else
+        rc = rc ? cmd_fail(&err) : tell_done(j);
+    fini(j);
+    return rc;
+}
+
+static int run_backup(struct cmd_line *l)
+{
+    static struct backup_job j;
+    int sealed = 0, deep = 0;
+    j.l = l;
+    j.place.fd = -1;
+    j.timeout.n = 60000;
+    const struct cmd_flag flags[] = {BACKUP_KEY_FLAGS(&j.f),
+                                     {"--level", FLAG_NUMBER, &j.f.level},
+                                     {"--sign-key", FLAG_TEXT, &j.f.sign_key},
+                                     {"--signed-by", FLAG_TEXT, &j.f.signed_by},
+                                     {"--plain", FLAG_SWITCH, &j.plain},
+                                     {"--sealed", FLAG_SWITCH, &sealed},
+                                     {"--timeout", FLAG_SECONDS, &j.timeout},
+                                     {"--without-projections", FLAG_SWITCH, &j.no_projections},
+                                     {"--deep", FLAG_SWITCH, &deep},
+                                     {NULL, 0, NULL}};
+    int rc = cmd_flags(l, flags, 1, 2);
+    if (rc)
+        return rc;
+    if (strcmp(l->word[0], "list") == 0 || strcmp(l->word[0], "verify") == 0) {
+        if (l->words != 2)
+            return cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
+                             l->word[0]);
+        return l->word[0][0] == 'l' ? backup_list(l, &j.f, l->word[1])
+                                    : backup_verify(l, &j.f, l->word[1], deep);
+    }
+    if (l->words != 1)
+        return cmd_usage(l, "what is %s for?", l->word[1]);
+    j.to = l->word[0];
+    j.about.kind = sealed ? BACKUP_SEALED : BACKUP_FULL;
+    return run_make(&j);
+}
+
+const struct cmd cmd_backup = {
+    .name = "backup",
+    .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST  [--sealed] [--key-file F | "
+                "--passphrase-file F] [--json]",
+    .summary = "Back the database up while it runs; list and verify backups",
+    .help =
+        "  DEST               a directory of backups, made when it is not there\n"
+        "  -                  one stream to standard output\n"
+        "  --plain DIR        a directory with its members as files, not compressed\n"
+        "  --sealed           content by its meaning: the same content is the same file. Writes "
+        "are "
+        "paused\n"
+        "  --timeout TIME     of that: how long projections are waited for; default 60 s\n"
+        "  --without-projections  they are made anew from the log after a restore\n"
+        "  --level N          of zstd, 0 (none) to 19; default 3\n"
+        "  --key-file F       encrypted with the key of azoth key make F\n"
+        "  --passphrase-file F  encrypted with the passphrase in its first line\n"
+        "  --sign-key F       signed with the key of azoth key make --sign F\n"
+        "  --signed-by F.pub  verify: who must have signed it\n"
+        "  --deep             verify: restores it into --tmp and checks that, too\n"
+        "  --tmp DIR          for copies of projections; default DEST, else TMPDIR or /var/tmp\n"
+        "  --quiet            no progress\n\n"
+        "A backup is of one commit: writes go on meanwhile. It is there when it is whole: a name "
+        "that "
+        "ends in\n"
+        ".partial is none. azoth restore makes a database of it.\n\n"
+        "  azoth backup /var/backups/azoth/main\n"
+        "  azoth backup --key-file backup.key - | ssh host 'cat > main.azb'\n"
+        "  azoth backup list /var/backups/azoth/main\n"
+        "  azoth backup verify /var/backups/azoth/main\n",
+    .run = run_backup,
+};

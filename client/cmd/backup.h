@@ -1,0 +1,205 @@
+/*
+ * backup.h - what the files of azoth backup and azoth restore share.
+ *
+ *   backup.c         the command's line; what was made, told
+ *   backup_full.c    a hot full backup      backup_sealed.c  a sealed one
+ *   backup_files.c   projections and other files, for both
+ *   backup_about.c   about.json             backup_place.c   a directory of backups
+ *   backup_list.c    list and verify
+ *   restore.c        the command's line, and the order of a restore
+ *   restore_load.c   a backup's members into a database in the making
+ *
+ * One thread. What blocks on the disk or on a pipe is left by a signal (cmd_interrupted()): then 1 is returned.
+ */
+#ifndef CLIENT_CMD_BACKUP_H
+#define CLIENT_CMD_BACKUP_H
+
+#include "client/cmd/cmd.h"
+#include "client/cmd/progress.h"
+#include "projector/filecopy.h"
+#include "writer/backupfile.h"
+
+#include <limits.h>
+
+/* ---- flags that all of them have ---- */
+
+struct backup_flags {
+    const char *key_file, *passphrase_file, *sign_key, *signed_by, *tmp;
+    struct cmd_number level;
+    int quiet;
+};
+#define BACKUP_KEY_FLAGS(f)                                                                        \
+    {"--key-file", FLAG_TEXT, &(f)->key_file},                                                     \
+        {"--passphrase-file", FLAG_TEXT, &(f)->passphrase_file}, {"--tmp", FLAG_TEXT, &(f)->tmp},  \
+    {                                                                                              \
+        "--quiet", FLAG_SWITCH, &(f)->quiet                                                        \
+    }
+
+/* Keys that the flags name; wiped by backup_keys_fini(). */
+struct backup_keys {
+    struct backup_key key;
+    struct sign_key sign, public_key;
+    int has_key, has_sign, has_public;
+};
+/* CONFIG, PERMISSION, IO, NOT_FOUND, USAGE (two of them for one purpose). */
+int backup_keys_read(const struct backup_flags *f, struct backup_keys *ret,
+                     struct azoth_error *err);
+void backup_keys_fini(struct backup_keys *k);
+static inline const struct backup_key *backup_key_of(const struct backup_keys *k)
+{
+    return k->has_key ? &k->key : NULL;
+}
+
+/* ---- about.json ---- */
+
+enum backup_kind { BACKUP_FULL, BACKUP_INCREMENT, BACKUP_SEALED };
+const char *backup_kind_name(enum backup_kind kind); /* "full", ... */
+
+#define BACKUP_ID_TEXT 33 /* 32 hexadecimal digits; empty: none */
+
+struct backup_point {
+    uint64_t txn, event;
+    int64_t time_ns;
+};
+
+/* A projection's file. */
+struct backup_projection {
+    char file[256], stem[256]; /* NAME.gN.db; without .gN.db */
+    uint64_t generation;
+    int serves; /* STEM.db points to it */
+    struct filecopy is;
+    uint64_t bytes;
+    int fd;                   /* of its copy, which has no name any more; -1 */
+    unsigned char digest[32]; /* of its rows, in a sealed backup */
+};
+
+/* What is not in the backup, and why. */
+struct backup_absence {
+    char name[AZOTH_NAME_MAX + 1], why[160];
+};
+
+struct backup_about {
+    enum backup_kind kind;
+    char id[BACKUP_ID_TEXT], database[BACKUP_ID_TEXT], place[BACKUP_ID_TEXT],
+        parent[BACKUP_ID_TEXT];
+    struct backup_point from, to;
+    int64_t created_ns; /* of the backup; 0 in a sealed one */
+    uint64_t store_created_ns;
+    char program[40];
+    struct backup_projection *projection; /* owned, and below */
+    size_t projections;
+    struct backup_absence *absent;
+    size_t absences;
+};
+/* Adds one, zeroed; NULL: no memory. */
+struct backup_projection *backup_about_projection(struct backup_about *a);
+int backup_about_absence(struct backup_about *a, const char *name, const char *why);
+/* The text of it: the same of the same, with nothing of time or place in a sealed one. NOMEM. */
+int backup_about_text(const struct backup_about *a, struct buf *out, struct azoth_error *err);
+/* FORMAT: of another version, or not of ours; BAD_JSON. *ret is to be freed in any case. */
+int backup_about_parse(struct azoth_bytes text, struct backup_about *ret, struct azoth_error *err);
+void backup_about_fini(struct backup_about *a); /* closes descriptors, too */
+
+/* ---- a directory of backups ---- */
+
+/*
+ * DEST/place                                  its UUID: what makes it one, and the lock of who writes into it
+ * DEST/YYYYMMDDTHHMMSSZ-NNNNNN-KIND.azb       backups, numbered in the order in which they were made
+ */
+#define BACKUP_TMP "azoth-backup-" /* begins the name of a directory for copies of projections */
+struct backup_place {
+    char dir[PATH_MAX];
+    char uuid[BACKUP_ID_TEXT];
+    int fd; /* of DEST/place, with the lock; -1 */
+};
+/* Makes it when it is not there (DUPLICATE: a directory with other things in it). BUSY: another backup is made into
+ * it. IO, PERMISSION, NOSPACE. */
+int backup_place_lock(const char *dir, struct backup_place *ret, struct azoth_error *err);
+void backup_place_unlock(struct backup_place *p);
+/* 1: dir is one. */
+int backup_place_is(const char *dir);
+/* The path of the next backup, made now. */
+int backup_place_next(const struct backup_place *p, enum backup_kind kind, int64_t wall_ns,
+                      char out[PATH_MAX], struct azoth_error *err);
+
+struct backup_entry {
+    char file[NAME_MAX + 1];
+    uint64_t number;
+    enum backup_kind kind; /* by its name */
+    int partial;           /* not complete: it is being written, or who did died */
+    uint64_t bytes;
+    int64_t changed_ns; /* the file's time */
+};
+/* All of them, in the order of their numbers; *ret is to be freed. How many, or IO, PERMISSION, NOMEM. */
+int backup_place_list(const char *dir, struct backup_entry **ret, struct azoth_error *err);
+
+/* ---- making ---- */
+
+struct backup_job {
+    struct cmd_line *l;
+    struct backup_flags f;
+    const char *to; /* "-", a path */
+    int plain, no_projections;
+    struct cmd_number timeout; /* of sealing, ms */
+    char dir[4096], projections[4200], tmp[PATH_MAX];
+    struct backup_keys keys;
+    struct backup_place place; /* fd -1: to is none */
+    struct store *store;
+    struct backup_about about;
+    struct backupfile_out *out;
+    char path[PATH_MAX]; /* of the file that is made; empty: a stream */
+    struct progress progress;
+    uint64_t expected; /* bytes of content, about */
+    /* what came of it */
+    uint64_t content, bytes, growth;
+    uint64_t begun_ns;
+    int paused; /* commits came too fast: they were paused for a moment */
+    unsigned char digest[BACKUPFILE_DIGEST];
+};
+/* 0, 1 when a signal came, or an error; nothing is left of it then. */
+int backup_full(struct backup_job *j, struct azoth_error *err);
+int backup_sealed(struct backup_job *j, struct azoth_error *err);
+
+/* Copies of all projections' files into j->about, and what is absent. 0, 1, or an error. */
+int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth_error *err);
+/* Begins the output, with about.json. */
+int backup_begin_output(struct backup_job *j, struct azoth_error *err);
+/* Members: the projections' copies; DIR/projections/NAME.sql; DIR/NAME when it is there. */
+int backup_add_projections(struct backup_job *j, struct azoth_error *err);
+int backup_add_definitions(struct backup_job *j, struct azoth_error *err);
+int backup_add_file(struct backup_job *j, const char *name, struct azoth_error *err);
+/* Ends it, and fills what came of it. */
+int backup_end_output(struct backup_job *j, struct azoth_error *err);
+void backup_say(struct backup_job *j);
+
+/* ---- list and verify: exit codes ---- */
+
+int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir);
+int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *path, int deep);
+
+/* ---- restoring ---- */
+
+struct restore;
+
+struct restore_job {
+    const struct backup_keys *keys;
+    const char *from; /* a file, "-", a plain directory, or a directory of backups */
+    const char *target;
+    int same_uuid, no_projections, quiet;
+    char base[PATH_MAX]; /* the file that was chosen */
+    struct backup_about about;
+    struct progress progress;
+    struct store_head head; /* of the restored store */
+    uint64_t content;
+    unsigned char digest[BACKUPFILE_DIGEST];
+    uint8_t uuid[16];
+};
+/* Finds the base of what is to be restored: a file of its own, or the newest full (else sealed) one of a place.
+ * BACKUP_MISSING, NOT_FOUND. */
+int restore_choose(struct restore_job *j, struct azoth_error *err);
+/* Reads the base into r and checks all of it. What comes after a base is applied behind this. 0, 1, or an error. */
+int restore_load(struct restore_job *j, struct restore *r, struct azoth_error *err);
+/* Of the store and the projections' files, as they are loaded. */
+int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error *err);
+
+#endif
