@@ -185,13 +185,14 @@ int import_ids(struct import *im, struct azoth_bytes part, struct azoth_error *e
 
 static int put_own(struct import *im, const struct import_identity *id, struct azoth_error *err)
 {
-    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
+    unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD], start[CHAIN_RECORD];
     struct batch_head h = {.event = id->event,
                            .txn = id->txn,
                            .time_ns = im->time_ns,
                            .running_ms = im->born_ms,
                            .id_first = im->id_first,
-                           .id_next = im->id_next};
+                           .id_next = im->id_next,
+                           .chain = id->chain};
     store_format_encode(format, id->uuid, id->created_ns);
     batch_encode(head, &h, NULL);
     MDB_val fk = {6, "format"}, fv = {sizeof format, format}, hk = {4, "head"},
@@ -199,6 +200,11 @@ static int put_own(struct import *im, const struct import_identity *id, struct a
     int rc = mdb_put(im->txn, im->dbi[DB_META], &fk, &fv, 0);
     if (!rc)
         rc = mdb_put(im->txn, im->dbi[DB_META], &hk, &hv, 0);
+    if (!rc && id->chain_start.on) {
+        chain_start_encode(start, &id->chain_start);
+        MDB_val ck = {5, "chain"}, cv = {sizeof start, start};
+        rc = mdb_put(im->txn, im->dbi[DB_META], &ck, &cv, 0);
+    }
     return rc ? lmdb_error(err, rc, "import") : 0;
 }
 

@@ -13,7 +13,8 @@ struct import;
 struct import_identity {
     uint8_t uuid[16];
     uint64_t created_ns;
-    uint64_t txn, event; /* the newest */
+    uint64_t txn, event;             /* the newest */
+    struct chain chain_start, chain; /* where it began and stands; off: the store has none */
 };
 
 /* Makes the file, which is not there, for this process alone. DUPLICATE, NOSPACE, IO, PERMISSION, NOMEM. */
@@ -26,7 +27,8 @@ int import_open(const char *path, struct import **ret, struct azoth_error *err);
 int import_state(struct import *im, struct azoth_bytes part, struct azoth_error *err);
 int import_events(struct import *im, struct azoth_bytes part, struct azoth_error *err);
 int import_ids(struct import *im, struct azoth_bytes part, struct azoth_error *err);
-/* Writes the store's own records and makes all durable. CORRUPT: the entries are not those of this identity. Frees
+/* Writes the store's own records and makes all durable. CORRUPT: the entries are not those of this identity (the
+ * chain is not recomputed: restore_check() does that). Frees
  * im in any case. Blocks on the disk. */
 int import_finish(struct import *im, const struct import_identity *id, struct azoth_error *err);
 /* The file stays as it is: its caller removes it. NULL is accepted. */

@@ -17,6 +17,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define SUFFIX        ".restoring-"
 #define SUFFIX_DIGITS 12u
@@ -233,8 +234,51 @@ static int check_ids(struct snapshot *sn, struct azoth_error *err)
     return rc;
 }
 
-static int check_events(struct snapshot *sn, const struct store_head *head,
-                        restore_progress progress, void *arg, struct azoth_error *err)
+/* The events of the transaction in hand; they borrow the snapshot. */
+struct gather {
+    struct chain chain;
+    struct event_record *ev;
+    uint32_t n, cap;
+};
+
+static void gather_end(struct gather *g)
+{
+    if (g->n)
+        chain_extend(&g->chain, g->ev, g->n);
+    g->n = 0;
+}
+
+static int gather_add(struct gather *g, const struct event_record *ev, struct azoth_error *err)
+{
+    if (!g->chain.on || ev->id <= g->chain.event)
+        return 0;
+    if (g->n && g->ev[0].txn != ev->txn)
+        gather_end(g);
+    if (g->n == g->cap) {
+        uint32_t cap = g->cap ? 2 * g->cap : 64;
+        struct event_record *more = realloc(g->ev, cap * sizeof *more);
+        if (!more)
+            return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
+        g->ev = more;
+        g->cap = cap;
+    }
+    g->ev[g->n++] = *ev;
+    return 0;
+}
+
+static int check_chain(struct gather *g, const struct store_head *head, struct azoth_error *err)
+{
+    gather_end(g);
+    if (g->chain.on == head->chain.on &&
+        (!g->chain.on || memcmp(g->chain.value, head->chain.value, CHAIN_BYTES) == 0))
+        return 0;
+    return error_set(err, AZOTH_ERR_CORRUPT,
+                     "the events up to %llu do not give the chain's value: one of them was changed",
+                     (unsigned long long)head->event);
+}
+
+static int walk_events(struct snapshot *sn, const struct store_head *head, struct gather *g,
+                       restore_progress progress, void *arg, struct azoth_error *err)
 {
     struct event_record ev = {0};
     struct event_scan *es = NULL;
@@ -242,12 +286,12 @@ static int check_events(struct snapshot *sn, const struct store_head *head,
     int64_t time_ns = INT64_MIN;
     int rc = event_scan_open(sn, 1, 0, &es, err);
     while (!rc && (rc = event_scan_next(es, &ev, NULL, err)) == 1) {
-        rc = 0;
+        rc = gather_add(g, &ev, err);
         if (ev.txn < txn || ev.txn > head->txn || ev.time_ns < time_ns)
             rc = error_set(err, AZOTH_ERR_CORRUPT,
                            "event %llu: its transaction or its time is out of order",
                            (unsigned long long)ev.id);
-        else if (ev.id % 4096 == 0 && progress && progress(arg, ev.id, head->event))
+        else if (!rc && ev.id % 4096 == 0 && progress && progress(arg, ev.id, head->event))
             rc = 1;
         event = ev.id;
         txn = ev.txn;
@@ -257,6 +301,19 @@ static int check_events(struct snapshot *sn, const struct store_head *head,
     if (!rc && event != head->event)
         rc = error_set(err, AZOTH_ERR_GAP, "the log ends at event %llu, and its head is %llu",
                        (unsigned long long)event, (unsigned long long)head->event);
+    return rc;
+}
+
+static int check_events(struct snapshot *sn, const struct store_head *head,
+                        restore_progress progress, void *arg, struct azoth_error *err)
+{
+    struct gather g = {0};
+    int rc = snapshot_chain_start(sn, &g.chain, err);
+    if (rc >= 0)
+        rc = walk_events(sn, head, &g, progress, arg, err);
+    if (!rc)
+        rc = check_chain(&g, head, err);
+    free(g.ev);
     return rc;
 }
 
@@ -312,6 +369,14 @@ static int forget_marks(MDB_txn *txn, MDB_dbi meta)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* What the marks wanted. A store of format 1 has no such records. */
+static int empty_redo(MDB_txn *txn)
+{
+    MDB_dbi redo;
+    int rc = mdb_dbi_open(txn, store_db_name[DB_REDO], 0, &redo);
+    return rc == MDB_NOTFOUND ? 0 : rc ? rc : mdb_drop(txn, redo, 0);
+}
+
 static int put_identity(MDB_txn *txn, MDB_dbi meta, int same_uuid, uint8_t uuid[16],
                         struct azoth_error *err)
 {
@@ -324,7 +389,7 @@ static int put_identity(MDB_txn *txn, MDB_dbi meta, int same_uuid, uint8_t uuid[
         rc = mdb_get(txn, meta, &hk, &hv);
     if (rc)
         return lmdb_error(err, rc, "the restored store");
-    rc = store_format_decode(bytes_of_val(v), was, &created, err);
+    rc = store_format_decode(bytes_of_val(v), was, &created, NULL, err);
     if (!rc && batch_decode(bytes_of_val(hv), &h))
         rc = error_set(err, AZOTH_ERR_CORRUPT, "meta/head fails its check");
     if (rc)
@@ -332,7 +397,9 @@ static int put_identity(MDB_txn *txn, MDB_dbi meta, int same_uuid, uint8_t uuid[
     if (same_uuid)
         memcpy(uuid, was, 16);
     unsigned char format[STORE_FORMAT_RECORD], head[BATCH_HEAD];
-    store_format_encode(format, uuid, created);
+    memcpy(format, v.mv_data, sizeof format); /* its number, too: a writer raises that */
+    memcpy(format + 8, uuid, 16);
+    put_u64(format + 32, XXH3_64bits(format, 32));
     h.incarnation++;
     h.count = 0;
     batch_encode(head, &h, NULL);
@@ -343,6 +410,8 @@ static int put_identity(MDB_txn *txn, MDB_dbi meta, int same_uuid, uint8_t uuid[
         rc = mdb_put(txn, meta, &hk, &hv, 0);
     if (!rc)
         rc = forget_marks(txn, meta);
+    if (!rc)
+        rc = empty_redo(txn);
     return rc ? lmdb_error(err, rc, "the restored store") : 0;
 }
 

@@ -34,7 +34,7 @@ const char *restore_store(const struct restore *r); /* the path of data.mdb.new 
 typedef int (*restore_progress)(void *arg, uint64_t event, uint64_t head);
 /*
  * Reads every record of the store that was filled: checksums and encodings, keys, ids without a gap, transactions and
- * times that do not go back, nothing beyond the head. *ret (may be NULL): its head. 0, 1 when progress ended it,
+ * times that do not go back, nothing beyond the head, the hash chain from its start to the head. *ret (may be NULL): its head. 0, 1 when progress ended it,
  * CORRUPT, GAP, FORMAT, IO, NOMEM.
  */
 int restore_check(const struct restore *r, restore_progress progress, void *arg,

@@ -83,7 +83,8 @@ struct backup_about {
     char id[BACKUP_ID_TEXT], database[BACKUP_ID_TEXT], place[BACKUP_ID_TEXT],
         parent[BACKUP_ID_TEXT];
     struct backup_point from, to;
-    int64_t created_ns; /* of the backup; 0 in a sealed one */
+    struct chain chain_start, chain; /* where the log's chain began, and where it stands at `to` */
+    int64_t created_ns;              /* of the backup; 0 in a sealed one */
     uint64_t store_created_ns;
     char program[40];
     struct backup_projection *projection; /* owned, and below */

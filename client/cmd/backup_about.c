@@ -61,6 +61,21 @@ static void point(struct json_text *j, const char *key, const struct backup_poin
     out_close(j, '}');
 }
 
+static void chain(struct json_text *j, const char *key, const struct chain *c)
+{
+    char hex[2 * CHAIN_BYTES + 1];
+    if (!c->on) {
+        out_null(j, key);
+        return;
+    }
+    cmd_hex(c->value, CHAIN_BYTES, hex);
+    out_open(j, key, '{');
+    out_str(j, "value", hex);
+    out_u64(j, "transaction", c->txn);
+    out_u64(j, "event", c->event);
+    out_close(j, '}');
+}
+
 static void projection(struct json_text *j, const struct backup_projection *p, int sealed)
 {
     char hex[65];
@@ -110,6 +125,8 @@ int backup_about_text(const struct backup_about *a, struct buf *out, struct azot
         made(&j, a);
     point(&j, "from", &a->from);
     point(&j, "to", &a->to);
+    chain(&j, "chain_start", &a->chain_start);
+    chain(&j, "chain", &a->chain);
     out_open(&j, "projections", '[');
     for (size_t i = 0; i < a->projections; i++)
         if (!sealed || a->projection[i].serves)
@@ -175,6 +192,18 @@ static int get_point(const json_t *o, const char *key, struct backup_point *ret)
     return 1;
 }
 
+static int get_chain(const json_t *o, const char *key, struct chain *ret)
+{
+    char hex[2 * CHAIN_BYTES + 1];
+    const json_t *c = json_object_get(o, key);
+    if (!c || json_is_null(c))
+        return 1;
+    ret->on = 1;
+    return json_is_object(c) && get_text(c, "value", hex, sizeof hex) &&
+           cmd_unhex(hex, ret->value, CHAIN_BYTES) && get_number(c, "transaction", &ret->txn) &&
+           get_number(c, "event", &ret->event);
+}
+
 /* The file's name says stem and generation: they are taken from there alone. */
 static int get_projection(const json_t *o, struct backup_about *a)
 {
@@ -237,7 +266,8 @@ static int get_about(const json_t *o, struct backup_about *a)
         !get_number(o, "created_ns", &created) ||
         !get_number(o, "store_created_ns", &a->store_created_ns) ||
         !get_text(o, "program", a->program, sizeof a->program) || !get_point(o, "from", &a->from) ||
-        !get_point(o, "to", &a->to))
+        !get_point(o, "to", &a->to) || !get_chain(o, "chain_start", &a->chain_start) ||
+        !get_chain(o, "chain", &a->chain))
         return 0;
     a->created_ns = (int64_t)created;
     return get_lists(o, a);

@@ -50,6 +50,10 @@ static int set_head(struct backup_job *j, const struct copy *c, struct azoth_err
     if (rc)
         return rc;
     j->about.to = (struct backup_point){head.txn, head.event, head.time_ns};
+    j->about.chain = head.chain;
+    rc = snapshot_chain_start(copy_snapshot(c), &j->about.chain_start, err);
+    if (rc < 0)
+        return rc;
     j->expected = usage.file_bytes;
     for (size_t i = 0; i < j->about.projections; i++) {
         const struct backup_projection *p = &j->about.projection[i];

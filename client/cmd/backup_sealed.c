@@ -94,7 +94,10 @@ static int export_all(struct backup_job *j, struct azoth_error *err)
     rc = snapshot_head(sn, &head, err);
     if (!rc) {
         j->about.to = (struct backup_point){.txn = head.txn, .event = head.event};
-        rc = event_time(sn, head.event, &j->about.to.time_ns, err);
+        j->about.chain = head.chain;
+        rc = snapshot_chain_start(sn, &j->about.chain_start, err);
+        if (rc >= 0)
+            rc = event_time(sn, head.event, &j->about.to.time_ns, err);
     }
     if (!rc)
         rc = write_members(j, sn, err);

@@ -189,8 +189,11 @@ static int load_member(struct load *d, const char *name, uint64_t bytes, struct 
 static int end_store(struct load *d, struct azoth_error *err)
 {
     const struct backup_about *a = &d->j->about;
-    struct import_identity id = {
-        .created_ns = a->store_created_ns, .txn = a->to.txn, .event = a->to.event};
+    struct import_identity id = {.created_ns = a->store_created_ns,
+                                 .txn = a->to.txn,
+                                 .event = a->to.event,
+                                 .chain_start = a->chain_start,
+                                 .chain = a->chain};
     if (d->im) {
         struct import *im = d->im;
         d->im = NULL;
@@ -315,6 +318,9 @@ int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error 
         return error_set(err, AZOTH_ERR_CORRUPT,
                          "the store's head is event %llu, and not that of the backup, %llu",
                          (unsigned long long)j->head.event, (unsigned long long)j->about.to.event);
+    if (j->head.chain.on != j->about.chain.on ||
+        memcmp(j->head.chain.value, j->about.chain.value, CHAIN_BYTES) != 0)
+        return error_set(err, AZOTH_ERR_CORRUPT, "the chain is not where the backup says");
     rc = store_open(restore_store(r), STORE_FILE, &s, err);
     if (rc)
         return rc;
