@@ -173,6 +173,9 @@ int backup_add_file(struct backup_job *j, const char *name, struct azoth_error *
 int backup_end_output(struct backup_job *j, struct azoth_error *err);
 void backup_say(struct backup_job *j);
 
+/* The error of reading on behind this member (empty: none was read) says which it was. Returns rc. */
+int backup_name_member(int rc, const char *name, struct azoth_error *err);
+
 /* ---- list and verify: exit codes ---- */
 
 int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir);

@@ -50,6 +50,16 @@ void backup_about_fini(struct backup_about *a)
     a->projections = a->absences = 0;
 }
 
+int backup_name_member(int rc, const char *name, struct azoth_error *err)
+{
+    char why[sizeof err->message];
+    if (rc >= 0 || !*name || strstr(err->message, name))
+        return rc;
+    snprintf(why, sizeof why, "%s", err->message);
+    snprintf(err->message, sizeof err->message, "at member %.60s or behind it: %.160s", name, why);
+    return rc;
+}
+
 /* ---- writing ---- */
 
 static void point(struct json_text *j, const char *key, const struct backup_point *p)

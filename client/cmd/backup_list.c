@@ -128,17 +128,20 @@ static int read_all(struct verifying *v, const char *path, struct backup_about *
     struct backupfile_in *in;
     struct stat st;
     const char *name;
+    char last[BACKUPFILE_NAME_MAX + 1] = "";
     uint64_t bytes, size = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
     int rc = backupfile_open(path, backup_key_of(&v->keys), &in, err);
     if (rc)
         return rc;
     rc = backup_about_parse(backupfile_about(in), about, err);
     while (!rc && (rc = backupfile_next(in, &name, &bytes, err)) == 1) {
+        snprintf(last, sizeof last, "%s", name);
         progress_say(&v->progress, backupfile_bytes_read(in) >> 20, size >> 20, "MiB");
         rc = cmd_interrupted() ? 1 : 0;
         if (rc)
             break;
     }
+    backup_name_member(rc, last, err);
     if (!rc) {
         backupfile_digest(in, digest);
         if (v->keys.has_public)

@@ -209,12 +209,15 @@ static int end_store(struct load *d, struct azoth_error *err)
 static int load_members(struct load *d, struct azoth_error *err)
 {
     const char *name;
+    char last[BACKUPFILE_NAME_MAX + 1] = "";
     uint64_t bytes;
     int rc, loaded = 0;
-    while (!loaded && (rc = backupfile_next(d->in, &name, &bytes, err)) == 1)
+    while (!loaded && (rc = backupfile_next(d->in, &name, &bytes, err)) == 1) {
+        snprintf(last, sizeof last, "%s", name);
         loaded = load_member(d, name, bytes, err);
+    }
     if (loaded || rc)
-        return loaded ? loaded : rc;
+        return backup_name_member(loaded ? loaded : rc, last, err);
     backupfile_digest(d->in, d->j->digest);
     if (d->j->keys->has_public)
         rc = backupfile_signed_by(d->in, &d->j->keys->public_key, err);
