@@ -115,6 +115,7 @@
     X(backupfile_renamed)                                                                          \
     X(copy_opened)                                                                                 \
     X(copy_begun)                                                                                  \
+    X(backup_projection_copied)                                                                    \
     X(backup_projections_copied)                                                                   \
     X(backup_began)                                                                                \
     X(backup_stored)                                                                               \

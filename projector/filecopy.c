@@ -349,7 +349,7 @@ int filecopy_digest(const char *path, unsigned char ret[32], struct azoth_error 
     sqlite3 *db = NULL;
     sqlite3_stmt *s = NULL;
     crypto_generichash_init(&sum, NULL, 0, 32);
-    int rc = open_flags(path, SQLITE_OPEN_READONLY, &db, err);
+    int rc = open_flags(path, SQLITE_OPEN_READWRITE, &db, err);
     if (rc)
         return rc;
     rc = prepare(db, path, tables, &s, err);

@@ -35,7 +35,7 @@ int filecopy_look(const char *path, int deep, struct filecopy *ret, struct azoth
 int filecopy_follow(const char *path, const uint8_t uuid[16], struct azoth_error *err);
 /*
  * BLAKE2b-256 over the definition's own tables (not azoth_...) and their rows, in the order of the names and, in each, of
- * the primary key, or without one of all columns: the same rows give the same digest, however they came about.
+ * the primary key, or without one of all columns: the same rows give the same digest, however they came about. Of a file that nobody else has open.
  */
 int filecopy_digest(const char *path, unsigned char ret[32], struct azoth_error *err);
 

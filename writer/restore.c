@@ -234,36 +234,31 @@ static int check_ids(struct snapshot *sn, struct azoth_error *err)
     return rc;
 }
 
-/* The events of the transaction in hand; they borrow the snapshot. */
 struct gather {
     struct chain chain;
-    struct event_record *ev;
-    uint32_t n, cap;
+    struct buf
+        events; /* struct event_record, of the transaction in hand; they borrow the snapshot */
+    uint64_t txn;
 };
 
 static void gather_end(struct gather *g)
 {
-    if (g->n)
-        chain_extend(&g->chain, g->ev, g->n);
-    g->n = 0;
+    if (g->events.len)
+        chain_extend(&g->chain, (const void *)g->events.ptr,
+                     (uint32_t)(g->events.len / sizeof(struct event_record)));
+    buf_clear(&g->events);
 }
 
 static int gather_add(struct gather *g, const struct event_record *ev, struct azoth_error *err)
 {
     if (!g->chain.on || ev->id <= g->chain.event)
         return 0;
-    if (g->n && g->ev[0].txn != ev->txn)
+    if (g->txn != ev->txn)
         gather_end(g);
-    if (g->n == g->cap) {
-        uint32_t cap = g->cap ? 2 * g->cap : 64;
-        struct event_record *more = realloc(g->ev, cap * sizeof *more);
-        if (!more)
-            return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
-        g->ev = more;
-        g->cap = cap;
-    }
-    g->ev[g->n++] = *ev;
-    return 0;
+    g->txn = ev->txn;
+    return buf_add(&g->events, ev, sizeof *ev)
+               ? error_set(err, AZOTH_ERR_NOMEM, "a transaction's events")
+               : 0;
 }
 
 static int check_chain(struct gather *g, const struct store_head *head, struct azoth_error *err)
@@ -313,7 +308,7 @@ static int check_events(struct snapshot *sn, const struct store_head *head,
         rc = walk_events(sn, head, &g, progress, arg, err);
     if (!rc)
         rc = check_chain(&g, head, err);
-    free(g.ev);
+    buf_fini(&g.events);
     return rc;
 }
 

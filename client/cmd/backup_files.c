@@ -8,9 +8,11 @@
 #include "client/cmd/backup.h"
 
 #include "core/clock.h"
+#include "core/crash.h"
 #include "core/dbdir.h"
 #include "projector/generation.h"
 #include "projector/target.h"
+#include "writer/restore.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -190,6 +192,7 @@ static int on_generation(void *arg, const char *file, const char *stem, uint64_t
         return error_set(c->err, AZOTH_ERR_USAGE, "%s: the path is too long", file);
     snprintf(to, sizeof to, "%s/%s", j->tmp, file);
     int rc = filecopy_make(from, to, cmd_interrupted, &is, c->err);
+    CRASH_POINT(backup_projection_copied);
     if (rc == AZOTH_ERR_NOT_FOUND)
         return access(from, F_OK)
                    ? 0 /* pruned meanwhile */
@@ -255,6 +258,6 @@ int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth
         rc = filecopy_each(j->projections, on_generation, &c, err);
     }
     if (*j->tmp)
-        rmdir(j->tmp);
+        restore_remove_tree(j->tmp);
     return rc ? rc : name_absent(j, err);
 }
