@@ -38,7 +38,7 @@ LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL)
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
         core/valuejson.c core/record.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c core/seal.c \
-        core/redo.c core/redoscan.c \
+        core/redo.c core/redoscan.c core/storecheck.c core/pagecheck.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
@@ -145,6 +145,7 @@ $(BUILD)/tests/unit/empty.so:
 $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
+$(BUILD)/tests/system/test_control: | $(BUILD)/tests/system/damage
 $(BUILD)/tests/system/test_postgres: $(call obj,tests/system/pgserver.c)
 $(BUILD)/tests/system/%: $(BUILD)/tests/system/%.o $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -lcmocka -o $@

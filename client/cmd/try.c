@@ -30,6 +30,7 @@
 #define STEP_EVENTS_MAX 50000u
 
 struct trial {
+    const struct diff_tell *tell; /* NULL: try_tell.c */
     struct try_result r;
     const struct try_options *o;
     struct sqlfile def, trial; /* trial: the same with strategies that do not wait */
@@ -285,7 +286,7 @@ static int compare(struct trial *t, struct azoth_error *err)
 {
     struct try_result *r = &t->r;
     uint64_t least, most;
-    const struct diff_tell tell = {r, try_tell_row, try_tell_table};
+    const struct diff_tell told = {r, try_tell_row, try_tell_table};
     int rc = diff_cursors(t->diff, &least, &most, err);
     if (!rc)
         rc = fill_to(t, least < r->to ? least : r->to, err);
@@ -300,7 +301,8 @@ static int compare(struct trial *t, struct azoth_error *err)
         r->compared_at = r->cursor;
         r->compared = 1;
         progress_end(&t->progress);
-        rc = diff_run(t->diff, t->o->rows.given ? t->o->rows.n : ROWS_TOLD, &tell, err);
+        rc = diff_run(t->diff, t->o->rows.given ? t->o->rows.n : ROWS_TOLD,
+                      t->tell ? t->tell : &told, err);
     }
     diff_end(t->diff);
     return rc;
@@ -484,4 +486,58 @@ int cmd_projection_try(struct cmd_line *l, const struct try_options *o)
         code = azoth_code_exit(AZOTH_ERR_HANDLER);
     trial_fini(&t, keep);
     return code;
+}
+
+/* ---- for azoth verify ---- */
+
+static void count_row(void *arg, char sign, uint64_t times, int n, const char *const *names,
+                      const struct query_value *values)
+{
+    (void)arg;
+    (void)sign;
+    (void)times;
+    (void)n;
+    (void)names;
+    (void)values;
+}
+
+static void count_table(void *arg, const struct diff_table *d)
+{
+    struct try_replay *r = arg;
+    r->tables++;
+    r->rows += d->live_rows;
+    r->removed += d->removed;
+    r->added += d->added;
+    r->changed += d->changed;
+    int differs = d->where != DIFF_IN_BOTH || d->removed || d->added || d->changed || *d->columns;
+    if (differs && !*r->first)
+        snprintf(r->first, sizeof r->first,
+                 "table %.80s: %llu rows are too many, %llu are missing, %llu are different%s",
+                 d->name, (unsigned long long)d->removed, (unsigned long long)d->added,
+                 (unsigned long long)d->changed,
+                 d->where == DIFF_LIVE_ONLY      ? "; the definition makes no such table"
+                 : d->where == DIFF_SCRATCH_ONLY ? "; the projection lacks the table"
+                 : *d->columns                   ? "; its columns are others"
+                                                 : "");
+}
+
+int try_replay(const char *dir, const char *file, struct try_replay *ret, struct azoth_error *err)
+{
+    static struct trial t;
+    const struct try_options o = {0};
+    const struct diff_tell tell = {ret, count_row, count_table};
+    memset(ret, 0, sizeof *ret);
+    t = (struct trial){.o = &o, .step = 100, .tell = &tell, .r = {.file = file, .def = &t.def}};
+    int rc = prepare(&t, NULL, dir, err);
+    if (!rc)
+        rc = open_all(&t, err);
+    if (!rc)
+        rc = run_all(&t, err);
+    if (!rc && cmd_interrupted())
+        rc = error_set(err, AZOTH_ERR_BUSY, "the replay was interrupted");
+    ret->cursor = t.r.compared_at;
+    if (!t.r.compared)
+        snprintf(ret->why_not, sizeof ret->why_not, "%s", t.r.not_compared);
+    trial_fini(&t, 0);
+    return rc;
 }

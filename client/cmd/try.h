@@ -53,6 +53,18 @@ void try_tell_table(void *arg, const struct diff_table *t);
 int try_tell(struct try_result *r);
 void try_result_fini(struct try_result *r);
 
+/* What a definition makes of the log, beside its live projection. */
+struct try_replay {
+    uint64_t cursor; /* of both */
+    uint64_t tables, rows;
+    uint64_t removed, added, changed; /* as in struct diff_table */
+    char first[200];                  /* the first table that differs, or "" */
+    char why_not[300];                /* there was nothing to compare with: why; or "" */
+};
+/* Runs the definition in file over the log into a scratch file, up to the live projection's cursor, and compares row by
+ * row. What sqlfile_read(), fill_step() and diff_run() fail with; BUSY after a signal. */
+int try_replay(const char *dir, const char *file, struct try_replay *ret, struct azoth_error *err);
+
 /* The command: an exit code. */
 int cmd_projection_try(struct cmd_line *l, const struct try_options *o);
 

@@ -1,14 +1,16 @@
 /*
- * verify.c - azoth verify: proof from the log that a projection has handled exactly its events.
+ * verify.c - azoth verify: the store (verify_store.c), and proof from the log that a projection has handled
+ * exactly its events; with --replay that its rows are those that its definition makes of them.
  *
  * The projection's account (projector/coverage.h) is read as of one moment, cursor and sums together; the log
  * is then read up to that cursor with the account's filters, and must give the same counts and hashes. The log
  * is only appended to, so what is committed meanwhile does not matter. Nothing is written, and the projector
  * may run.
  */
-#include "client/cmd/cmd.h"
+#include "client/cmd/progress.h"
+#include "client/cmd/try.h"
+#include "client/cmd/verify.h"
 
-#include "core/clock.h"
 #include "core/dbdir.h"
 #include "core/record.h"
 #include "core/store.h"
@@ -18,7 +20,6 @@
 #include "writer/feed_look.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define LOOK_BYTES (4u << 20)
 
@@ -44,8 +45,9 @@ struct verify {
     char dir[4096], projections[4200];
     struct store *store;
     struct buf frames;
-    struct json_text j;
-    uint64_t said_ns;
+    struct json_text j, replays;
+    struct progress progress;
+    int replay;
     int exit_code; /* of the newest failure */
 };
 
@@ -123,19 +125,8 @@ static int read_account(struct verify *v, const char *base, const char *name, ui
 
 /* ---- the log's side ---- */
 
-static void say(struct verify *v, const char *name, uint64_t at, uint64_t end)
-{
-    uint64_t now = clock_mono_ns();
-    if (!isatty(STDERR_FILENO) || now - v->said_ns < NS_PER_S / 4)
-        return;
-    v->said_ns = now;
-    fprintf(stderr, "\r%s: event %llu of %llu (%u %%) ", name, (unsigned long long)at,
-            (unsigned long long)end, end ? (unsigned)(at * 100 / end) : 100);
-}
-
 /* 0, 1 when it was interrupted, or an error. */
-static int sum_span(struct verify *v, const char *name, struct span *s, uint64_t cursor,
-                    struct azoth_error *err)
+static int sum_span(struct verify *v, struct span *s, uint64_t cursor, struct azoth_error *err)
 {
     struct feed_look look = {.last = s->from - 1};
     while (look.last < s->to) {
@@ -154,7 +145,7 @@ static int sum_span(struct verify *v, const char *name, struct span *s, uint64_t
                 coverage_add(&s->log, ev.id, check);
         if (rc)
             return error_set(err, rc, "the log's frames fail their check");
-        say(v, name, look.last, cursor);
+        progress_say(&v->progress, look.last, cursor, "event");
     }
     return 0;
 }
@@ -192,8 +183,10 @@ static int check_file(struct verify *v, const char *base, const char *name, uint
         rc = error_set(err, AZOTH_ERR_DIVERGED, "%s follows another database", name);
     if (!rc)
         rc = feed_same_history(v->store, a->cursor, a->cursor_check, &head, err);
+    progress_begin(&v->progress, name, v->l->json, 0);
     for (size_t i = 0; !rc && i < a->spans; i++)
-        rc = sum_span(v, name, &a->span[i], a->cursor, err);
+        rc = sum_span(v, &a->span[i], a->cursor, err);
+    progress_end(&v->progress);
     return rc ? rc : compare(a, name, err);
 }
 
@@ -205,8 +198,6 @@ static void tell(struct verify *v, const char *stem, const char *name, const str
     uint64_t handled = 0;
     for (size_t i = 0; i < a->spans; i++)
         handled += a->span[i].account.events;
-    if (isatty(STDERR_FILENO) && v->said_ns)
-        fputs("\r\033[K", stderr);
     if (!v->l->json) {
         if (!rc)
             printf("%s: events 1 to %llu: its %llu handled, each once, in order\n", stem,
@@ -242,6 +233,52 @@ static void tell(struct verify *v, const char *stem, const char *name, const str
         v->exit_code = cmd_fail(err);
 }
 
+/* ---- replay ---- */
+
+static void tell_replay(struct verify *v, const char *name, const struct try_replay *r, int rc,
+                        const struct azoth_error *err)
+{
+    if (v->l->json) {
+        out_open(&v->replays, NULL, '{');
+        out_str(&v->replays, "name", name);
+        out_bool(&v->replays, "ok", rc == 0);
+        out_u64(&v->replays, "cursor", r->cursor);
+        out_u64(&v->replays, "tables", r->tables);
+        out_u64(&v->replays, "rows", r->rows);
+        out_u64(&v->replays, "removed", r->removed);
+        out_u64(&v->replays, "added", r->added);
+        out_u64(&v->replays, "changed", r->changed);
+        out_str(&v->replays, "error", rc ? azoth_code_name(rc) : NULL);
+        out_str(&v->replays, "message", rc ? err->message : NULL);
+        out_close(&v->replays, '}');
+    } else if (!rc) {
+        printf("%s: replayed up to event %llu: its %llu rows in %llu tables are those of the log\n",
+               name, (unsigned long long)r->cursor, (unsigned long long)r->rows,
+               (unsigned long long)r->tables);
+    }
+    if (rc)
+        v->exit_code = cmd_fail(err);
+}
+
+static void replay(struct verify *v, const char *name)
+{
+    char file[4400];
+    struct try_replay r = {0};
+    struct azoth_error err = {0};
+    snprintf(file, sizeof file, "%s/%s.sql", v->projections, name);
+    int rc = try_replay(v->dir, file, &r, &err);
+    if (cmd_interrupted())
+        return;
+    if (!rc && *r.why_not)
+        rc = error_set(&err, AZOTH_ERR_UNSUPPORTED, "%s: not replayed: %.190s", name, r.why_not);
+    else if (!rc && *r.first)
+        rc = error_set(&err, AZOTH_ERR_CORRUPT, "%s: at event %llu, %.180s", name,
+                       (unsigned long long)r.cursor, r.first);
+    tell_replay(v, name, &r, rc, &err);
+}
+
+/* ---- the command ---- */
+
 static void check_projection(struct verify *v, const char *name)
 {
     uint32_t shards = 1;
@@ -250,6 +287,8 @@ static void check_projection(struct verify *v, const char *name)
         v->exit_code = cmd_fail(&err);
         return;
     }
+    if (v->replay)
+        replay(v, name);
     for (uint32_t i = 0; i < shards && !cmd_interrupted(); i++) {
         char stem[SPLIT_STEM];
         struct account a = {.shard = i, .shards = shards};
@@ -274,18 +313,31 @@ static int check_all(struct verify *v)
     return n ? 0 : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
 }
 
+/* They were gathered beside the array of accounts. */
+static void print_replays(struct verify *v)
+{
+    if (!v->replay)
+        return;
+    out_open(&v->j, "replays", '[');
+    v->j.failed |= v->replays.failed || buf_add(&v->j.b, v->replays.b.ptr, v->replays.b.len);
+    out_close(&v->j, ']');
+    buf_fini(&v->replays.b);
+}
+
 static int run_verify(struct cmd_line *l)
 {
     static struct verify v;
     struct cmd_list names = {0};
     struct azoth_error err = {0};
-    int all = 0;
+    int all = 0, store = 0;
     v.l = l;
-    const struct cmd_flag flags[] = {{"--projection", FLAG_LIST, &names},
+    const struct cmd_flag flags[] = {{"--store", FLAG_SWITCH, &store},
+                                     {"--projection", FLAG_LIST, &names},
                                      {"--all-projections", FLAG_SWITCH, &all},
+                                     {"--replay", FLAG_SWITCH, &v.replay},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 0, 0);
-    if (!rc && !all == !names.n)
+    if (!rc && ((all && names.n) || (v.replay && !all && !names.n)))
         rc = cmd_usage(l, "which projection? --projection NAME, or --all-projections");
     if (!rc)
         rc = cmd_dir(l, NULL, 1, v.dir, sizeof v.dir);
@@ -299,16 +351,19 @@ static int run_verify(struct cmd_line *l)
     cmd_catch_signals();
     if (store_open(v.dir, 0, &v.store, &err))
         return cmd_fail(&err);
-    if (l->json) {
+    if (l->json)
         out_open(&v.j, NULL, '{');
+    if (store || (!all && !names.n))
+        v.exit_code = verify_store(v.store, l->json, &v.j);
+    if (l->json)
         out_open(&v.j, "projections", '[');
-    }
     if (all && (rc = check_all(&v)) != 0)
         v.exit_code = rc;
     for (int i = 0; i < names.n && !cmd_interrupted(); i++)
         check_projection(&v, names.text[i]);
     if (l->json) {
         out_close(&v.j, ']');
+        print_replays(&v);
         out_bool(&v.j, "ok", v.exit_code == 0);
         out_close(&v.j, '}');
         out_print(&v.j);
@@ -320,17 +375,27 @@ static int run_verify(struct cmd_line *l)
 
 const struct cmd cmd_verify = {
     .name = "verify",
-    .synopsis = "--projection NAME ... | --all-projections  [--json]",
-    .summary = "Proof from the log that a projection has handled exactly its events",
+    .synopsis = "[--store] [--projection NAME ... | --all-projections] [--replay] [--json]",
+    .summary = "Proof that store and projections are what was written, and made of it",
     .help =
+        "  --store            the store, also when projections are given; alone it is the default\n"
         "  --projection NAME  this one (may be repeated), all its shards\n"
         "  --all-projections  each DIR/projections/NAME.sql\n"
+        "  --replay           of those: their rows too, beside those that the definition makes of\n"
+        "                     the log in a scratch file below TMPDIR\n"
         "  --json             one object\n\n"
+        "Of the store: each record's checksum, ids without a gap, transactions and times in order, "
+        "the\n"
+        "hash chain, values in their canonical encoding, request ids, redo, and the pages of the "
+        "file.\n"
         "A projection keeps a count and a rolling hash of the events that it applied, skipped or "
         "put\n"
-        "aside, in the transaction that moves its cursor; both are made again from the log. It "
-        "may run\n"
-        "meanwhile. Exit code 0: each event from 1 to its cursor was handled once, in order.\n\n"
-        "  azoth verify --projection accounts\n",
+        "aside, in the transaction that moves its cursor; both are made again from the log. "
+        "Everything\n"
+        "may run meanwhile. Exit code 1: the store has findings, each is told; 4: a projection has "
+        "not\n"
+        "handled each event from 1 to its cursor once, in order, or has other rows.\n\n"
+        "  azoth verify\n"
+        "  azoth verify --projection accounts --replay\n",
     .run = run_verify,
 };

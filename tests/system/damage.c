@@ -3,6 +3,7 @@
  * finds such changes, and of stores of an older format.
  *
  *   damage DIR keys DB                       the keys of a database, in hexadecimal, with the lengths of their values
+ *   damage DIR get DB KEY                    a value, in hexadecimal
  *   damage DIR flip DB KEY OFFSET            flips the lowest bit of one byte of a value
  *   damage DIR delete DB KEY
  *   damage DIR move DB KEY TO                puts a value under another key
@@ -10,10 +11,12 @@
  *   damage DIR forge EVENT                   another payload, with a checksum that fits it
  *   damage DIR retime EVENT NANOSECONDS      another commit time, the same way
  *   damage DIR state KEY VERSION TYPE VALUE  a state record whose checksum fits, of any version and bytes
+ *   damage DIR mark PLACE TRANSACTION EVENT  a place of backups that has everything up to there
  *   damage DIR format1                       what a writer of format 1 would have left
  */
 #include "core/batchrec.h"
 #include "core/error.h"
+#include "core/mark.h"
 #include "core/record.h"
 #include "core/store.h"
 #include "core/store_lmdb.h"
@@ -113,6 +116,18 @@ static void put_state(char **arg)
     must(mdb_put(txn, db("state"), &k, &to, 0), "put");
 }
 
+static void put_mark(char **arg)
+{
+    struct mark m = {.txn = strtoull(arg[1], NULL, 10), .event = strtoull(arg[2], NULL, 10)};
+    unsigned char rec[MARK_RECORD];
+    char key[MARK_KEY + 1];
+    unhex(arg[0], m.place);
+    mark_key(key, m.place);
+    mark_encode(rec, &m);
+    MDB_val k = {MARK_KEY, key}, v = {sizeof rec, rec};
+    must(mdb_put(txn, db("meta"), &k, &v, 0), "put");
+}
+
 /* The batch record without what format 2 added, its checksum in the place of the flags. */
 static void old_head(MDB_dbi meta)
 {
@@ -153,6 +168,8 @@ static int change(int n, char **arg)
         change_event(arg[1], 0, 1);
     } else if (strcmp(what, "retime") == 0 && n == 3) {
         change_event(arg[1], strtoll(arg[2], NULL, 10), 0);
+    } else if (strcmp(what, "mark") == 0 && n == 4) {
+        put_mark(arg + 1);
     } else if (strcmp(what, "state") == 0 && n == 5) {
         put_state(arg + 1);
     } else if (n >= 3) {
@@ -164,7 +181,11 @@ static int change(int n, char **arg)
             return 1;
         }
         v = copy_of(dbi, &k);
-        if (strcmp(what, "flip") == 0 && n == 4) {
+        if (strcmp(what, "get") == 0 && n == 3) {
+            for (size_t i = 0; i < v.mv_size; i++)
+                printf("%02x", ((unsigned char *)v.mv_data)[i]);
+            puts("");
+        } else if (strcmp(what, "flip") == 0 && n == 4) {
             ((unsigned char *)v.mv_data)[strtoul(arg[3], NULL, 10) % v.mv_size] ^= 1;
             must(mdb_put(txn, dbi, &k, &v, 0), what);
         } else if (strcmp(what, "delete") == 0 && n == 3) {

@@ -5,6 +5,7 @@
 #include "client/internal.h"
 #include "core/clock.h"
 #include "core/mark.h"
+#include "core/redo.h"
 #include "tests/system/harness.h"
 #include "writer/control.h"
 
@@ -188,6 +189,49 @@ static void a_worker_and_the_library_submit_none_for_others(void **state)
     harness_end(&h);
 }
 
+static uint64_t redo_records(struct store *s)
+{
+    struct store_usage u;
+    assert_int_equal(store_usage(s, &u, &err), 0);
+    return u.redo_records;
+}
+
+static void who_has_a_store_of_format_1_open_sees_the_redo_of_format_2(void **state)
+{
+    (void)state;
+    char out[100], tool[300];
+    struct store *s;
+    struct snapshot *sn;
+    struct redo_scan *rs;
+    struct redo_record r;
+    struct txn_result set;
+    harness_begin(&h);
+    snprintf(tool, sizeof tool, "%s/tests/system/damage", h.build);
+    assert_int_equal(harness_run(out, sizeof out, (char *[]){tool, h.dir, "format1", NULL}), 0);
+    assert_int_equal(store_open(h.dir, 0, &s, &err), 0);
+    assert_int_equal(redo_records(s), 0);
+    assert_int_equal(snapshot_begin(s, &sn, &err), 0);
+    assert_int_equal(redo_scan_open(sn, 0, &rs, &err), 0);
+    assert_int_equal(redo_scan_next(rs, &r, NULL, &err), 0);
+    redo_scan_close(rs);
+    snapshot_end(sn);
+    struct process *writer = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
+    struct azoth *db = harness_attach(&h, 10000);
+    assert_int_equal(control(db, "mark", place[0], MARK_PLACE, &set), 0);
+    assert_int_equal(add(db, "a"), 1);
+    assert_int_equal(redo_records(s), 1);
+    assert_int_equal(snapshot_begin(s, &sn, &err), 0);
+    assert_int_equal(redo_scan_open(sn, 1, &rs, &err), 0);
+    assert_int_equal(redo_scan_next(rs, &r, NULL, &err), 1);
+    assert_true(r.txn == 1 && r.first_event == 1 && r.ops == 1);
+    redo_scan_close(rs);
+    snapshot_end(sn);
+    store_close(s);
+    azoth_close(db);
+    assert_int_equal(harness_stop(&h, writer), 0);
+    harness_end(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +239,7 @@ int main(void)
         cmocka_unit_test(what_is_no_operation_is_refused_and_changes_nothing),
         cmocka_unit_test(a_pause_does_not_hold_control_up),
         cmocka_unit_test(a_worker_and_the_library_submit_none_for_others),
+        cmocka_unit_test(who_has_a_store_of_format_1_open_sees_the_redo_of_format_2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

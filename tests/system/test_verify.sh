@@ -54,8 +54,25 @@ sql 'UPDATE azoth_projection SET cursor = 999'
 project
 says "with a sentence about it" "1" "$(grep -c "cursor 999 is beyond the log's head 10: the rows are of another log than this.*azoth projection rebuild" "$TMP/projector.log")"
 restore
-exits "which projection must be said" 2 "which projection?" azoth verify
+exits "alone it is about the store" 0 "10 events in 3 transactions" azoth verify
+check "and no projection" sh -c "! grep -q '^p:' '$TMP/out'"
+exits "both are asked for by --store" 0 "10 events in 3 transactions" azoth verify --store --projection p
+check "each is told" grep -q "^p: events 1 to 10" "$TMP/out"
+exits "of what to replay the rows must be said" 2 "which projection?" azoth verify --replay
 exits "not both" 2 "which projection?" azoth verify --projection p --all-projections
 exits "a bad name" 2 "no name of a projection" azoth verify --projection ../p
+
+# ---- rows
+
+printf -- '-- azoth: projection q\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v);\n-- azoth: on a, b, other\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/q.sql"
+exits "one that has not begun has no rows to compare" 1 "there is no projection q here" azoth verify --projection q --replay
+timeout 20 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" --once q >>"$TMP/projector.log" 2>&1
+exits "the rows of one are those of the log" 0 "q: replayed up to event 10: its 10 rows in 1 tables are those of the log" azoth verify --projection q --replay
+q() { sqlite3 "$(readlink -f "$AZOTH_DIR/projections/q.db")" "$1"; }
+q 'UPDATE t SET v = 99 WHERE id = 4'
+exits "its account says nothing of a row that somebody changed" 0 "q: events 1 to 10: its 10 handled" azoth verify --projection q
+exits "a replay does" 4 "q: at event 10, table t: 0 rows are too many, 0 are missing, 1 are different (AZOTH_ERR_CORRUPT)" azoth verify --projection q --replay
+q 'DELETE FROM t WHERE id = 4; INSERT INTO t VALUES (77, 1)'
+says "in JSON, too" "false false 1 1 0" "$(azoth verify --projection q --replay --json 2>/dev/null | jq -r '"\(.ok) \(.replays[0] | "\(.ok) \(.removed) \(.added) \(.changed)")"')"
 
 checks_end

@@ -1,0 +1,78 @@
+/*
+ * storecheck.h - is the whole store what it was written as? Each record, what belongs together, the chain,
+ * and the pages of LMDB's trees.
+ *
+ * Events are immutable: they are read in looks of STORECHECK_LOOK with a short snapshot each, up to the newest
+ * one there is when they are through. State, ids, marks and redo change: each is read in one snapshot, held for as long as that
+ * takes, and so are the pages (core/pagecheck.c). Nothing is written, and nobody is held up: under load the file may
+ * grow meanwhile, since pages that the snapshot sees are not used again.
+ *
+ *   found as  what is checked
+ *   event     checksum; ids from 1 (or the first that there is) without a gap up to the head; transactions in order, one
+ *             time each, times never decreasing
+ *   chain     the value that the events give is the one in the head. By it alone an event is found that was changed
+ *             and given a checksum that fits
+ *   state     checksum, the canonical encoding of its type, a version that is no later than the head, keys in order
+ *   id        checksum; transaction, events and age within those of the head; ids and ids_age agree, one for one
+ *   redo      checksum, encodings, transactions and events within those of the head; from the lowest mark on each one
+ *   mark      checksum, and not beyond the head
+ *   page      entries, leaf and overflow pages met on a walk are as many as LMDB's own counts say; no page belongs
+ *             to two places; and all of the file's pages are in a tree or free
+ */
+#ifndef CORE_STORECHECK_H
+#define CORE_STORECHECK_H
+
+#include "core/chain.h"
+#include "core/error.h"
+#include "core/store.h"
+
+#define STORECHECK_LOOK 20000u /* events, and those that end the last one's transaction */
+
+struct store_finding {
+    const char *kind; /* as above */
+    int code;         /* CORRUPT, FORMAT or GAP */
+    char message[400];
+    struct azoth_bytes key; /* of the record, or none; borrowed for the call */
+    uint64_t event, txn;    /* 0: it is not about one */
+};
+
+struct store_check_tell {
+    void *arg;
+    void (*found)(void *arg, const struct store_finding *f);
+    /* Now and then: how much of all is done. Non-zero ends the check with BUSY. */
+    int (*progress)(void *arg, uint64_t at, uint64_t end, const char *what);
+};
+
+struct store_check_sum {
+    uint64_t events, transactions, keys, ids, redo, marks, pages, free_pages;
+    uint64_t findings;
+    struct store_head head; /* up to which events were checked */
+    int chain_checked;      /* 0: there is none, or a damaged event is in its way */
+    int pages_counted;      /* 0: the writer committed too often for the last page to be known */
+};
+
+/* 0 when everything could be looked at, whatever was found (ret->findings); BUSY, IO, NOMEM, and CORRUPT when there
+ * is no reading on. One thread. */
+int store_check(struct store *s, const struct store_check_tell *tell, struct store_check_sum *ret,
+                struct azoth_error *err);
+
+/* ---- shared between the two files of the check ---- */
+
+struct store_check {
+    struct store *store;
+    const struct store_check_tell *tell;
+    struct store_check_sum *sum;
+    struct snapshot *sn;    /* of the part that runs */
+    struct store_head head; /* as that snapshot has it */
+    uint64_t at, end;       /* progress */
+};
+void store_check_found(struct store_check *c, const char *kind, int code, struct azoth_bytes key,
+                       uint64_t event, uint64_t txn, const char *fmt, ...)
+    __attribute__((format(printf, 7, 8)));
+/* One more is done: 0 or BUSY. */
+int store_check_step(struct store_check *c, const char *what, struct azoth_error *err);
+int store_check_begin(struct store_check *c, struct azoth_error *err); /* its snapshot and head */
+void store_check_end(struct store_check *c);
+int store_check_pages(struct store_check *c, struct azoth_error *err);
+
+#endif
