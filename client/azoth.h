@@ -49,7 +49,7 @@ struct azoth_options {
     const char *name;        /* shown in `azoth status`; NULL: the program's name */
     const char *sync;        /* embedded: "full" (default), "meta-lazy", "none" */
     uint32_t attach_wait_ms; /* how long to wait for a writer that is starting; 0: 2000 */
-    int wait_paused;         /* transactions wait while the database is paused */
+    int wait_paused;         /* transactions wait while writes are paused or sealed */
 };
 
 /* Makes an empty database in dir, whole and durable or not at all: after a death on the way it can be
@@ -187,7 +187,7 @@ struct azoth_commit_info {
 
 /*
  * Commits and waits, at most until the deadline. 0 means durable (in the database's sync mode). info
- * may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, ID_REUSED, UNDECLARED_KEY,
+ * may be NULL. PREFLIGHT_FAILED, REJECTED, LOCK_TIMEOUT, BUSY, PAUSED, SEALED, ID_REUSED, UNDECLARED_KEY,
  * OVERFLOW, UNDERFLOW, TYPE, TXN_SIZE, NOSPACE: nothing was changed. OUTCOME_UNKNOWN: submitted, the
  * answer did not come in time; azoth_outcome() tells, and a retry under the same id is safe.
  */

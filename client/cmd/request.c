@@ -276,7 +276,7 @@ const struct cmd cmd_tx = {
         "  --embedded       run the writer in this process when none is running\n"
         "  --id HEX         32 hex digits: the request's id, to repeat one safely\n"
         "  --deadline TIME  instead of the request's deadline_ms: 2, 500ms, 1min\n"
-        "  --wait-paused    wait while the database is paused\n"
+        "  --wait-paused    wait while the database is paused or sealed\n"
         "  --json           answers as JSON\n\n"
         "  azoth tx "
         "'{\"set\":{\"acct/1\":100},\"events\":[{\"type\":\"opened\",\"data\":{\"account\":1}}]}'\n"
@@ -401,7 +401,7 @@ const struct cmd cmd_call = {
         "  --id HEX         32 hex digits: the request's id, to repeat one safely\n"
         "  --deadline TIME  default 5 s\n"
         "  --at-least-once  send no id: the command may then be executed twice\n"
-        "  --wait-paused    wait while the database is paused\n\n"
+        "  --wait-paused    wait while the database is paused or sealed\n\n"
         "  azoth call transfer '{\"from\":1,\"to\":2,\"amount\":30}'\n",
     .run = run_call,
 };

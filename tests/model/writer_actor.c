@@ -92,6 +92,22 @@ int control_apply(struct append *a, struct azoth_bytes img, int *ret_code, struc
     return AZOTH_ERR_UNSUPPORTED;
 }
 
+int control_seals(struct azoth_bytes img)
+{
+    (void)img;
+    model_fail("a control item, which the model submits none of");
+    return 0;
+}
+
+/* The model's store is not sealed. */
+int control_seal(struct append *a, struct seal *ret, struct azoth_error *err)
+{
+    (void)a;
+    (void)ret;
+    (void)err;
+    return 0;
+}
+
 uint64_t append_changes(const struct append *a)
 {
     return a->n;

@@ -74,6 +74,7 @@ exits "writes are refused meanwhile" 1 "(AZOTH_ERR_SEALED)" azoth seal -- "$BUIL
 pids+=($first)
 until_true 20 is sealed
 says "a seal tells event, transaction and time" '[true,1,1,true]' "$(jq -c '[.ok, .event, .txn, (.time | startswith("20"))]' "$TMP/sealed")"
+exits "top shows it" 0 "writes SEALED" azoth top --once
 exits "unseal ends no living one's" 0 "a seal by azoth seal, pid $first" azoth unseal
 exits "resume does not at all" 0 "SEALED" azoth resume --all
 exits "unseal --all does" 0 "unsealed" azoth unseal --all
