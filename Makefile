@@ -224,6 +224,7 @@ help:
 	@echo 'make test-valgrind  the unit tests under valgrind'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
+	@echo 'make bench-backupfile  a backup file written and read beside the zstd command (BYTES= ROUNDS=)'
 	@echo 'make bench-table   the last results as the table of the README'
 	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
 	@echo 'make powercut STATES=10000 SEED=  that many states that a power cut may leave, opened'
@@ -286,6 +287,13 @@ bench: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ROWS),--rows $(ROWS))
 bench-growth: all $(BUILD)/tests/bench/bench
 	AZOTH_BUILD=$(BUILD) $(BUILD)/tests/bench/bench --growth
+# What a backup's file costs beside the zstd command: make bench-backupfile BYTES=100000000 ROUNDS=5.
+BENCH_BACKUPFILE := $(BUILD)/tests/bench/backupfile/backupfile
+$(BENCH_BACKUPFILE): $(BENCH_BACKUPFILE).o $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+.PHONY: bench-backupfile
+bench-backupfile: packages $(BENCH_BACKUPFILE)
+	$(BENCH_BACKUPFILE) $(or $(BYTES),1000000000) $(or $(ROUNDS),3)
 bench-table:
 	@tools/bench-table $(BUILD)/bench.json
 # Ends after KILLS, or after SECONDS when that is given.
@@ -310,7 +318,7 @@ fuzz:
 	tests/fuzz/run $(SECONDS) $(FUZZ)
 
 C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] effects/*.[ch] exporter/*.[ch] \
-             client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c examples/*/*.c)
+             client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c tests/bench/backupfile/*.c examples/*/*.c)
 lint: packages
 	tools/lint $(C_FILES)
 

@@ -21,7 +21,7 @@
  *             kdf 0: a key file; 1: crypto_pwhash with Argon2id 1.3 over a passphrase. The stream's key and
  *             `check` are BLAKE2b of the 40 bytes before `check`, keyed with that: a file has a key of its
  *             own, and a wrong key is told from a changed byte, since `sum` is BLAKE2b of the 80 bytes before.
- *   trailer   u32 0x184D2A50 | u32 40 | u8[8] "AZOTHEND" | u8[32] BLAKE2b-256 of all bytes before it. For
+ *   trailer   u32 0x184D2A50 | u32 24 | u8[8] "AZOTHEND" | u8[16] XXH3-128 of all bytes before it. For
  *             zstd that is a frame to be skipped, for tar it stands behind the end. It tells a file that
  *             was cut from one that was changed; it is a check, no proof: FINAL and signatures are.
  *

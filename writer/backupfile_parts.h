@@ -21,7 +21,7 @@
 #define BACKUP_ABOUT      "about.json"
 #define BACKUP_MANIFEST   "manifest.json"
 #define BACKUP_CHUNK      65536u /* bytes of the stream in one chunk */
-#define BACKUP_TRAILER    48u
+#define BACKUP_TRAILER    32u
 #define BACKUP_HEADER     96u /* bytes before the first chunk */
 #define BACKUP_CHUNK_SEAL crypto_secretstream_xchacha20poly1305_ABYTES
 

@@ -26,6 +26,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 #include <zstd.h>
 
 #include <cmocka.h>
@@ -271,7 +272,7 @@ static void a_stream_may_end_anywhere_in_a_chunk(void **state)
         write_members(b, &m, 1);
         assert_int_equal(backupfile_finish(b, NULL, &err), 0);
         assert_int_equal(fstat(fd, &st), 0);
-        size_t stream = (size_t)st.st_size - 96 - 48;
+        size_t stream = (size_t)st.st_size - 96 - 32;
         size_t rest = stream % (65536 + 17);
         ends[rest == 0 ? 0 : rest < 1100 ? 1 : 2]++;
         assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
@@ -339,6 +340,8 @@ static void *feed(void *arg)
     for (size_t at = 0; at < f->bytes.len;) {
         size_t n = f->bytes.len - at < f->piece ? f->bytes.len - at : f->piece;
         ssize_t r = write(f->fd, p + at, n);
+        if (r < 0 && errno == EINTR)
+            continue; /* the signal is the process's: it may come to this thread */
         if (r <= 0)
             break;
         at += (size_t)r;
@@ -488,7 +491,7 @@ static void every_byte_that_is_changed_is_noticed(void **state)
             one_of_the_four(rc, "a flipped bit", at);
             /* With a key nothing but its header's check value is another's. */
             if (forms[i].key && at >= 96)
-                assert_int_equal(rc, at >= file.len - 48 && at < file.len - 32 ? AZOTH_ERR_TRUNCATED
+                assert_int_equal(rc, at >= file.len - 32 && at < file.len - 16 ? AZOTH_ERR_TRUNCATED
                                                                                : AZOTH_ERR_CORRUPT);
             codes[-rc]++;
             close(fd);
@@ -518,7 +521,7 @@ static void every_shorter_file_is_noticed_and_so_is_a_longer_one(void **state)
         }
         /* "No backup" is said of the first blocks of a tar only. */
         assert_int_equal(told[-AZOTH_ERR_TRUNCATED] + told[-AZOTH_ERR_FORMAT], file.len);
-        assert_true(told[-AZOTH_ERR_FORMAT] < (forms[i].level || forms[i].key ? 1 : 561));
+        assert_true(told[-AZOTH_ERR_FORMAT] < (forms[i].level || forms[i].key ? 1 : 545));
         assert_int_equal(buf_add(&file, "x", 1), 0);
         int fd = memory(buf_bytes(&file));
         one_of_the_four(check_fd(fd, &key, few, FEW, 4096, NULL), "a byte more", file.len);
@@ -648,7 +651,7 @@ static void nothing_but_sizes_is_readable_without_the_key(void **state)
         /* Nor that two are of the same content; nor any of their bytes, but what says how to open them. */
         assert_int_equal(file.len, again.len);
         assert_memory_not_equal(file.ptr + 24, again.ptr + 24, 16);
-        for (size_t i = 96; i + 64 < file.len - 48; i += 16)
+        for (size_t i = 96; i + 64 < file.len - 32; i += 16)
             assert_memory_not_equal(file.ptr + i, again.ptr + i, 16);
         drop("file");
         drop("again");
@@ -940,6 +943,13 @@ static char *shell(const char *command)
     return pclose(f) == 0 ? out : NULL;
 }
 
+static void shell_says(const char *command, const char *want)
+{
+    const char *out = shell(command);
+    assert_non_null(out);
+    assert_string_equal(out, want);
+}
+
 static void without_a_key_zstd_and_tar_read_it(void **state)
 {
     (void)state;
@@ -954,13 +964,13 @@ static void without_a_key_zstd_and_tar_read_it(void **state)
     make("plain", &forms[0], few, FEW, NULL);
     make("stored", &forms[1], few, FEW, NULL);
     snprintf(command, sizeof command, "zstd -dqc '%s/plain' | tar t 2>&1", dir);
-    assert_string_equal(shell(command), names);
+    shell_says(command, names);
     snprintf(command, sizeof command, "tar tf '%s/stored' 2>&1", dir);
-    assert_string_equal(shell(command), names);
+    shell_says(command, names);
     snprintf(command, sizeof command, "zstd -dqc '%s/plain' | tar xO manifest.json | wc -l", dir);
-    assert_string_equal(shell(command), "6\n");
+    shell_says(command, "6\n");
     snprintf(command, sizeof command, "zstd -dqc '%s/plain' | tar xO about.json", dir);
-    assert_string_equal(shell(command), ABOUT);
+    shell_says(command, ABOUT);
     drop("plain");
     drop("stored");
 }
@@ -1394,10 +1404,10 @@ static void forge_member(struct forger *f, const char *name, const char *text)
 
 static void add_trailer(struct buf *b)
 {
-    unsigned char digest[BACKUPFILE_DIGEST];
-    crypto_generichash(digest, sizeof digest, b->ptr, b->len, NULL, 0);
-    assert_int_equal(buf_add(b, "\x50\x2A\x4D\x18\x28\0\0\0AZOTHEND", 16), 0);
-    assert_int_equal(buf_add(b, digest, sizeof digest), 0);
+    XXH128_canonical_t sum;
+    XXH128_canonicalFromHash(&sum, XXH3_128bits(b->ptr, b->len));
+    assert_int_equal(buf_add(b, "\x50\x2A\x4D\x18\x18\0\0\0AZOTHEND", 16), 0);
+    assert_int_equal(buf_add(b, &sum, sizeof sum), 0);
 }
 
 /* Reads what was forged: the code; err has the sentence. */
@@ -1649,7 +1659,7 @@ static void a_window_of_more_than_128_mib_is_refused(void **state)
     assert_int_equal(file.ptr[4] & 0x20, 0); /* no single segment: the next byte is the window's */
     for (int log = 27; log <= 28; log++) {
         forged.len = 0;
-        assert_int_equal(buf_add(&forged, file.ptr, file.len - 48), 0);
+        assert_int_equal(buf_add(&forged, file.ptr, file.len - 32), 0);
         forged.ptr[5] = (unsigned char)((log - 10) << 3);
         add_trailer(&forged);
         int fd = memory(buf_bytes(&forged));
