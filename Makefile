@@ -344,4 +344,4 @@ clean:
 	rm -rf build
 
 -include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(OTHER_SRC) $(foreach p,$(PROGRAMS),$(MAIN_$(p)))))
--include $(wildcard $(BUILD)/tests/*/*.d $(BUILD)/model/*/*.d $(BUILD)/model/*/*/*.d)
+-include $(wildcard $(BUILD)/tests/*/*.d $(BUILD)/tests/*/*/*.d $(BUILD)/model/*/*.d $(BUILD)/model/*/*/*.d)

@@ -4,11 +4,11 @@
  *
  *   bench_backupfile [BYTES [ROUNDS]]     1000000000 and 3, below AZOTH_BENCH_DIR or /tmp
  *
- * The bytes are those of a database as far as zstd goes: pages with keys in order, JSON of events, ids that do not
- * compress. They lie in a file; both read it, write a file and sync it, in turn. The zstd command compresses in a thread
- * of its own beside the one that reads and writes; so does the product with threads = 1, with 0 it does all in one.
- * Medians are printed, and the ratio to the command: above 1 is faster. The processors' seconds of both are, too: they
- * say what it costs where others work at the same time.
+ * The bytes are those of a database as far as zstd goes: pages with keys in order, JSON of events, ids that do
+ * not compress. They lie in a file; both read it, write a file and sync it, in turn. The zstd command compresses
+ * in a thread of its own beside the one that reads and writes; so does the product with threads = 1, with 0 it
+ * does all in one. Medians are printed, and the ratio to the command: above 1 is faster. The processors' seconds
+ * of both are, too: they say what it costs where others work at the same time.
  */
 #include "core/clock.h"
 #include "core/error.h"
