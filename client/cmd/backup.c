@@ -122,7 +122,7 @@ static int tell_done(const struct backup_job *j)
 {
     int stream = !*j->path;
     if (!j->l->json) {
-        if (!stream || !j->f.quiet)
+        if (!j->f.quiet)
             tell(j, stream ? stderr : stdout);
         return 0;
     }
@@ -262,7 +262,7 @@ const struct cmd cmd_backup = {
         "  --signed-by F.pub  verify: who must have signed it\n"
         "  --deep             verify: restores it into --tmp and checks that, too\n"
         "  --tmp DIR          for copies of projections; default DEST, else TMPDIR or /var/tmp\n"
-        "  --quiet            no progress\n\n"
+        "  --quiet            nothing but errors\n\n"
         "A backup is of one commit: writes go on meanwhile. It is there when it is whole: a name "
         "that "
         "ends in\n"
