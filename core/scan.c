@@ -6,6 +6,7 @@
 #include "core/store_lmdb.h"
 
 #include <string.h>
+#include <xxhash.h>
 
 struct scan {
     struct snapshot *snapshot;
@@ -285,4 +286,61 @@ void id_scan_close(struct id_scan *is)
         return;
     mdb_cursor_close(is->cursor);
     free(is);
+}
+
+/* What is told of one id: of both tables, in whatever order, it must add up to the same. */
+static void id_sum(XXH128_hash_t *sum, uint64_t age, const uint8_t *id)
+{
+    unsigned char b[8 + AZOTH_ID_BYTES];
+    put_u64(b, age);
+    memcpy(b + 8, id, AZOTH_ID_BYTES);
+    XXH128_hash_t h = XXH3_128bits(b, sizeof b);
+    sum->low64 += h.low64;
+    sum->high64 += h.high64;
+}
+
+static int sum_ids(MDB_cursor *c, XXH128_hash_t *sum, struct azoth_error *err)
+{
+    MDB_val k, v;
+    struct txn_result unused;
+    uint64_t content, age;
+    int rc;
+    while ((rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
+        if (k.mv_size != AZOTH_ID_BYTES ||
+            store_id_decode(k.mv_data, bytes_of_val(v), &unused, &content, &age))
+            return error_set(err, AZOTH_ERR_CORRUPT, "a request id's record fails its check");
+        id_sum(sum, age, k.mv_data);
+    }
+    return rc == MDB_NOTFOUND ? 0 : lmdb_error(err, rc, "ids");
+}
+
+static int sum_ages(MDB_cursor *c, XXH128_hash_t *sum, struct azoth_error *err)
+{
+    MDB_val k, v;
+    int rc;
+    while ((rc = mdb_cursor_get(c, &k, &v, MDB_NEXT)) == 0) {
+        if (k.mv_size != 8 || v.mv_size != AZOTH_ID_BYTES + 8)
+            return error_set(err, AZOTH_ERR_CORRUPT, "an entry of ids_age has %zu and %zu bytes",
+                             k.mv_size, v.mv_size);
+        id_sum(sum, get_be64(k.mv_data), v.mv_data);
+    }
+    return rc == MDB_NOTFOUND ? 0 : lmdb_error(err, rc, "ids_age");
+}
+
+int ids_agree(struct snapshot *sn, struct azoth_error *err)
+{
+    XXH128_hash_t sum[2] = {{0, 0}, {0, 0}};
+    int rc = 0;
+    for (int i = 0; i < 2 && !rc; i++) {
+        MDB_cursor *c;
+        rc = mdb_cursor_open(snapshot_txn(sn),
+                             store_lmdb(snapshot_store(sn))->dbi[i ? DB_IDS_AGE : DB_IDS], &c);
+        if (rc)
+            return lmdb_error(err, rc, "ids");
+        rc = i ? sum_ages(c, &sum[i], err) : sum_ids(c, &sum[i], err);
+        mdb_cursor_close(c);
+    }
+    if (!rc && !XXH128_isEqual(sum[0], sum[1]))
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "ids and ids_age do not tell of the same commits");
+    return rc;
 }

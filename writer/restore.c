@@ -11,6 +11,7 @@
 #include <ftw.h>
 #include <libgen.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -223,15 +224,28 @@ static int check_state(struct snapshot *sn, const struct store_head *head, struc
     return rc;
 }
 
-static int check_ids(struct snapshot *sn, struct azoth_error *err)
+/* State and ids are read beside the events, by a thread of their own. */
+struct beside {
+    struct store *store;
+    int rc;
+    struct azoth_error error;
+};
+
+static void *check_beside(void *arg)
 {
-    struct id_entry e;
-    struct id_scan *is = NULL;
-    int rc = id_scan_open(sn, &is, err);
-    while (!rc && (rc = id_scan_next(is, &e, err)) == 1)
-        rc = 0;
-    id_scan_close(is);
-    return rc;
+    struct beside *b = arg;
+    struct snapshot *sn;
+    struct store_head head;
+    b->rc = snapshot_begin(b->store, &sn, &b->error);
+    if (b->rc)
+        return NULL;
+    b->rc = snapshot_head(sn, &head, &b->error);
+    if (!b->rc)
+        b->rc = check_state(sn, &head, &b->error);
+    if (!b->rc)
+        b->rc = ids_agree(sn, &b->error);
+    snapshot_end(sn);
+    return NULL;
 }
 
 struct gather {
@@ -312,27 +326,40 @@ static int check_events(struct snapshot *sn, const struct store_head *head,
     return rc;
 }
 
+static int check_log(struct store *s, restore_progress progress, void *arg, struct store_head *ret,
+                     struct azoth_error *err)
+{
+    struct snapshot *sn;
+    int rc = snapshot_begin(s, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_head(sn, ret, err);
+    if (!rc)
+        rc = check_events(sn, ret, progress, arg, err);
+    snapshot_end(sn);
+    return rc;
+}
+
 int restore_check(const struct restore *r, restore_progress progress, void *arg,
                   struct store_head *ret, struct azoth_error *err)
 {
-    struct store *s;
-    struct snapshot *sn;
+    struct beside b = {0};
     struct store_head head = {0};
-    int rc = store_open(r->store, STORE_FILE, &s, err);
+    pthread_t thread;
+    int rc = store_open(r->store, STORE_FILE, &b.store, err);
     if (rc)
         return rc;
-    rc = snapshot_begin(s, &sn, err);
-    if (!rc) {
-        rc = snapshot_head(sn, &head, err);
-        if (!rc)
-            rc = check_state(sn, &head, err);
-        if (!rc)
-            rc = check_ids(sn, err);
-        if (!rc)
-            rc = check_events(sn, &head, progress, arg, err);
-        snapshot_end(sn);
+    int threaded = pthread_create(&thread, NULL, check_beside, &b) == 0;
+    rc = check_log(b.store, progress, arg, &head, err);
+    if (threaded)
+        pthread_join(thread, NULL);
+    else
+        check_beside(&b);
+    store_close(b.store);
+    if (!rc && b.rc) {
+        *err = b.error;
+        rc = b.rc;
     }
-    store_close(s);
     if (!rc && ret)
         *ret = head;
     return rc;
