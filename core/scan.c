@@ -1,6 +1,9 @@
 /*
  * scan.c - ordered reads: state by prefix and range, events by id. One cursor in one snapshot each,
  * so nothing is skipped or seen twice, whatever bytes the keys have.
+ *
+ * Events are looked for in LMDB first, which costs those that are there nothing; one that is not is in a segment if
+ * it was archived, and then so are those behind it up to the first that is in LMDB.
  */
 #include "core/store.h"
 #include "core/store_lmdb.h"
@@ -92,11 +95,82 @@ void scan_close(struct scan *sc)
     free(sc);
 }
 
+/* ---- what was archived ---- */
+
+int snapshot_archive(struct snapshot *sn, struct archive_state *ret, struct azoth_error *err)
+{
+    MDB_val k = {7, "archive"}, v;
+    int rc = mdb_get(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_META], &k, &v);
+    if (rc == MDB_NOTFOUND) {
+        *ret = (struct archive_state){.first_in_store = 1};
+        return 0;
+    }
+    if (rc)
+        return lmdb_error(err, rc, "meta/archive");
+    rc = archive_state_decode(bytes_of_val(v), ret);
+    return rc ? error_set(err, rc, "meta/archive fails its check") : 0;
+}
+
+int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *ret,
+                        struct azoth_error *err)
+{
+    unsigned char key[ARCHIVE_KEY];
+    MDB_cursor *cursor;
+    archive_key(key, id);
+    int rc =
+        mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_META], &cursor);
+    if (rc)
+        return lmdb_error(err, rc, "meta/segment");
+    MDB_val k = {sizeof key, key}, v;
+    /* They are keyed by their last events: the first one from here on. */
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    mdb_cursor_close(cursor);
+    if (rc && rc != MDB_NOTFOUND)
+        return lmdb_error(err, rc, "meta/segment");
+    if (rc || k.mv_size != sizeof key || memcmp(k.mv_data, ARCHIVE_KEY_PREFIX, 8) != 0)
+        return 0;
+    uint64_t last = get_be64((const unsigned char *)k.mv_data + 8);
+    rc = archive_entry_decode(bytes_of_val(v), ret);
+    if (rc || ret->about.last != last)
+        return error_set(err, AZOTH_ERR_CORRUPT,
+                         "the record of the segment up to event %llu fails its check",
+                         (unsigned long long)last);
+    return ret->about.first <= id;
+}
+
+int snapshot_archives(struct snapshot *sn,
+                      int (*each)(void *arg, const struct archive_entry *e,
+                                  struct azoth_error *err),
+                      void *arg, struct azoth_error *err)
+{
+    struct archive_state state;
+    struct archive_entry *e = malloc(sizeof *e);
+    if (!e)
+        return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    int rc = snapshot_archive(sn, &state, err);
+    for (uint64_t id = 1; !rc && id <= state.last_archived; id = e->about.last + 1) {
+        int got = snapshot_archive_of(sn, id, e, err);
+        if (got == 0)
+            got = error_set(err, AZOTH_ERR_CORRUPT, "event %llu is in no recorded segment",
+                            (unsigned long long)id);
+        rc = got < 0 ? got : each(arg, e, err);
+    }
+    free(e);
+    return rc;
+}
+
+/* ---- events ---- */
+
 struct event_scan {
+    struct snapshot *snapshot;
     MDB_cursor *cursor;
     uint64_t next, end;
     int started, ended;
     uintptr_t page; /* where the last record was */
+
+    uint64_t border; /* in segments: the first event that is in LMDB; 0: not in segments */
+    struct archive_block *block; /* of a segment: which holds `next`, or was just read to its end */
+    size_t at;                   /* in its frames */
 };
 
 int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
@@ -105,7 +179,7 @@ int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct even
     struct event_scan *es = malloc(sizeof *es);
     if (!es)
         return error_set(err, AZOTH_ERR_NOMEM, "a scan of events");
-    *es = (struct event_scan){.next = from ? from : 1, .end = to};
+    *es = (struct event_scan){.snapshot = sn, .next = from ? from : 1, .end = to};
     int rc = mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_EVENTS],
                              &es->cursor);
     if (rc) {
@@ -132,24 +206,117 @@ static void read_soon(struct event_scan *es, const void *record)
         __builtin_prefetch((const void *)(first + page + line));
 }
 
+/* The file may have been moved since the snapshot was taken: the newest record of it says where to. */
+static int block_moved(struct store *st, struct archive_cache *c, uint64_t id,
+                       struct archive_entry *e, struct archive_block **ret, struct azoth_error *err)
+{
+    struct snapshot *now;
+    struct archive_entry *newer = malloc(sizeof *newer);
+    if (!newer || snapshot_begin(st, &now, NULL)) {
+        free(newer);
+        return AZOTH_ERR_NOT_FOUND;
+    }
+    int rc = AZOTH_ERR_NOT_FOUND;
+    if (snapshot_archive_of(now, id, newer, NULL) == 1 && strcmp(newer->path, e->path) != 0)
+        rc = archive_cache_block(c, newer, id, ret, err);
+    snapshot_end(now);
+    free(newer);
+    return rc;
+}
+
+/* The block that has the next event. */
+static int load_block(struct event_scan *es, struct azoth_error *err)
+{
+    struct store *st = snapshot_store(es->snapshot);
+    struct archive_cache *c = store_archive(st);
+    struct archive_entry *e = malloc(sizeof *e);
+    int rc = c && e ? snapshot_archive_of(es->snapshot, es->next, e, err)
+                    : error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    archive_block_release(c, es->block);
+    es->block = NULL;
+    es->at = 0;
+    if (rc == 0)
+        rc = error_set(err, AZOTH_ERR_GAP, "event %llu is missing: no segment has it",
+                       (unsigned long long)es->next);
+    if (rc == 1) {
+        rc = archive_cache_block(c, e, es->next, &es->block, err);
+        if (rc == AZOTH_ERR_NOT_FOUND)
+            rc = block_moved(st, c, es->next, e, &es->block, err);
+        /* What can not be read there is no verdict on LMDB. The message names the file. */
+        if (rc == AZOTH_ERR_IO)
+            rc = AZOTH_ERR_CORRUPT;
+    }
+    free(e);
+    return rc;
+}
+
+static int next_archived(struct event_scan *es, struct event_record *ret,
+                         struct azoth_bytes *ret_raw, struct azoth_error *err)
+{
+    for (;;) {
+        struct azoth_bytes frames = {0};
+        if (es->block)
+            frames = archive_block_frames(es->block);
+        if (es->at >= frames.len) {
+            int rc = load_block(es, err);
+            if (rc)
+                return rc;
+            frames = archive_block_frames(es->block);
+        }
+        size_t at = es->at;
+        int rc = record_frame_next(frames, &es->at, ret, NULL);
+        if (rc == 1 && ret->id < es->next)
+            continue; /* the block begins before what was asked for */
+        if (rc != 1 || ret->id != es->next)
+            return error_set(err, rc < 0 ? rc : AZOTH_ERR_CORRUPT,
+                             "event %llu: its record in a segment fails its check",
+                             (unsigned long long)es->next);
+        if (ret_raw)
+            *ret_raw = bytes_of((const unsigned char *)frames.ptr + at + RECORD_FRAME_HEADER,
+                                es->at - at - RECORD_FRAME_HEADER);
+        es->next++;
+        return 1;
+    }
+}
+
+/* LMDB does not have the next event: in segments from here on, when it was archived. 1 then, 0 when not. */
+static int enter_segments(struct event_scan *es, struct azoth_error *err)
+{
+    struct archive_state state;
+    int rc = snapshot_archive(es->snapshot, &state, err);
+    if (rc)
+        return rc;
+    if (es->next >= state.first_in_store)
+        return 0;
+    es->border = state.first_in_store;
+    return 1;
+}
+
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
                     struct azoth_error *err)
 {
     if (es->ended || (es->end && es->next >= es->end))
         return 0;
+    if (es->next < es->border)
+        return next_archived(es, ret, ret_raw, err);
     unsigned char id[8];
     put_be64(id, es->next);
     MDB_val k = {8, id}, v;
     int rc = mdb_cursor_get(es->cursor, &k, &v, es->started ? MDB_NEXT : MDB_SET_RANGE);
+    if (rc && rc != MDB_NOTFOUND)
+        return lmdb_error(err, rc, "events");
+    if (rc == 0 && k.mv_size != 8)
+        return error_set(err, AZOTH_ERR_CORRUPT, "an event's key has %zu bytes", k.mv_size);
+    uint64_t at = rc ? 0 : get_be64(k.mv_data);
+    if (at != es->next && !es->started && !es->border) {
+        int archived = enter_segments(es, err);
+        if (archived)
+            return archived < 0 ? archived : next_archived(es, ret, ret_raw, err);
+    }
     if (rc == MDB_NOTFOUND) {
         es->ended = 1;
         return 0;
     }
-    if (rc)
-        return lmdb_error(err, rc, "events");
-    if (k.mv_size != 8)
-        return error_set(err, AZOTH_ERR_CORRUPT, "an event's key has %zu bytes", k.mv_size);
-    uint64_t at = get_be64(k.mv_data);
     /* Ids are gapless: what is missing was lost, and to read on would hide it. */
     if (at != es->next)
         return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: %llu follows",
@@ -170,6 +337,8 @@ void event_scan_close(struct event_scan *es)
 {
     if (!es)
         return;
+    if (es->block)
+        archive_block_release(store_archive(snapshot_store(es->snapshot)), es->block);
     mdb_cursor_close(es->cursor);
     free(es);
 }

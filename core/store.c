@@ -35,8 +35,9 @@ struct store {
     dev_t dir_dev;
     ino_t dir_ino;
     unsigned users;
-    pthread_mutex_t lock; /* the idle list */
+    pthread_mutex_t lock; /* the idle list, archive */
     struct snapshot *idle;
+    struct archive_cache *archive; /* NULL: nobody has read a segment yet */
     struct store *next;
 };
 
@@ -318,6 +319,7 @@ void store_close(struct store *s)
             mdb_txn_abort(sn->txn);
             free(sn);
         }
+        archive_cache_free(s->archive);
         mdb_env_close(s->lmdb.env);
         pthread_mutex_destroy(&s->lock);
         free(s);
@@ -416,6 +418,16 @@ MDB_txn *snapshot_txn(struct snapshot *sn)
 struct store *snapshot_store(struct snapshot *sn)
 {
     return sn->store;
+}
+
+struct archive_cache *store_archive(struct store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (!s->archive)
+        s->archive = archive_cache_make(s->identity.dir);
+    struct archive_cache *c = s->archive;
+    pthread_mutex_unlock(&s->lock);
+    return c;
 }
 
 int snapshot_get(struct snapshot *sn, struct azoth_bytes key, struct state_record *ret,
@@ -537,8 +549,14 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
         return rc;
     MDB_envinfo info;
     MDB_stat state, events, ids, redo = {0};
+    struct archive_state archive;
     struct stat st;
     int fd;
+    rc = snapshot_archive(sn, &archive, err);
+    if (rc) {
+        snapshot_end(sn);
+        return rc;
+    }
     rc = mdb_env_info(s->lmdb.env, &info);
     if (!rc)
         rc = mdb_stat(sn->txn, s->lmdb.dbi[DB_STATE], &state);
@@ -557,7 +575,8 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
         .file_bytes = (uint64_t)st.st_size,
         .map_bytes = info.me_mapsize,
         .state_keys = state.ms_entries,
-        .events = events.ms_entries,
+        .events = events.ms_entries + archive.first_in_store - 1,
+        .events_archived = archive.first_in_store - 1,
         .ids = ids.ms_entries,
         .redo_records = redo.ms_entries,
         .redo_bytes = (redo.ms_branch_pages + redo.ms_leaf_pages + redo.ms_overflow_pages) *

@@ -5,7 +5,8 @@
  *   state    user key                -> state record (record.h)
  *   events   event id, u64 BE        -> event record
  *   meta     "format" -> the store's format and identity; "head" -> the batch record (batchrec.h);
- *            "chain" -> where the chain began (chain.h); "mark:" PLACE -> a mark (mark.h)
+ *            "chain" -> where the chain began (chain.h); "mark:" PLACE -> a mark (mark.h); "archive",
+ *            "segment:..." -> events that lie in segment files instead (archive.h)
  *   ids      request id, 16 bytes    -> id record
  *   ids_age  u64 BE order of commit  -> request id
  *   redo     transaction id, u64 BE  -> redo record (redo.h)
@@ -21,6 +22,7 @@
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
 
+#include "core/archive.h"
 #include "core/azoth_base.h"
 #include "core/buf.h"
 #include "core/chain.h"
@@ -91,16 +93,29 @@ int scan_next(struct scan *sc, struct azoth_bytes *ret_key, struct state_record 
               struct azoth_error *err);
 void scan_close(struct scan *sc);
 
-/* Events from id `from` (inclusive) to `to` (exclusive; 0 = the snapshot's end), O(log n) to start.
- * An id missing between the first and the last is AZOTH_ERR_GAP. */
+/* Events from id `from` (inclusive) to `to` (exclusive; 0 = the snapshot's end), O(log n) to start: one log,
+ * whether they lie in segment files or in LMDB. An id missing between the first and the last is AZOTH_ERR_GAP. */
 struct event_scan;
 int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
                     struct azoth_error *err);
-/* 1 and *ret (borrows the snapshot); 0 at the end; CORRUPT, FORMAT, GAP, IO. *ret_raw (may be
- * NULL) gets the record's bytes. */
+/* 1 and *ret (borrows the scan until its next call); 0 at the end; CORRUPT, FORMAT, GAP, IO; of a segment that is
+ * not there or may not be read NOT_FOUND, PERMISSION, and err names it. *ret_raw (may be NULL) gets the
+ * record's bytes. May block on a segment's file. */
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
                     struct azoth_error *err);
 void event_scan_close(struct event_scan *es);
+
+/* What was archived as this snapshot sees it. Nothing: first_in_store is 1. CORRUPT, IO. */
+int snapshot_archive(struct snapshot *sn, struct archive_state *ret, struct azoth_error *err);
+/* The recorded segment that has event id: 1 and *ret, 0 when none has it, CORRUPT, IO. */
+int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *ret,
+                        struct azoth_error *err);
+/* Calls each for every recorded segment, in the order of events, until it returns other than 0, which is
+ * returned. An entry is valid during its call. CORRUPT, IO, NOMEM. */
+int snapshot_archives(struct snapshot *sn,
+                      int (*each)(void *arg, const struct archive_entry *e,
+                                  struct azoth_error *err),
+                      void *arg, struct azoth_error *err);
 
 /* The first event of this transaction: 1 and *ret_id, 0 when it logged none; CORRUPT, FORMAT, GAP, IO,
  * NOMEM. Events lie in the order of transactions: some twenty looks, the fewer the newer it is. */
@@ -157,7 +172,9 @@ struct store_reader {
 int store_readers(struct store *s, struct store_reader *out, uint32_t cap, uint32_t *ret_n);
 
 struct store_usage {
-    uint64_t file_bytes, map_bytes, state_keys, events, ids;
+    uint64_t file_bytes, map_bytes, state_keys, ids;
+    uint64_t events;          /* of the log: in LMDB and in segments */
+    uint64_t events_archived; /* of these, in segments alone */
     uint64_t redo_records, redo_bytes; /* bytes of their pages */
     uint32_t readers, readers_max;
 };

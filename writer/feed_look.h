@@ -26,16 +26,19 @@ struct feed_look {
     size_t bytes;        /* of their frames */
 };
 
-/* The log is damaged at this place, and will be the next time too. */
+/* The log is damaged at this place, and will be the next time too: or a segment of it is not there, or is
+ * not to be read, which whoever comes to it is told by the file's name. */
 static inline int feed_is_damage(int code)
 {
-    return code == AZOTH_ERR_GAP || code == AZOTH_ERR_CORRUPT || code == AZOTH_ERR_FORMAT;
+    return code == AZOTH_ERR_GAP || code == AZOTH_ERR_CORRUPT || code == AZOTH_ERR_FORMAT ||
+           code == AZOTH_ERR_NOT_FOUND || code == AZOTH_ERR_PERMISSION;
 }
 
 /*
  * Looks at the events behind cursor and appends those that pass to frames: as many as `most` bytes
  * hold, but at least one. One snapshot, ended before it returns. When the log is
- * damaged behind good events, these are returned first. GAP, CORRUPT, FORMAT: at cursor + 1. IO,
+ * damaged behind good events, these are returned first. GAP, CORRUPT, FORMAT, NOT_FOUND, PERMISSION (of a
+ * segment): at cursor + 1. IO,
  * FULL (readers), NOMEM: not now.
  */
 int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cursor, size_t most,

@@ -1,0 +1,335 @@
+/* test_archive.c - segment files and the records that name them: each byte that changes is found, and any
+ * bytes are answered with an error. */
+#include "core/archive.h"
+
+#include "core/error.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define EVENTS 5u
+#define LARGE  300000u /* of one that fills a block by itself */
+
+static char dir[64], path[100];
+static struct azoth_error err;
+static const uint8_t uuid[16] = "0123456789abcdef";
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/azoth-archive-XXXXXX");
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(path, sizeof path, "%s/segment", dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    unlink(path);
+    return rmdir(dir);
+}
+
+/* Event `id`; its record lies in *rec. */
+static struct event_record event(uint64_t id, uint32_t payload, struct buf *rec)
+{
+    static char zeros[LARGE];
+    struct event_record ev = {.id = id,
+                              .txn = id / 2 + 1,
+                              .time_ns = (int64_t)id * 10,
+                              .type = bytes_str("type"),
+                              .key = bytes_str("stream"),
+                              .payload = bytes_of(zeros, payload)};
+    buf_clear(rec);
+    unsigned char *p = buf_grow(rec, record_event_size(&ev));
+    assert_non_null(p);
+    record_event_encode(p, &ev);
+    return ev;
+}
+
+/* EVENTS events from 11 on: one block each for the first two, the others share one. */
+static struct archive_about make(void)
+{
+    static const uint8_t before[ARCHIVE_DIGEST] = "before", after[ARCHIVE_DIGEST] = "after";
+    struct archivefile_out *o;
+    struct archive_about a;
+    struct buf rec = {0};
+    unlink(path);
+    assert_int_equal(archivefile_create(path, uuid, ARCHIVE_LEVEL, &o, &err), 0);
+    for (uint64_t id = 11; id < 11 + EVENTS; id++) {
+        struct event_record ev = event(id, id < 13 ? LARGE : 10, &rec);
+        assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), 0);
+    }
+    assert_int_equal(archivefile_events(o), EVENTS);
+    assert_int_equal(archivefile_finish(o, before, after, &a, &err), 0);
+    buf_fini(&rec);
+    return a;
+}
+
+static void what_was_written_is_read_back(void **state)
+{
+    (void)state;
+    struct archive_about made = make();
+    struct archivefile *f;
+    struct buf frames = {0}, rec = {0};
+    struct event_record ev;
+    struct stat st;
+    uint64_t id = 11;
+    assert_int_equal(archivefile_open(path, &f, &err), 0);
+    assert_memory_equal(archivefile_about(f), &made, sizeof made);
+    assert_int_equal(made.first, 11);
+    assert_int_equal(made.last, 15);
+    assert_int_equal(made.first_txn, 6);
+    assert_int_equal(made.last_txn, 8);
+    assert_int_equal(made.last_time_ns, 150);
+    assert_int_equal(made.chained, 1);
+    assert_int_equal(archivefile_blocks(f), 3);
+    assert_int_equal(archivefile_block_of(f, 11), 0);
+    assert_int_equal(archivefile_block_of(f, 12), 1);
+    assert_int_equal(archivefile_block_of(f, 15), 2);
+    for (uint32_t b = 0; b < 3; b++) {
+        size_t at = 0;
+        assert_int_equal(archivefile_read(f, b, &frames, &err), 0);
+        while (record_frame_next(buf_bytes(&frames), &at, &ev, NULL) == 1) {
+            struct event_record was = event(id, id < 13 ? LARGE : 10, &rec);
+            assert_int_equal(ev.id, id++);
+            assert_int_equal(ev.txn, was.txn);
+            assert_true(bytes_eq(ev.payload, was.payload) && bytes_eq(ev.key, was.key));
+        }
+    }
+    assert_int_equal(id, 16);
+    assert_int_equal(archivefile_verify(f, NULL, NULL, &err), 0);
+    archivefile_close(f);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0440);
+    assert_int_equal((uint64_t)st.st_size, made.bytes);
+    buf_fini(&frames);
+    buf_fini(&rec);
+}
+
+static size_t file_read(unsigned char *out, size_t cap)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = read(fd, out, cap);
+    close(fd);
+    assert_true(n > 0 && (size_t)n < cap);
+    return (size_t)n;
+}
+
+static void file_write(const void *p, size_t n)
+{
+    unlink(path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, p, n), n);
+    close(fd);
+}
+
+/* What opening and verifying it says. */
+static int verdict(void)
+{
+    struct archivefile *f;
+    int rc = archivefile_open(path, &f, &err);
+    if (rc)
+        return rc;
+    rc = archivefile_verify(f, NULL, NULL, &err);
+    archivefile_close(f);
+    return rc;
+}
+
+static void each_byte_that_changes_is_found(void **state)
+{
+    (void)state;
+    static unsigned char b[8192];
+    make();
+    size_t n = file_read(b, sizeof b);
+    for (size_t i = 0; i < n; i++) {
+        b[i] ^= (unsigned char)(1u << i % 8);
+        file_write(b, n);
+        int rc = verdict();
+        if (rc != AZOTH_ERR_CORRUPT)
+            fail_msg("byte %zu of %zu: %d", i, n, rc);
+        assert_non_null(strstr(err.message, path));
+        b[i] ^= (unsigned char)(1u << i % 8);
+    }
+    file_write(b, n);
+    assert_int_equal(verdict(), 0);
+}
+
+static void one_that_is_cut_or_grown_is_found(void **state)
+{
+    (void)state;
+    static unsigned char b[8192];
+    make();
+    size_t n = file_read(b, sizeof b);
+    for (size_t i = 0; i < n; i++) {
+        file_write(b, i);
+        assert_int_equal(verdict(), AZOTH_ERR_CORRUPT);
+    }
+    file_write(b, n + 1);
+    assert_int_equal(verdict(), AZOTH_ERR_CORRUPT);
+}
+
+static void a_gap_is_refused_by_the_writer(void **state)
+{
+    (void)state;
+    struct archivefile_out *o;
+    struct buf rec = {0};
+    unlink(path);
+    assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+    struct event_record ev = event(1, 1, &rec);
+    assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), 0);
+    ev = event(3, 1, &rec);
+    assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), AZOTH_ERR_GAP);
+    archivefile_abort(o);
+    assert_int_equal(access(path, F_OK), -1);
+    buf_fini(&rec);
+}
+
+static void a_dead_ones_file_is_replaced_a_living_ones_is_not(void **state)
+{
+    (void)state;
+    struct archivefile_out *o, *second;
+    static unsigned char junk[5000];
+    file_write(junk, sizeof junk);
+    assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    assert_int_equal(archivefile_create(path, uuid, 1, &second, &err), AZOTH_ERR_BUSY);
+    archivefile_abort(o);
+    assert_int_equal(archivefile_create("/nowhere/at/all", uuid, 1, &o, &err), AZOTH_ERR_NOT_FOUND);
+}
+
+static void names_sort_as_events_do(void **state)
+{
+    (void)state;
+    char a[ARCHIVE_NAME_MAX], b[ARCHIVE_NAME_MAX];
+    uint64_t first, last;
+    archive_name(a, 9, 99);
+    archive_name(b, 100, UINT64_MAX);
+    assert_true(strcmp(a, b) < 0);
+    assert_int_equal(archive_name_parse(b, &first, &last), 1);
+    assert_true(first == 100 && last == UINT64_MAX);
+    assert_int_equal(archive_name_parse("events-1-2.azs", &first, &last), 0);
+    assert_int_equal(archive_name_parse("data.mdb", &first, &last), 0);
+    strcat(a, ".partial");
+    assert_int_equal(archive_name_parse(a, &first, &last), 0);
+}
+
+static void records_are_read_back_and_each_byte_counts(void **state)
+{
+    (void)state;
+    static struct archive_entry e, got;
+    struct buf b = {0};
+    unsigned char s[ARCHIVE_STATE];
+    struct archive_state st = {17, 20}, st_got;
+    memset(&e, 0, sizeof e);
+    e.about = make();
+    strcpy(e.path, "archive/events");
+    assert_int_equal(archive_entry_encode(&b, &e), 0);
+    assert_int_equal(archive_entry_decode(buf_bytes(&b), &got), 0);
+    assert_memory_equal(&got.about, &e.about, sizeof e.about);
+    assert_string_equal(got.path, e.path);
+    for (size_t i = 0; i < b.len; i++) {
+        b.ptr[i] ^= 1;
+        assert_int_equal(archive_entry_decode(buf_bytes(&b), &got), AZOTH_ERR_CORRUPT);
+        b.ptr[i] ^= 1;
+    }
+    for (size_t i = 0; i < b.len; i++)
+        assert_int_equal(archive_entry_decode(bytes_of(b.ptr, i), &got), AZOTH_ERR_CORRUPT);
+    e.path[0] = 0;
+    assert_int_equal(archive_entry_encode(&b, &e), AZOTH_ERR_USAGE);
+    buf_fini(&b);
+    archive_state_encode(s, &st);
+    assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), 0);
+    assert_memory_equal(&st, &st_got, sizeof st);
+    for (size_t i = 0; i < sizeof s; i++) {
+        s[i] ^= 0x10;
+        assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
+        s[i] ^= 0x10;
+    }
+    st = (struct archive_state){30, 20}; /* events 21 to 29 would be nowhere */
+    archive_state_encode(s, &st);
+    assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
+}
+
+static void paths_below_the_database_are_relative(void **state)
+{
+    (void)state;
+    char out[40];
+    assert_string_equal(archive_path_recorded("/a/db", "/a/db/archive/x"), "archive/x");
+    assert_string_equal(archive_path_recorded("/a/db", "/a/db2/x"), "/a/db2/x");
+    assert_int_equal(archive_path(out, sizeof out, "/b", "archive/x"), 0);
+    assert_string_equal(out, "/b/archive/x");
+    assert_int_equal(archive_path(out, sizeof out, "/b", "/a/db2/x"), 0);
+    assert_string_equal(out, "/a/db2/x");
+    assert_int_equal(archive_path(out, 5, "/b", "archive/x"), AZOTH_ERR_USAGE);
+}
+
+/* More blocks are held than the cache has places: each stays good until it is given back. */
+static void blocks_stay_while_they_are_held(void **state)
+{
+    (void)state;
+    struct archivefile_out *o;
+    static struct archive_entry e;
+    struct archive_block *held[12];
+    struct buf rec = {0};
+    unlink(path);
+    assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+    for (uint64_t id = 1; id <= 12; id++) {
+        struct event_record ev = event(id, LARGE, &rec);
+        assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), 0);
+    }
+    assert_int_equal(archivefile_finish(o, NULL, NULL, &e.about, &err), 0);
+    strcpy(e.path, "segment");
+    struct archive_cache *c = archive_cache_make(dir);
+    assert_non_null(c);
+    for (uint64_t id = 1; id <= 12; id++)
+        assert_int_equal(archive_cache_block(c, &e, id, &held[id - 1], &err), 0);
+    struct archive_block *again;
+    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), 0);
+    assert_ptr_equal(again, held[0]);
+    archive_block_release(c, again);
+    for (uint64_t id = 1; id <= 12; id++) {
+        size_t at = 0;
+        struct event_record ev;
+        assert_int_equal(record_frame_next(archive_block_frames(held[id - 1]), &at, &ev, NULL), 1);
+        assert_int_equal(ev.id, id);
+        archive_block_release(c, held[id - 1]);
+    }
+    archive_cache_free(c);
+    /* Another file in its place is not the one that was recorded. */
+    make();
+    c = archive_cache_make(dir);
+    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "its digest is another"));
+    unlink(path);
+    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_NOT_FOUND);
+    archive_cache_free(c);
+    buf_fini(&rec);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_written_is_read_back),
+        cmocka_unit_test(each_byte_that_changes_is_found),
+        cmocka_unit_test(one_that_is_cut_or_grown_is_found),
+        cmocka_unit_test(a_gap_is_refused_by_the_writer),
+        cmocka_unit_test(a_dead_ones_file_is_replaced_a_living_ones_is_not),
+        cmocka_unit_test(names_sort_as_events_do),
+        cmocka_unit_test(records_are_read_back_and_each_byte_counts),
+        cmocka_unit_test(paths_below_the_database_are_relative),
+        cmocka_unit_test(blocks_stay_while_they_are_held),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
