@@ -103,6 +103,12 @@
     X(projector_replayed)                                                                          \
     X(projector_command_taken)                                                                     \
     X(projector_command_done)                                                                      \
+    X(archive_written)                                                                             \
+    X(archive_synced)                                                                              \
+    X(archive_placed)                                                                              \
+    X(archive_recorded)                                                                            \
+    X(archive_deleted)                                                                             \
+    X(archive_moved)                                                                               \
     X(generation_named)                                                                            \
     X(generation_swapped)                                                                          \
     X(rebuild_filled)                                                                              \

@@ -872,6 +872,39 @@ int append_trim_redo(struct append *a, const struct append_limits *l, struct azo
     return rc ? lmdb_error(err, rc, "redo") : 0;
 }
 
+int append_delete_events(struct append *a, uint64_t *first, uint64_t last, uint32_t events,
+                         size_t bytes, struct azoth_error *err)
+{
+    MDB_cursor *cursor;
+    uint64_t next = *first;
+    size_t gone = 0;
+    int rc = mdb_cursor_open(a->txn, a->dbi[DB_EVENTS], &cursor);
+    if (rc)
+        return lmdb_error(err, rc, "events");
+    for (uint32_t n = 0; !rc && n < events && gone < bytes && next <= last; n++) {
+        MDB_val k, v;
+        /* From the root each time: what a delete leaves of a cursor's place is subtle, and this is cheap. */
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_FIRST);
+        if (rc == MDB_NOTFOUND || (!rc && (k.mv_size != 8 || get_be64(k.mv_data) != next))) {
+            rc = 0;
+            break;
+        }
+        gone += rc ? 0 : v.mv_size;
+        if (!rc)
+            rc = mdb_cursor_del(cursor, 0);
+        next += rc == 0;
+    }
+    mdb_cursor_close(cursor);
+    if (rc)
+        return lmdb_error(err, rc, "events");
+    if (next == *first)
+        return error_set(err, AZOTH_ERR_GAP, "event %llu is not the first one in LMDB",
+                         (unsigned long long)next);
+    *first = next;
+    a->changes++;
+    return 0;
+}
+
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err)
 {
     uint64_t most = 2 * a->ids_added + 2;

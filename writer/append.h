@@ -49,6 +49,14 @@ int append_meta_get(struct append *a, struct azoth_bytes key, struct azoth_bytes
 int append_meta_put(struct append *a, struct azoth_bytes key, struct azoth_bytes rec,
                     struct azoth_error *err);
 int append_meta_del(struct append *a, struct azoth_bytes key, struct azoth_error *err);
+/*
+ * Deletes events from *first (which must be the first that is there) up to `last`, at most `events` and until
+ * their records have `bytes`; *first is then the first that is left. For writer/archiving.c alone, which has
+ * recorded where else they are. GAP: another one is the first, nothing was changed. Else it fails as
+ * append_apply() does.
+ */
+int append_delete_events(struct append *a, uint64_t *first, uint64_t last, uint32_t events,
+                         size_t bytes, struct azoth_error *err);
 uint32_t append_marks(const struct append *a); /* core/mark.h: how many there are */
 
 /* Forgets ids that are over the limits: at most two for each one added. */

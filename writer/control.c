@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/mark.h"
 #include "core/record.h"
+#include "writer/archiving.h"
 
 #include <string.h>
 
@@ -161,6 +162,9 @@ static const struct operation {
     {"unmark", do_unmark},
     {"seal", do_seal},
     {"unseal", do_unseal},
+    {"archive", archiving_record},
+    {"archive-piece", archiving_piece},
+    {"archive-move", archiving_move},
 };
 
 int control_seals(struct azoth_bytes image)

@@ -18,6 +18,7 @@
  *                                         the segment (shm/pause.h) holds already, or TIMEOUT.
  *                                         One that is there stays as it is
  *   unseal     nothing                    ends that
+ *   archive, archive-piece, archive-move    writer/archiving.h
  *
  * FULL: more than MARKS_MAX marks. BAD_REQUEST: no such operation, or not this argument.
  */

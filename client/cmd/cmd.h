@@ -165,6 +165,7 @@ extern const struct cmd cmd_query;                                        /* que
 extern const struct cmd cmd_projection;                                   /* projection.c */
 extern const struct cmd cmd_dlq;                                          /* dlq.c */
 extern const struct cmd cmd_verify;                                       /* verify.c */
+extern const struct cmd cmd_archive;                                      /* archive.c */
 extern const struct cmd cmd_run;                                          /* run.c */
 extern const struct cmd cmd_scale;                                        /* scale.c */
 extern const struct cmd cmd_key;                                          /* key.c */

@@ -10,11 +10,11 @@
 #include <string.h>
 
 const struct cmd *const cmd_table[] = {
-    &cmd_init,   &cmd_run,    &cmd_tx,      &cmd_call,   &cmd_get,     &cmd_scan,
-    &cmd_events, &cmd_status, &cmd_lag,     &cmd_top,    &cmd_query,   &cmd_projection,
-    &cmd_dlq,    &cmd_pause,  &cmd_resume,  &cmd_seal,   &cmd_unseal,  &cmd_config_show,
-    &cmd_bench,  &cmd_verify, &cmd_scale,   &cmd_backup, &cmd_restore, &cmd_digest,
-    &cmd_key,    &cmd_help,   &cmd_version, NULL,
+    &cmd_init,   &cmd_run,    &cmd_tx,      &cmd_call,    &cmd_get,    &cmd_scan,
+    &cmd_events, &cmd_status, &cmd_lag,     &cmd_top,     &cmd_query,  &cmd_projection,
+    &cmd_dlq,    &cmd_pause,  &cmd_resume,  &cmd_seal,    &cmd_unseal, &cmd_config_show,
+    &cmd_bench,  &cmd_verify, &cmd_archive, &cmd_scale,   &cmd_backup, &cmd_restore,
+    &cmd_digest, &cmd_key,    &cmd_help,    &cmd_version, NULL,
 };
 
 const struct cmd *cmd_find(const char *name)

@@ -432,6 +432,7 @@ static void json_store(struct json_text *j, const struct look *k)
     out_u64(j, "map_bytes", u->map_bytes);
     out_u64(j, "state_keys", u->state_keys);
     out_u64(j, "events", u->events);
+    out_u64(j, "events_archived", u->events_archived);
     out_u64(j, "ids", u->ids);
     out_u64(j, "readers", u->readers);
     out_u64(j, "readers_max", u->readers_max);
@@ -685,15 +686,19 @@ static void print_marks(const struct look *k)
 
 static void print_store(const struct look *k)
 {
-    char size[CMD_TIME_TEXT], hex[2 * CHAIN_BYTES + 1], who[4 * sizeof k->store.seal.who];
+    char size[CMD_TIME_TEXT], hex[2 * CHAIN_BYTES + 1], who[4 * sizeof k->store.seal.who],
+        archived[60] = "";
     const struct store_usage *u = &k->store.usage;
     const struct chain *c = &k->store.head.chain;
     if (k->store_err.code) {
         printf("\nstore         %s\n", k->store_err.message);
         return;
     }
-    printf("\nstore         %llu keys, %llu events, %llu request ids, %s; %u of %u readers\n",
-           (unsigned long long)u->state_keys, (unsigned long long)u->events,
+    if (u->events_archived)
+        snprintf(archived, sizeof archived, " (%llu of them archived)",
+                 (unsigned long long)u->events_archived);
+    printf("\nstore         %llu keys, %llu events%s, %llu request ids, %s; %u of %u readers\n",
+           (unsigned long long)u->state_keys, (unsigned long long)u->events, archived,
            (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers, u->readers_max);
     cmd_hex(c->value, CHAIN_BYTES, hex);
     if (c->on)

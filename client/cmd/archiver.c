@@ -1,0 +1,558 @@
+/*
+ * archiver.c - making, placing, recording segments; deleting their events.
+ *
+ * Happy path of a segment: DEST/events-FIRST.partial is written from bounded looks into the log, and synced; it is
+ * read back from the disk, checked, and compared with LMDB, frame by frame; it gets its name, the directory is
+ * synced; the writer records it; the writer deletes its events, a bounded piece with each commit.
+ *
+ * Death of this process, or of the writer, by the place where it happens
+ *   before the name      a partial file that nobody looks at: the next run replaces it
+ *   named, not recorded  a file that counts for nothing, its events are in LMDB. The next run compares it with
+ *                        LMDB and records it; if the run ends elsewhere it is removed from a directory below the
+ *                        database's, and left in another one
+ *   recorded             its events are in LMDB as well, and are read from there; the next run deletes them
+ *   between two pieces   likewise: the record says which event is the first in LMDB (core/archive.h)
+ *   while it is moved    the file is in both places, and one of them is recorded. The next run goes on
+ *
+ * Invariants
+ *   H1  the writer is asked to record only a file that is durable under its name and was compared with LMDB.
+ *   H2  no snapshot is open while a file is written: events do not change, so each look may have its own.
+ */
+#include "client/cmd/archiver.h"
+
+#include "client/cmd/cmd.h"
+#include "client/internal.h"
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/dbdir.h"
+#include "projector/generation.h"
+#include "writer/feed_look.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LOOK_BYTES    (1u << 20)
+#define CONTROL_MS    10000u /* a writer that starts anew is waited for */
+#define CONTROL_TRIES 3
+#define COPY_BYTES    (1u << 20)
+#define SEGMENT_DIR   "archive" /* below the database's directory, unless said otherwise */
+
+int archiver_lock(struct archiver *a, struct azoth_error *err)
+{
+    int rc = generation_lock(a->dir, "archive", "", &a->lock_fd, err);
+    return rc == AZOTH_ERR_DUPLICATE
+               ? error_set(err, AZOTH_ERR_BUSY, "%s: another process archives", a->dir)
+               : rc;
+}
+
+void archiver_unlock(struct archiver *a)
+{
+    if (a->lock_fd >= 0)
+        close(a->lock_fd);
+    a->lock_fd = -1;
+}
+
+/* The superuser makes files for those whose database it is. */
+static int give_to_owner(const struct archiver *a, const char *path, struct azoth_error *err)
+{
+    struct stat st;
+    if (geteuid() != 0)
+        return 0;
+    if (stat(a->dir, &st) || lchown(path, st.st_uid, st.st_gid))
+        return error_errno(err, errno, "%s", path);
+    return 0;
+}
+
+static int sync_directory(const char *path, struct azoth_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) ? error_errno(err, errno, "%s", path) : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int archive_of(struct store *s, struct archive_state *state, uint64_t id,
+                      struct archive_entry *e, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    int rc = snapshot_begin(s, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_archive(sn, state, err);
+    if (!rc && e)
+        rc = snapshot_archive_of(sn, id ? id : state->last_archived, e, err);
+    snapshot_end(sn);
+    return rc;
+}
+
+/* Where the newest segment lies. */
+static int dest_of_newest(struct archiver *a, char *out, size_t size, struct azoth_error *err)
+{
+    struct archive_state state;
+    struct archive_entry *e = malloc(sizeof *e);
+    if (!e)
+        return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    int rc = archive_of(a->store, &state, 0, e, err);
+    if (rc == 1 && archive_path(out, size, a->dir, e->path) == 0 && strrchr(out, '/'))
+        *strrchr(out, '/') = 0;
+    else if (rc >= 0)
+        rc = dbdir_path(out, size, a->dir, SEGMENT_DIR);
+    free(e);
+    return rc < 0 ? rc : 0;
+}
+
+int archiver_dest(struct archiver *a, const char *dest, int make, struct azoth_error *err)
+{
+    char path[PATH_MAX];
+    int rc = 0;
+    if (!dest)
+        rc = dest_of_newest(a, path, sizeof path, err);
+    else if ((size_t)snprintf(path, sizeof path, "%s", dest) >= sizeof path)
+        rc = error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dest);
+    if (rc)
+        return rc;
+    if (make && mkdir(path, 0750) == 0) {
+        rc = give_to_owner(a, path, err);
+        if (rc)
+            return rc;
+    }
+    char real[PATH_MAX];
+    if (realpath(path, real))
+        snprintf(a->dest, sizeof a->dest, "%s", real);
+    else if (make)
+        return errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: no such directory", path)
+                               : error_errno(err, errno, "%s", path);
+    else
+        snprintf(a->dest, sizeof a->dest, "%s", path); /* not there yet: only told */
+    if (strlen(a->dest) + ARCHIVE_NAME_MAX > ARCHIVE_PATH_MAX)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", a->dest);
+    return 0;
+}
+
+static int event_at(struct snapshot *sn, uint64_t id, struct event_record *ret,
+                    struct azoth_error *err)
+{
+    struct event_scan *es = NULL;
+    int rc = event_scan_open(sn, id, id + 1, &es, err);
+    if (rc)
+        return rc;
+    rc = event_scan_next(es, ret, NULL, err);
+    event_scan_close(es); /* what ret borrows is gone: its numbers are what is asked for */
+    return rc == 1 ? 0
+           : rc    ? rc
+                   : error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)id);
+}
+
+int archiver_end(struct archiver *a, uint64_t before, uint64_t *ret, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    struct store_head head;
+    struct event_record last, next;
+    uint64_t end = before ? before - 1 : 0, first = 0;
+    int rc = snapshot_begin(a->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_head(sn, &head, err);
+    if (!rc && end >= head.event)
+        end = head.event;
+    else if (!rc && end > 0) {
+        rc = event_at(sn, end, &last, err);
+        if (!rc)
+            rc = event_at(sn, end + 1, &next, err);
+        if (!rc && last.txn == next.txn) {
+            int got = snapshot_event_of_txn(sn, last.txn, &first, err);
+            rc = got < 0 ? got : 0;
+            end = got == 1 ? first - 1 : end;
+        }
+    }
+    snapshot_end(sn);
+    if (!rc)
+        *ret = end;
+    return rc;
+}
+
+/* ---- a segment's file ---- */
+
+static int say(const struct archiver *a, const char *doing, uint64_t event)
+{
+    return a->say ? a->say(a->arg, doing, event) : 0;
+}
+
+/* Adds what is in frames; *ret_full: the segment ends before the next transaction. */
+static int add_frames(struct archiver *a, struct archivefile_out *o, struct azoth_bytes frames,
+                      uint64_t *txn, uint64_t *last, int *ret_full, struct azoth_error *err)
+{
+    struct event_record ev;
+    size_t at = 0, from;
+    int rc;
+    for (;;) {
+        from = at;
+        rc = record_frame_next(frames, &at, &ev, NULL);
+        if (rc != 1)
+            return rc ? error_set(err, rc, "the log's frames fail their check") : 0;
+        int large =
+            archivefile_events(o) >= a->events_max || archivefile_log_bytes(o) >= ARCHIVER_BYTES;
+        if (large && ev.txn != *txn) {
+            *ret_full = 1;
+            return 0;
+        }
+        rc =
+            archivefile_add(o, &ev,
+                            bytes_of((const unsigned char *)frames.ptr + from + RECORD_FRAME_HEADER,
+                                     at - from - RECORD_FRAME_HEADER),
+                            err);
+        if (rc)
+            return rc;
+        *txn = ev.txn;
+        *last = ev.id;
+    }
+}
+
+static int write_events(struct archiver *a, struct archivefile_out *o, uint64_t first, uint64_t end,
+                        struct azoth_error *err)
+{
+    struct feed_filter all = {.shards = 1, .to = end};
+    struct feed_look look;
+    struct buf frames = {0};
+    uint64_t txn = 0, last = first - 1;
+    int rc = 0, full = 0;
+    while (!rc && !full && last < end) {
+        buf_clear(&frames);
+        rc = feed_look(a->store, &all, last, LOOK_BYTES, &frames, &look, err);
+        if (!rc)
+            rc = add_frames(a, o, buf_bytes(&frames), &txn, &last, &full, err);
+        CRASH_POINT(archive_written);
+        if (!rc)
+            rc = say(a, "writing", last);
+    }
+    buf_fini(&frames);
+    return rc;
+}
+
+/* What the file has, byte by byte what LMDB has: after all that was cached of it is forgotten. */
+static int compare(struct archiver *a, const struct archivefile *f, struct azoth_error *err)
+{
+    const struct archive_about *about = archivefile_about(f);
+    struct buf there = {0}, here = {0};
+    struct feed_filter all = {.shards = 1};
+    struct feed_look look;
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < archivefile_blocks(f); i++) {
+        uint64_t first = archivefile_block_first(f, i);
+        all.to =
+            i + 1 < archivefile_blocks(f) ? archivefile_block_first(f, i + 1) - 1 : about->last;
+        buf_clear(&here);
+        rc = archivefile_read(f, i, &there, err);
+        for (uint64_t at = first - 1; !rc && at < all.to; at = look.last)
+            rc = feed_look(a->store, &all, at, FEED_LOOK_BYTES, &here, &look, err);
+        if (!rc && !bytes_eq(buf_bytes(&here), buf_bytes(&there)))
+            rc = error_set(err, AZOTH_ERR_CORRUPT,
+                           "the segment's events %llu to %llu are not those of the log",
+                           (unsigned long long)first, (unsigned long long)all.to);
+        if (!rc)
+            rc = say(a, "comparing", all.to);
+    }
+    buf_fini(&there);
+    buf_fini(&here);
+    return rc;
+}
+
+static void forget_cached(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* a courtesy: what is read is the disk's */
+    close(fd);
+}
+
+/* Opens the file and checks all of it, against LMDB too. */
+static int prove(struct archiver *a, const char *path, struct archive_about *ret,
+                 struct azoth_error *err)
+{
+    struct archivefile *f;
+    forget_cached(path);
+    int rc = archivefile_open(path, &f, err);
+    if (rc)
+        return rc;
+    rc = archivefile_verify(f, NULL, NULL, err);
+    if (!rc)
+        rc = compare(a, f, err);
+    if (!rc)
+        *ret = *archivefile_about(f);
+    archivefile_close(f);
+    return rc;
+}
+
+static int join(char *out, size_t size, const char *dir, const char *name, struct azoth_error *err)
+{
+    int n = snprintf(out, size, "%s/%s", dir, name);
+    return n < 0 || (size_t)n >= size
+               ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir)
+               : 0;
+}
+
+/* Gives the file its name, which nothing may have yet. */
+static int place(const char *partial, const char *path, const char *dir, struct azoth_error *err)
+{
+    if (link(partial, path))
+        return errno == EEXIST ? error_set(err, AZOTH_ERR_DUPLICATE,
+                                           "%s is there, and is not recorded: remove it, or take "
+                                           "another directory",
+                                           path)
+                               : error_errno(err, errno, "%s", path);
+    if (unlink(partial))
+        return error_errno(err, errno, "%s", partial);
+    int rc = sync_directory(dir, err);
+    CRASH_POINT(archive_placed);
+    return rc;
+}
+
+/* Makes and places it: *ret_path is its path then. */
+static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive_about *ret,
+                char ret_path[PATH_MAX], struct azoth_error *err)
+{
+    char name[ARCHIVE_NAME_MAX], partial[PATH_MAX];
+    struct archivefile_out *o;
+    snprintf(name, sizeof name, "events-%020llu.partial", (unsigned long long)first);
+    int rc = join(partial, sizeof partial, a->dest, name, err);
+    if (!rc)
+        rc = archivefile_create(partial, store_identity(a->store)->uuid, a->level, &o, err);
+    if (rc)
+        return rc;
+    rc = write_events(a, o, first, end, err);
+    if (rc) {
+        archivefile_abort(o);
+        return rc;
+    }
+    rc = archivefile_finish(o, NULL, NULL, ret, err);
+    if (rc)
+        return rc;
+    CRASH_POINT(archive_synced);
+    rc = prove(a, partial, ret, err);
+    if (!rc)
+        rc = give_to_owner(a, partial, err);
+    archive_name(name, ret->first, ret->last);
+    if (!rc)
+        rc = join(ret_path, PATH_MAX, a->dest, name, err);
+    if (!rc)
+        rc = place(partial, ret_path, a->dest, err);
+    if (rc)
+        unlink(partial);
+    return rc;
+}
+
+/* ---- what a run that died has left ---- */
+
+static int below(const char *dir, const char *path)
+{
+    return archive_path_recorded(dir, path) != path;
+}
+
+/* A file that begins with this event and is not recorded: 1 and its path when it is good for what is asked, 0 when
+ * it is not, and is removed if nobody else can have it. */
+static int try_left(struct archiver *a, const char *name, uint64_t first, uint64_t end,
+                    struct archive_about *ret, char ret_path[PATH_MAX], struct azoth_error *err)
+{
+    uint64_t from, to;
+    struct archivefile *f;
+    if (!archive_name_parse(name, &from, &to) || from != first)
+        return 0;
+    int rc = join(ret_path, PATH_MAX, a->dest, name, err);
+    if (rc)
+        return rc;
+    if (archivefile_open(ret_path, &f, NULL))
+        return 0; /* place() says so if it is in the way */
+    int ours = memcmp(archivefile_about(f)->uuid, store_identity(a->store)->uuid, 16) == 0;
+    archivefile_close(f);
+    if (!ours)
+        return 0;
+    if (to <= end && prove(a, ret_path, ret, NULL) == 0)
+        return 1;
+    if (below(a->dir, a->dest))
+        unlink(ret_path);
+    return 0;
+}
+
+static int find_left(struct archiver *a, uint64_t first, uint64_t end, struct archive_about *ret,
+                     char ret_path[PATH_MAX], struct azoth_error *err)
+{
+    DIR *d = opendir(a->dest);
+    if (!d)
+        return error_errno(err, errno, "%s", a->dest);
+    int rc = 0;
+    for (const struct dirent *e; rc == 0 && (e = readdir(d));)
+        rc = try_left(a, e->d_name, first, end, ret, ret_path, err);
+    closedir(d);
+    if (rc == 1) {
+        int bad = sync_directory(a->dest, err);
+        rc = bad ? bad : 1;
+    }
+    return rc;
+}
+
+/* ---- the writer's part ---- */
+
+static int control(struct archiver *a, const char *operation, struct azoth_bytes argument,
+                   struct azoth_error *err)
+{
+    struct txn_result ignored;
+    int rc = AZOTH_ERR_OUTCOME_UNKNOWN;
+    /* May be repeated: once more makes known what the writer did that was killed meanwhile. */
+    for (int i = 0; i < CONTROL_TRIES && rc == AZOTH_ERR_OUTCOME_UNKNOWN; i++)
+        rc = client_control(a->db, operation, argument, clock_mono_ns() + CONTROL_MS * NS_PER_MS,
+                            &ignored, err);
+    return rc;
+}
+
+static int record(struct archiver *a, const struct archive_about *about, const char *path,
+                  struct archive_entry *ret, struct azoth_error *err)
+{
+    struct buf rec = {0};
+    ret->about = *about;
+    snprintf(ret->path, sizeof ret->path, "%.*s", (int)ARCHIVE_PATH_MAX,
+             archive_path_recorded(a->dir, path));
+    int rc = archive_entry_encode(&rec, ret);
+    rc =
+        rc ? error_set(err, rc, "a segment's record") : control(a, "archive", buf_bytes(&rec), err);
+    buf_fini(&rec);
+    CRASH_POINT(archive_recorded);
+    return rc;
+}
+
+int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret,
+                     struct azoth_error *err)
+{
+    struct archive_state state;
+    struct archive_about about;
+    char path[PATH_MAX];
+    int rc = archive_of(a->store, &state, 0, NULL, err);
+    if (rc || state.last_archived >= end)
+        return rc;
+    rc = find_left(a, state.last_archived + 1, end, &about, path, err);
+    if (rc == 0)
+        rc = make(a, state.last_archived + 1, end, &about, path, err);
+    if (rc >= 0)
+        rc = record(a, &about, path, ret, err);
+    return rc ? rc : 1;
+}
+
+int archiver_delete(struct archiver *a, struct azoth_error *err)
+{
+    struct archive_state s, before = {0};
+    for (;;) {
+        int rc = archive_of(a->store, &s, 0, NULL, err);
+        if (rc || s.first_in_store > s.last_archived)
+            return rc;
+        if (s.first_in_store == before.first_in_store)
+            return error_set(err, AZOTH_ERR_CORRUPT, "the writer did not delete event %llu",
+                             (unsigned long long)s.first_in_store);
+        before = s;
+        rc = say(a, "deleting", s.first_in_store - 1);
+        if (!rc)
+            rc = control(a, "archive-piece", bytes_of(NULL, 0), err);
+        if (rc)
+            return rc;
+        CRASH_POINT(archive_deleted);
+    }
+}
+
+/* ---- moving ---- */
+
+static int copy_bytes(int from, int to, const char *path, struct azoth_error *err)
+{
+    char *b = malloc(COPY_BYTES);
+    ssize_t n = 0;
+    int rc = b ? 0 : error_set(err, AZOTH_ERR_NOMEM, "a copy");
+    while (!rc && (n = read(from, b, COPY_BYTES)) > 0) {
+        for (ssize_t done = 0, w; !rc && done < n; done += w) {
+            w = write(to, b + done, (size_t)(n - done));
+            if (w <= 0)
+                rc = error_errno(err, w < 0 ? errno : ENOSPC, "%s", path);
+        }
+    }
+    if (!rc && n < 0)
+        rc = error_errno(err, errno, "%s", path);
+    if (!rc && fsync(to))
+        rc = error_errno(err, errno, "%s", path);
+    free(b);
+    return rc;
+}
+
+/* The segment e at path, all of it checked. */
+static int is_segment(const char *path, const struct archive_entry *e, struct azoth_error *err)
+{
+    struct archivefile *f;
+    forget_cached(path);
+    int rc = archivefile_open(path, &f, err);
+    if (rc)
+        return rc;
+    if (memcmp(archivefile_about(f)->digest, e->about.digest, ARCHIVE_DIGEST) != 0)
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s is not the segment that was recorded", path);
+    else
+        rc = archivefile_verify(f, NULL, NULL, err);
+    archivefile_close(f);
+    return rc;
+}
+
+static int copy_segment(struct archiver *a, const char *from, const char *to,
+                        const struct archive_entry *e, struct azoth_error *err)
+{
+    char partial[PATH_MAX + 16];
+    snprintf(partial, sizeof partial, "%s.partial", to);
+    if (unlink(partial) && errno != ENOENT)
+        return error_errno(err, errno, "%s", partial);
+    int in = open(from, O_RDONLY | O_CLOEXEC), out = -1, rc = 0;
+    if (in < 0)
+        return error_errno(err, errno, "%s", from);
+    out = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0440);
+    if (out < 0 || fchmod(out, 0440))
+        rc = error_errno(err, errno, "%s", partial);
+    if (!rc)
+        rc = copy_bytes(in, out, partial, err);
+    close(in);
+    if (out >= 0)
+        close(out);
+    if (!rc)
+        rc = is_segment(partial, e, err);
+    if (!rc)
+        rc = give_to_owner(a, partial, err);
+    if (!rc)
+        rc = place(partial, to, a->dest, err);
+    if (rc)
+        unlink(partial);
+    return rc;
+}
+
+int archiver_move(struct archiver *a, const struct archive_entry *e, struct azoth_error *err)
+{
+    char from[PATH_MAX + ARCHIVE_PATH_MAX], to[PATH_MAX], name[ARCHIVE_NAME_MAX];
+    archive_name(name, e->about.first, e->about.last);
+    int rc = join(to, sizeof to, a->dest, name, err);
+    if (rc || archive_path(from, sizeof from, a->dir, e->path))
+        return rc ? rc : error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", e->path);
+    if (strcmp(from, to) == 0)
+        return 0;
+    /* One that died after it had placed the copy has left it there. */
+    if (access(to, F_OK) != 0 || is_segment(to, e, NULL))
+        rc = copy_segment(a, from, to, e, err);
+    if (rc)
+        return rc;
+    struct buf argument = {0};
+    unsigned char last[8];
+    put_u64(last, e->about.last);
+    rc = buf_add(&argument, last, sizeof last);
+    if (!rc)
+        rc = buf_add_str(&argument, archive_path_recorded(a->dir, to));
+    rc = rc ? error_set(err, rc, "a path") : control(a, "archive-move", buf_bytes(&argument), err);
+    buf_fini(&argument);
+    CRASH_POINT(archive_moved);
+    if (!rc && unlink(from) && errno != ENOENT)
+        rc = error_errno(err, errno, "%s", from);
+    return rc ? rc : 1;
+}
