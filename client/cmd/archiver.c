@@ -183,55 +183,121 @@ static int say(const struct archiver *a, const char *doing, uint64_t event)
     return a->say ? a->say(a->arg, doing, event) : 0;
 }
 
-/* Adds what is in frames; *ret_full: the segment ends before the next transaction. */
-static int add_frames(struct archiver *a, struct archivefile_out *o, struct azoth_bytes frames,
-                      uint64_t *txn, uint64_t *last, int *ret_full, struct azoth_error *err)
+/* A segment that is being written. */
+struct writing {
+    struct archivefile_out *o;
+    uint64_t last, txn; /* what was added */
+    int full;           /* the segment ends before the next transaction */
+    uint8_t chain_before[CHAIN_BYTES];
+    struct chain chain;
+    struct buf frames; /* of the transaction that is not in the chain yet */
+    uint32_t events;
+};
+
+/* Its last transaction is whole: the chain goes over it. */
+static int chain_transaction(struct writing *w, struct azoth_error *err)
 {
-    struct event_record ev;
-    size_t at = 0, from;
-    int rc;
-    for (;;) {
-        from = at;
-        rc = record_frame_next(frames, &at, &ev, NULL);
-        if (rc != 1)
-            return rc ? error_set(err, rc, "the log's frames fail their check") : 0;
-        int large =
-            archivefile_events(o) >= a->events_max || archivefile_log_bytes(o) >= ARCHIVER_BYTES;
-        if (large && ev.txn != *txn) {
-            *ret_full = 1;
-            return 0;
-        }
-        rc =
-            archivefile_add(o, &ev,
-                            bytes_of((const unsigned char *)frames.ptr + from + RECORD_FRAME_HEADER,
-                                     at - from - RECORD_FRAME_HEADER),
-                            err);
-        if (rc)
-            return rc;
-        *txn = ev.txn;
-        *last = ev.id;
-    }
+    if (!w->chain.on || w->events == 0)
+        return 0;
+    struct event_record *ev = calloc(w->events, sizeof *ev);
+    size_t at = 0;
+    if (!ev)
+        return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
+    for (uint32_t i = 0; i < w->events; i++)
+        ensure(record_frame_next(buf_bytes(&w->frames), &at, &ev[i], NULL) == 1);
+    chain_extend(&w->chain, ev, w->events);
+    free(ev);
+    buf_clear(&w->frames);
+    w->events = 0;
+    return 0;
 }
 
-static int write_events(struct archiver *a, struct archivefile_out *o, uint64_t first, uint64_t end,
+static int add_event(struct writing *w, const struct event_record *ev, struct azoth_bytes raw,
+                     struct azoth_error *err)
+{
+    int rc = ev->txn != w->txn ? chain_transaction(w, err) : 0;
+    if (!rc && w->chain.on && record_frame_add(&w->frames, ev->id, raw))
+        rc = error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
+    if (!rc)
+        rc = archivefile_add(w->o, ev, raw, err);
+    if (rc)
+        return rc;
+    w->events += (uint32_t)w->chain.on;
+    w->txn = ev->txn;
+    w->last = ev->id;
+    return 0;
+}
+
+static int add_frames(struct archiver *a, struct writing *w, struct azoth_bytes frames,
+                      struct azoth_error *err)
+{
+    struct event_record ev;
+    size_t at = 0, from = 0;
+    int rc;
+    while ((rc = record_frame_next(frames, &at, &ev, NULL)) == 1) {
+        int large = archivefile_events(w->o) >= a->events_max ||
+                    archivefile_log_bytes(w->o) >= ARCHIVER_BYTES;
+        w->full = large && ev.txn != w->txn;
+        if (w->full)
+            return 0;
+        from += RECORD_FRAME_HEADER;
+        rc = add_event(w, &ev, bytes_of((const unsigned char *)frames.ptr + from, at - from), err);
+        if (rc)
+            return rc;
+        from = at;
+    }
+    return rc ? error_set(err, rc, "the log's frames fail their check") : 0;
+}
+
+static int write_events(struct archiver *a, struct writing *w, uint64_t end,
                         struct azoth_error *err)
 {
     struct feed_filter all = {.shards = 1, .to = end};
     struct feed_look look;
     struct buf frames = {0};
-    uint64_t txn = 0, last = first - 1;
-    int rc = 0, full = 0;
-    while (!rc && !full && last < end) {
+    int rc = 0;
+    while (!rc && !w->full && w->last < end) {
         buf_clear(&frames);
-        rc = feed_look(a->store, &all, last, LOOK_BYTES, &frames, &look, err);
+        rc = feed_look(a->store, &all, w->last, LOOK_BYTES, &frames, &look, err);
         if (!rc)
-            rc = add_frames(a, o, buf_bytes(&frames), &txn, &last, &full, err);
+            rc = add_frames(a, w, buf_bytes(&frames), err);
         CRASH_POINT(archive_written);
         if (!rc)
-            rc = say(a, "writing", last);
+            rc = say(a, "writing", w->last);
     }
     buf_fini(&frames);
-    return rc;
+    return rc ? rc : chain_transaction(w, err);
+}
+
+/* The chain before the event after the newest segment; *end is drawn in to where the chain begins. */
+static int chain_before(struct archiver *a, uint64_t *end, struct chain *ret,
+                        struct azoth_error *err)
+{
+    struct snapshot *sn;
+    struct archive_state state;
+    struct chain start = {0};
+    struct archive_entry *e = malloc(sizeof *e);
+    if (!e)
+        return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    int rc = snapshot_begin(a->store, &sn, err);
+    if (rc) {
+        free(e);
+        return rc;
+    }
+    rc = snapshot_chain_start(sn, &start, err);
+    int got = rc < 0 ? rc : snapshot_archive(sn, &state, err);
+    if (got == 0)
+        got = snapshot_archive_of(sn, state.last_archived, e, err);
+    snapshot_end(sn);
+    *ret = start;
+    if (got == 1 && e->about.chained)
+        memcpy(ret->value, e->about.chain_after, CHAIN_BYTES);
+    else if (got >= 0 && start.on && start.event > state.last_archived) {
+        ret->on = 0;
+        *end = start.event < *end ? start.event : *end;
+    }
+    free(e);
+    return got < 0 ? got : 0;
 }
 
 /* What the file has, byte by byte what LMDB has: after all that was cached of it is forgotten. */
@@ -313,27 +379,39 @@ static int place(const char *partial, const char *path, const char *dir, struct 
     return rc;
 }
 
+/* Writes it in full, durable. */
+static int write_segment(struct archiver *a, const char *partial, uint64_t first, uint64_t end,
+                         struct archive_about *ret, struct azoth_error *err)
+{
+    struct writing w = {.last = first - 1};
+    int rc = chain_before(a, &end, &w.chain, err);
+    if (!rc)
+        rc = archivefile_create(partial, store_identity(a->store)->uuid, a->level, &w.o, err);
+    if (rc)
+        return rc;
+    memcpy(w.chain_before, w.chain.value, CHAIN_BYTES);
+    rc = write_events(a, &w, end, err);
+    if (rc)
+        archivefile_abort(w.o);
+    else
+        rc = archivefile_finish(w.o, w.chain.on ? w.chain_before : NULL, w.chain.value, ret, err);
+    buf_fini(&w.frames);
+    if (!rc)
+        CRASH_POINT(archive_synced);
+    return rc;
+}
+
 /* Makes and places it: *ret_path is its path then. */
 static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive_about *ret,
                 char ret_path[PATH_MAX], struct azoth_error *err)
 {
     char name[ARCHIVE_NAME_MAX], partial[PATH_MAX];
-    struct archivefile_out *o;
     snprintf(name, sizeof name, "events-%020llu.partial", (unsigned long long)first);
     int rc = join(partial, sizeof partial, a->dest, name, err);
     if (!rc)
-        rc = archivefile_create(partial, store_identity(a->store)->uuid, a->level, &o, err);
+        rc = write_segment(a, partial, first, end, ret, err);
     if (rc)
         return rc;
-    rc = write_events(a, o, first, end, err);
-    if (rc) {
-        archivefile_abort(o);
-        return rc;
-    }
-    rc = archivefile_finish(o, NULL, NULL, ret, err);
-    if (rc)
-        return rc;
-    CRASH_POINT(archive_synced);
     rc = prove(a, partial, ret, err);
     if (!rc)
         rc = give_to_owner(a, partial, err);
