@@ -192,6 +192,9 @@ static void json_entry(struct run *r, const struct archive_entry *e)
     out_u64(&r->j, "log_bytes", e->about.log_bytes);
     out_str(&r->j, "path", e->path);
     out_str(&r->j, "digest", digest);
+    if (e->about.chained)
+        cmd_hex(e->about.chain_after, ARCHIVE_DIGEST, digest);
+    out_str(&r->j, "chain", e->about.chained ? digest : NULL);
 }
 
 static void text_entry(const struct archive_entry *e, const char *after)

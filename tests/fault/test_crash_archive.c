@@ -1,0 +1,263 @@
+/*
+ * test_crash_archive.c - a death at every crash point of archiving, and of the writer while it is archived.
+ *
+ * The points are those of core/crash.h whose name begins with "archive_"; one without a row here fails the run,
+ * as does one that is not passed. The victim dies at the first passing and at a later one. After each death, and
+ * when a run went to its end, every event is in the log once, with its content; at the end nothing is left over.
+ */
+#include "core/clock.h"
+#include "core/crash.h"
+#include "tests/system/harness.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#define EVENTS  400u /* before each death */
+#define KEPT    "100"
+#define SEGMENT "120"
+
+static const char *const point_name[] = {
+#define X(name) #name,
+    CRASH_POINTS(X)
+#undef X
+};
+
+enum victim { ARCHIVER, MOVER, WRITER };
+
+static const struct row {
+    enum crash_point at;
+    enum victim who;
+    unsigned later; /* the passing of the second death */
+} rows[] = {
+    {CRASH_archive_written, ARCHIVER, 2}, {CRASH_archive_synced, ARCHIVER, 3},
+    {CRASH_archive_placed, ARCHIVER, 2},  {CRASH_archive_recorded, ARCHIVER, 2},
+    {CRASH_archive_deleted, ARCHIVER, 2}, {CRASH_archive_placed, MOVER, 2},
+    {CRASH_archive_moved, MOVER, 2},      {CRASH_control_applied, WRITER, 3},
+    {CRASH_writer_committed, WRITER, 4},  {CRASH_writer_published, WRITER, 3},
+};
+
+static struct harness h;
+static struct azoth *db;
+static struct process *writer, *archiver, *mover;
+static char what[120], out[65536];
+static uint64_t sent;
+
+static struct process *prepare(const char *name, const char *a, const char *b, const char *c,
+                               const char *d, const char *e)
+{
+    char path[256];
+    harness_program(&h, "azoth", path);
+    const char *const argv[] = {path, "archive", "--dir", h.dir, a, b, c, d, e};
+    struct process *p = &h.process[h.processes++];
+    snprintf(p->name, sizeof p->name, "%s", name);
+    for (int i = 0; i < 9 && argv[i]; i++)
+        p->argv[i] = strdup(argv[i]);
+    return p;
+}
+
+static void begin(void)
+{
+    char dest[300];
+    harness_begin(&h);
+    snprintf(dest, sizeof dest, "%s/moved", h.dir);
+    writer = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, "--writer-sync", "none",
+                           NULL);
+    archiver = prepare("archive", "--keep-events", KEPT, "--segment-events", SEGMENT, NULL);
+    mover = prepare("move", "--move", dest, NULL, NULL, NULL);
+    db = harness_attach(&h, 30000);
+    assert_non_null(db);
+    sent = 0;
+}
+
+/* Events whose payloads are their numbers, one to seventeen in a transaction. */
+static void send(unsigned n)
+{
+    struct azoth_error err;
+    for (uint64_t end = sent + n; sent < end;) {
+        struct azoth_txn *t = azoth_txn_new(db);
+        for (unsigned i = 0; i <= sent % 17; i++) {
+            char text[24];
+            snprintf(text, sizeof text, "%llu", (unsigned long long)sent + i + 1);
+            azoth_event(
+                t, &(struct azoth_event_in){.type = AZOTH_STR("sent"), .payload = azoth_str(text)});
+        }
+        struct azoth_commit_info info;
+        if (azoth_commit(t, &info, &err))
+            fail_msg("%s: %s", what, err.message);
+        azoth_txn_free(t);
+        sent = info.last_event;
+    }
+}
+
+/* The log is one, whatever lies where. */
+static void check_log(void)
+{
+    struct azoth_events *it;
+    struct azoth_event ev;
+    struct azoth_error err;
+    uint64_t id = 1;
+    int rc;
+    assert_int_equal(azoth_events(db, 0, 0, NULL, &it, &err), 0);
+    for (; (rc = azoth_events_next(it, &ev, &err)) == 1; id++) {
+        char text[24];
+        snprintf(text, sizeof text, "%llu", (unsigned long long)id);
+        if (ev.id != id || ev.payload.len != strlen(text) ||
+            memcmp(ev.payload.ptr, text, ev.payload.len) != 0)
+            fail_msg("%s: event %llu is %llu with %.*s", what, (unsigned long long)id,
+                     (unsigned long long)ev.id, (int)ev.payload.len, (const char *)ev.payload.ptr);
+    }
+    azoth_events_free(it);
+    if (rc || id != sent + 1)
+        fail_msg("%s: %d, the log ends before event %llu of %llu: %s", what, rc,
+                 (unsigned long long)id, (unsigned long long)sent, rc ? err.message : "");
+}
+
+static void spawn_armed(struct process *p, const struct row *r, unsigned passing)
+{
+    char value[80];
+    snprintf(value, sizeof value, "%s:%u", point_name[r->at], passing);
+    setenv("AZOTH_CRASH", value, 1);
+    harness_spawn(&h, p);
+    unsetenv("AZOTH_CRASH");
+}
+
+static void dies(struct process *p)
+{
+    int status = harness_wait(&h, p, 30000);
+    if (status == -1 || !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        fail_msg("%s: not passed, status %d", what, status);
+}
+
+static void succeeds(struct process *p)
+{
+    int status = harness_wait(&h, p, 60000);
+    if (status != 0)
+        fail_msg("%s: %s ends with status %d", what, p->name, status);
+}
+
+static void die_once(const struct row *r, unsigned passing)
+{
+    snprintf(what, sizeof what, "%s, passing %u", point_name[r->at], passing);
+    send(EVENTS);
+    if (r->who == WRITER) {
+        harness_stop(&h, writer);
+        spawn_armed(writer, r, passing);
+        harness_spawn(&h, archiver);
+        dies(writer);
+        harness_spawn(&h, writer);
+        succeeds(archiver); /* by itself: it waits for the next writer */
+    } else {
+        if (r->who == MOVER) {
+            harness_spawn(&h, archiver);
+            succeeds(archiver);
+        }
+        struct process *victim = r->who == MOVER ? mover : archiver;
+        spawn_armed(victim, r, passing);
+        dies(victim);
+    }
+    check_log();
+}
+
+static int files_in(const char *name)
+{
+    char path[300];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/%s", h.dir, name);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += e->d_name[0] != '.';
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* A run without a death goes on, and leaves what it has to. */
+static void check_end(const struct row *r)
+{
+    unsigned segments = 0;
+    unsigned long long last = 0, first = 0;
+    snprintf(what, sizeof what, "%s, the end", point_name[r->at]);
+    send(EVENTS);
+    harness_spawn(&h, archiver);
+    succeeds(archiver);
+    if (r->who == MOVER) {
+        harness_spawn(&h, mover);
+        succeeds(mover);
+    }
+    check_log();
+    if (harness_azoth(&h, out, sizeof out, "archive", "verify", NULL, NULL) != 0)
+        fail_msg("%s: %s", what, out);
+    const char *sum = strstr(out, "segments, events up to");
+    while (sum && sum > out && sum[-1] != '\n')
+        sum--;
+    if (!sum || sscanf(sum, "%u segments, events up to %llu; LMDB begins with event %llu",
+                       &segments, &last, &first) != 3)
+        fail_msg("%s: %s", what, out);
+    assert_true(first == last + 1 && last <= sent - 100 && last + 17 > sent - 100);
+    if (r->who != MOVER)
+        assert_int_equal(files_in("archive"), segments);
+    else
+        assert_int_equal(files_in("moved"), segments);
+}
+
+static void every_death_loses_nothing_and_doubles_nothing(void **state)
+{
+    (void)state;
+    unsigned deaths = 0;
+    for (int at = 0; at < CRASH_POINT_COUNT; at++) {
+        int known = strncmp(point_name[at], "archive_", 8) != 0;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            known |= rows[i].at == (enum crash_point)at;
+        if (!known)
+            fail_msg("the crash point %s has no row", point_name[at]);
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        begin();
+        die_once(&rows[i], 1);
+        die_once(&rows[i], rows[i].later);
+        check_end(&rows[i]);
+        azoth_close(db);
+        harness_end(&h);
+        deaths += 2;
+    }
+    print_message("MEASURED %u deaths while archiving\n", deaths);
+}
+
+/* One that is stopped is alive: another one is refused. */
+static void two_at_once_are_refused(void **state)
+{
+    (void)state;
+    static const struct row r = {CRASH_archive_placed, ARCHIVER, 1};
+    strcpy(what, "two at once");
+    begin();
+    send(EVENTS);
+    setenv("AZOTH_CRASH_ACTION", "stop", 1);
+    spawn_armed(archiver, &r, 1);
+    unsetenv("AZOTH_CRASH_ACTION");
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)archiver->pid, &info, WSTOPPED | WNOWAIT), 0);
+    int rc = harness_azoth(&h, out, sizeof out, "archive", "--keep-events", "0", NULL);
+    assert_int_equal(rc, azoth_code_exit(AZOTH_ERR_BUSY));
+    check_log();
+    harness_kill(archiver, SIGKILL);
+    dies(archiver);
+    check_end(&r);
+    azoth_close(db);
+    harness_end(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_death_loses_nothing_and_doubles_nothing),
+        cmocka_unit_test(two_at_once_are_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
