@@ -29,8 +29,8 @@
 #define ARCHIVE_KEY_PREFIX "segment:"
 
 /* Events that one commit deletes at most, and the bytes of their records. */
-#define ARCHIVE_PIECE_EVENTS 4096u
-#define ARCHIVE_PIECE_BYTES  (4u << 20)
+#define ARCHIVE_PIECE_EVENTS 1024u
+#define ARCHIVE_PIECE_BYTES  (1u << 20)
 
 struct archive_state {
     uint64_t first_in_store; /* 1: nothing was archived */

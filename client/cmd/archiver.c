@@ -38,6 +38,7 @@
 #define LOOK_BYTES    (1u << 20)
 #define CONTROL_MS    10000u /* a writer that starts anew is waited for */
 #define CONTROL_TRIES 3
+#define RESTS         3u /* as long as a piece took */
 #define COPY_BYTES    (1u << 20)
 #define SEGMENT_DIR   "archive" /* below the database's directory, unless said otherwise */
 
@@ -476,15 +477,16 @@ static int find_left(struct archiver *a, uint64_t first, uint64_t end, struct ar
 
 /* ---- the writer's part ---- */
 
+/* *ret (may be NULL): the head at which it was done. */
 static int control(struct archiver *a, const char *operation, struct azoth_bytes argument,
-                   struct azoth_error *err)
+                   struct txn_result *ret, struct azoth_error *err)
 {
     struct txn_result ignored;
     int rc = AZOTH_ERR_OUTCOME_UNKNOWN;
     /* May be repeated: once more makes known what the writer did that was killed meanwhile. */
     for (int i = 0; i < CONTROL_TRIES && rc == AZOTH_ERR_OUTCOME_UNKNOWN; i++)
         rc = client_control(a->db, operation, argument, clock_mono_ns() + CONTROL_MS * NS_PER_MS,
-                            &ignored, err);
+                            ret ? ret : &ignored, err);
     return rc;
 }
 
@@ -496,8 +498,8 @@ static int record(struct archiver *a, const struct archive_about *about, const c
     snprintf(ret->path, sizeof ret->path, "%.*s", (int)ARCHIVE_PATH_MAX,
              archive_path_recorded(a->dir, path));
     int rc = archive_entry_encode(&rec, ret);
-    rc =
-        rc ? error_set(err, rc, "a segment's record") : control(a, "archive", buf_bytes(&rec), err);
+    rc = rc ? error_set(err, rc, "a segment's record")
+            : control(a, "archive", buf_bytes(&rec), NULL, err);
     buf_fini(&rec);
     CRASH_POINT(archive_recorded);
     return rc;
@@ -520,10 +522,18 @@ int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret
     return rc ? rc : 1;
 }
 
+/* A piece costs the batch that it is in some milliseconds: when others commit too, most batches are without one. */
+static void rest(uint64_t began_ns)
+{
+    cmd_sleep_ms((clock_mono_ns() - began_ns) * RESTS / NS_PER_MS + 1);
+}
+
 int archiver_delete(struct archiver *a, struct azoth_error *err)
 {
     struct archive_state s, before = {0};
+    struct txn_result head = {0};
     for (;;) {
+        uint64_t txn = head.txn, began_ns = clock_mono_ns();
         int rc = archive_of(a->store, &s, 0, NULL, err);
         if (rc || s.first_in_store > s.last_archived)
             return rc;
@@ -533,10 +543,12 @@ int archiver_delete(struct archiver *a, struct azoth_error *err)
         before = s;
         rc = say(a, "deleting", s.first_in_store - 1);
         if (!rc)
-            rc = control(a, "archive-piece", bytes_of(NULL, 0), err);
+            rc = control(a, "archive-piece", bytes_of(NULL, 0), &head, err);
         if (rc)
             return rc;
         CRASH_POINT(archive_deleted);
+        if (txn && head.txn != txn)
+            rest(began_ns);
     }
 }
 
@@ -627,7 +639,8 @@ int archiver_move(struct archiver *a, const struct archive_entry *e, struct azot
     rc = buf_add(&argument, last, sizeof last);
     if (!rc)
         rc = buf_add_str(&argument, archive_path_recorded(a->dir, to));
-    rc = rc ? error_set(err, rc, "a path") : control(a, "archive-move", buf_bytes(&argument), err);
+    rc = rc ? error_set(err, rc, "a path")
+            : control(a, "archive-move", buf_bytes(&argument), NULL, err);
     buf_fini(&argument);
     CRASH_POINT(archive_moved);
     if (!rc && unlink(from) && errno != ENOENT)

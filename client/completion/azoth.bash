@@ -89,16 +89,16 @@ _azoth_files() {
 # The value of flag $1, of which $2 is there: 1 when the flag takes none.
 _azoth_value() {
     case $1 in
-    --dir) _azoth_files '' "$2" ;;
+    --dir | --move) _azoth_files '' "$2" ;;
     --load) _azoth_files .so "$2" ;;
     --definition) _azoth_files .sql "$2" ;;
-    --projection) _azoth_reply "$(_azoth_projections)" "$2" ;;
+    --projection | --gone) _azoth_reply "$(_azoth_projections)" "$2" ;;
     --at | --feed-connect) _azoth_reply "$(_azoth_endpoints)" "$2" ;;
     --to) _azoth_reply "$(_azoth_endpoints)" "$2" ;;
     --writer-sync) _azoth_reply $'full\nmeta-lazy\nnone' "$2" ;;
     --log-level) _azoth_reply $'err\nwarning\nnotice\ninfo\ndebug' "$2" ;;
     --id | --deadline | --timeout | --seconds | --workers | --limit | --from | --last | --type | --max-events | \
-        --max-seconds | --in-flight | --keys | --value-bytes | --shards | --uuid | --name | --instance) COMPREPLY=() ;;
+        --before | --keep-events | --keep-days | --level | --segment-events | --max-seconds | --in-flight | --keys | --value-bytes | --shards | --uuid | --name | --instance) COMPREPLY=() ;;
     *) return 1 ;;
     esac
 }
@@ -110,6 +110,7 @@ _azoth_word() {
     case $2:$3 in
     help:) _azoth_reply "$(_azoth_commands "$1")" "$4" ;;
     init: | run: | "key:make ") _azoth_files '' "$4" ;;
+    archive:) _azoth_files '' "$4"; COMPREPLY+=($(compgen -W "$(_azoth_help "$1" "$2" | _azoth_words)" -- "$4")) ;;
     lag:* | query:) _azoth_reply "$(_azoth_projections)" "$4" ;;
     "projection:check "* | "projection:try "*) _azoth_files .sql "$4" ;;
     "projection:new "*) ;;
