@@ -260,7 +260,8 @@ struct azoth_event {
     struct azoth_bytes type, payload, stream, metadata;
 };
 /* Events from (inclusive) to (exclusive; 0: the end), of one type or (NULL) of all. An event
- * borrows the iterator until the next call. */
+ * borrows the iterator until the next call. Those that were archived are read from their files: NOT_FOUND, PERMISSION
+ * and CORRUPT of azoth_events_next() name one that is not there, not to be read, or damaged. */
 AZOTH_API int azoth_events(struct azoth *db, uint64_t from, uint64_t to, const char *type,
                            struct azoth_events **ret, struct azoth_error *err);
 AZOTH_API int azoth_events_next(struct azoth_events *it, struct azoth_event *ret,

@@ -143,8 +143,8 @@ int snapshot_archives(struct snapshot *sn,
                                   struct azoth_error *err),
                       void *arg, struct azoth_error *err)
 {
-    struct archive_state state;
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_state state = {0};
+    struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = snapshot_archive(sn, &state, err);
@@ -229,7 +229,7 @@ static int load_block(struct event_scan *es, struct azoth_error *err)
 {
     struct store *st = snapshot_store(es->snapshot);
     struct archive_cache *c = store_archive(st);
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_entry *e = calloc(1, sizeof *e);
     int rc = c && e ? snapshot_archive_of(es->snapshot, es->next, e, err)
                     : error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     archive_block_release(c, es->block);
@@ -282,7 +282,7 @@ static int next_archived(struct event_scan *es, struct event_record *ret,
 /* LMDB does not have the next event: in segments from here on, when it was archived. 1 then, 0 when not. */
 static int enter_segments(struct event_scan *es, struct azoth_error *err)
 {
-    struct archive_state state;
+    struct archive_state state = {0};
     int rc = snapshot_archive(es->snapshot, &state, err);
     if (rc)
         return rc;

@@ -134,7 +134,7 @@ int archiving_move(struct append *a, struct azoth_bytes argument, int *ret_code,
         return 0;
     }
     uint64_t last = get_u64(argument.ptr);
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(detail, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = get_entry(a, last, e, detail);

@@ -216,7 +216,7 @@ static void count(struct run *r, const struct archive_entry *e)
 
 static int make_segments(struct run *r, struct azoth_error *err)
 {
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = archiver_delete(&r->a, err); /* of a run that died */

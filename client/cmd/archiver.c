@@ -94,8 +94,8 @@ static int archive_of(struct store *s, struct archive_state *state, uint64_t id,
 /* Where the newest segment lies. */
 static int dest_of_newest(struct archiver *a, char *out, size_t size, struct azoth_error *err)
 {
-    struct archive_state state;
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_state state = {0};
+    struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = archive_of(a->store, &state, 0, e, err);
@@ -254,7 +254,7 @@ static int write_events(struct archiver *a, struct writing *w, uint64_t end,
                         struct azoth_error *err)
 {
     struct feed_filter all = {.shards = 1, .to = end};
-    struct feed_look look;
+    struct feed_look look = {0};
     struct buf frames = {0};
     int rc = 0;
     while (!rc && !w->full && w->last < end) {
@@ -275,9 +275,9 @@ static int chain_before(struct archiver *a, uint64_t *end, struct chain *ret,
                         struct azoth_error *err)
 {
     struct snapshot *sn;
-    struct archive_state state;
+    struct archive_state state = {0};
     struct chain start = {0};
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = snapshot_begin(a->store, &sn, err);
@@ -307,7 +307,7 @@ static int compare(struct archiver *a, const struct archivefile *f, struct azoth
     const struct archive_about *about = archivefile_about(f);
     struct buf there = {0}, here = {0};
     struct feed_filter all = {.shards = 1};
-    struct feed_look look;
+    struct feed_look look = {0};
     int rc = 0;
     for (uint32_t i = 0; !rc && i < archivefile_blocks(f); i++) {
         uint64_t first = archivefile_block_first(f, i);
@@ -508,7 +508,7 @@ static int record(struct archiver *a, const struct archive_about *about, const c
 int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret,
                      struct azoth_error *err)
 {
-    struct archive_state state;
+    struct archive_state state = {0};
     struct archive_about about;
     char path[PATH_MAX];
     int rc = archive_of(a->store, &state, 0, NULL, err);

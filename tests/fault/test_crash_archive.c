@@ -5,9 +5,13 @@
  * as does one that is not passed. The victim dies at the first passing and at a later one. After each death, and
  * when a run went to its end, every event is in the log once, with its content; at the end nothing is left over.
  */
+#include "client/internal.h"
 #include "core/clock.h"
 #include "core/crash.h"
+#include "core/mark.h"
+#include "core/record.h"
 #include "tests/system/harness.h"
+#include "writer/control.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -269,6 +273,45 @@ static void two_at_once_are_refused(void **state)
     harness_end(&h);
 }
 
+static void mark(size_t len, uint64_t txn, uint64_t event, struct txn_result *ret)
+{
+    unsigned char argument[CONTROL_MARK_MOVE] = "a place of ours";
+    struct azoth_error err = {0};
+    put_u64(argument + MARK_PLACE, txn);
+    put_u64(argument + MARK_PLACE + 8, event);
+    if (client_control(db, "mark", bytes_of(argument, len), clock_mono_ns() + 30 * NS_PER_S, ret,
+                       &err))
+        fail_msg("%s: %s", what, err.message);
+}
+
+/* A place of backups has what lies before its mark. */
+static void what_backups_lack_is_refused(void **state)
+{
+    (void)state;
+    struct txn_result at, ignored;
+    strcpy(what, "a mark");
+    begin();
+    send(EVENTS);
+    mark(CONTROL_MARK_NEW, 0, 0, &at);
+    send(EVENTS);
+    harness_spawn(&h, archiver);
+    int status = harness_wait(&h, archiver, 30000);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), azoth_code_exit(AZOTH_ERR_BUSY));
+    assert_int_equal(files_in("archive"), 0);
+    struct azoth_events *it = read_log(sent);
+    struct azoth_event ev;
+    struct azoth_error err;
+    assert_int_equal(azoth_events_next(it, &ev, &err), 1);
+    azoth_events_free(it);
+    mark(CONTROL_MARK_MOVE, ev.txn, sent, &ignored);
+    harness_spawn(&h, archiver);
+    succeeds(archiver);
+    check_log();
+    azoth_close(db);
+    harness_end(&h);
+}
+
 /* Its snapshot has the old paths of files that it has not opened yet. */
 static void a_reader_goes_on_while_segments_are_moved(void **state)
 {
@@ -293,7 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_death_loses_nothing_and_doubles_nothing),
-        cmocka_unit_test(two_at_once_are_refused),
+        cmocka_unit_test(two_at_once_are_refused), cmocka_unit_test(what_backups_lack_is_refused),
         cmocka_unit_test(a_reader_goes_on_while_segments_are_moved)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

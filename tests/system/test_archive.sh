@@ -51,6 +51,9 @@ says "the chain's last value is the last segment's" "$(azoth status | awk '$1 ==
     "$(archive list --json | jq -r '.segments[-1].chain')"
 check "and more may come" commit 100
 says "in one log" "1 600 600" "$(ids)"
+"$BUILD/azoth-worker" --dir "$AZOTH_DIR" --name 1 2>"$TMP/worker.log" & pids+=($!)
+check "a worker comes" until_true 20 sh -c "'$BUILD/azoth' events --at ipc://$AZOTH_DIR/run/worker-1.sock --last 1 >/dev/null"
+says "and has one log too" "1 600 600" "$(ids --at "ipc://$AZOTH_DIR/run/worker-1.sock")"
 exits "days count from now" 0 "0 events in 0 segments" archive --keep-days 1
 exits "all segments are good" 0 "good" archive verify
 azoth archive --keep-events 0 --json >"$TMP/json" 2>&1
