@@ -43,7 +43,7 @@ says "behind it" "101 500 400" "$(ids --from 101)"
 says "by type" 50 "$(azoth events --type even --to 101 | wc -l)"
 says "status counts all of them" "500 100" "$(azoth status --json | jq -r '.store | "\(.events) \(.events_archived)"')"
 exits "once more there is nothing to do" 0 "0 events in 0 segments; events up to 100 are archived" archive --before 120
-exits "more goes into more files" 0 "300 events in 3 segments" archive --keep-events 100 --segment-events 100
+exits "more goes into more files" 0 "300 events in 3 segments" archive --keep-events 100 --segment-events 75
 says "one behind the other" "1-100 101-200 201-300 301-400" "$(archive list --json | jq -r '[.segments[] | "\(.first)-\(.last)"] | join(" ")')"
 says "the log is one still" "1 500 500" "$(ids)"
 exits "all may go" 0 "events up to 500 are archived" archive --keep-events 0
