@@ -44,9 +44,8 @@ static int on_say(void *arg, const char *doing, uint64_t event)
 }
 
 /* The exit code of what a run ended with. */
-static int ended(const struct run *r, int rc, const struct azoth_error *err)
+static int ended(int rc, const struct azoth_error *err)
 {
-    (void)r;
     if (rc == ARCHIVER_INTERRUPTED)
         return 128 + cmd_interrupted(); /* as shells tell it */
     return rc ? cmd_fail(err) : 0;
@@ -294,7 +293,7 @@ static int run_out(struct run *r, const char *dest)
     if (!rc)
         rc = move_out(r, &err);
     archiver_unlock(&r->a);
-    return ended(r, rc, &err);
+    return ended(rc, &err);
 }
 
 /* ---- over what is recorded ---- */
@@ -364,7 +363,7 @@ static int one_of_list(struct run *r, const struct archive_entry *e, int verify)
     int rc = verify ? verify_entry(r, e, &err) : 0, exit_code = 0;
     progress_end(&r->progress);
     if (rc == ARCHIVER_INTERRUPTED)
-        return ended(r, rc, &err);
+        return ended(rc, &err);
     count(r, e);
     if (r->l->json) {
         json_entry(r, e);
@@ -441,7 +440,7 @@ static int run_move(struct run *r, const char *dest)
         printf("{\"ok\":true,\"moved\":%llu}\n", (unsigned long long)moved);
     else if (!rc && !r->f.quiet)
         printf("%llu segments moved to %s\n", (unsigned long long)moved, r->a.dest);
-    return ended(r, rc, &err);
+    return ended(rc, &err);
 }
 
 /* ---- the command ---- */

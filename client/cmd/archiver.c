@@ -619,6 +619,17 @@ static int copy_segment(struct archiver *a, const char *from, const char *to,
     return rc;
 }
 
+/* One that died after a copy was recorded has left the old file: known only below the database's directory. */
+static int drop_old(struct archiver *a, const struct archive_entry *e, const char *name,
+                    const char *now, struct azoth_error *err)
+{
+    char dir[PATH_MAX], old[PATH_MAX];
+    if (dbdir_path(dir, sizeof dir, a->dir, SEGMENT_DIR) ||
+        join(old, sizeof old, dir, name, NULL) || strcmp(old, now) == 0 || is_segment(old, e, NULL))
+        return 0;
+    return unlink(old) ? error_errno(err, errno, "%s", old) : 0;
+}
+
 int archiver_move(struct archiver *a, const struct archive_entry *e, struct azoth_error *err)
 {
     char from[PATH_MAX + ARCHIVE_PATH_MAX], to[PATH_MAX], name[ARCHIVE_NAME_MAX];
@@ -627,7 +638,7 @@ int archiver_move(struct archiver *a, const struct archive_entry *e, struct azot
     if (rc || archive_path(from, sizeof from, a->dir, e->path))
         return rc ? rc : error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", e->path);
     if (strcmp(from, to) == 0)
-        return 0;
+        return drop_old(a, e, name, to, err);
     /* One that died after it had placed the copy has left it there. */
     if (access(to, F_OK) != 0 || is_segment(to, e, NULL))
         rc = copy_segment(a, from, to, e, err);

@@ -221,10 +221,8 @@ static void check_end(const struct row *r)
                        &segments, &last, &first) != 3)
         fail_msg("%s: %s", what, out);
     assert_true(first == last + 1 && last <= sent - 100 && last + 17 > sent - 100);
-    if (r->who != MOVER)
-        assert_int_equal(files_in("archive"), segments);
-    else
-        assert_int_equal(files_in("moved"), segments);
+    assert_int_equal(files_in("archive"), r->who == MOVER ? 0 : segments);
+    assert_int_equal(files_in("moved"), r->who == MOVER ? segments : 0);
 }
 
 static void every_death_loses_nothing_and_doubles_nothing(void **state)
@@ -268,6 +266,32 @@ static void two_at_once_are_refused(void **state)
     check_log();
     harness_kill(archiver, SIGKILL);
     dies(archiver);
+    check_end(&r);
+    azoth_close(db);
+    harness_end(&h);
+}
+
+/* Where it is asked to end, nothing of the segment that it makes is left. */
+static void an_interrupted_run_leaves_nothing_half_done(void **state)
+{
+    (void)state;
+    static const struct row r = {CRASH_archive_written, ARCHIVER, 1};
+    siginfo_t info;
+    strcpy(what, "interrupted");
+    begin();
+    send(EVENTS);
+    setenv("AZOTH_CRASH_ACTION", "stop", 1);
+    spawn_armed(archiver, &r, 2);
+    unsetenv("AZOTH_CRASH_ACTION");
+    assert_int_equal(waitid(P_PID, (id_t)archiver->pid, &info, WSTOPPED | WNOWAIT), 0);
+    assert_int_equal(files_in("archive"), 2); /* a segment, and what will be one */
+    harness_kill(archiver, SIGINT);
+    harness_kill(archiver, SIGCONT);
+    int status = harness_wait(&h, archiver, 30000);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 128 + SIGINT);
+    assert_int_equal(files_in("archive"), 1);
+    check_log();
     check_end(&r);
     azoth_close(db);
     harness_end(&h);
@@ -336,7 +360,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_death_loses_nothing_and_doubles_nothing),
-        cmocka_unit_test(two_at_once_are_refused), cmocka_unit_test(what_backups_lack_is_refused),
+        cmocka_unit_test(two_at_once_are_refused),
+        cmocka_unit_test(an_interrupted_run_leaves_nothing_half_done),
+        cmocka_unit_test(what_backups_lack_is_refused),
         cmocka_unit_test(a_reader_goes_on_while_segments_are_moved)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
