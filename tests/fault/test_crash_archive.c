@@ -198,10 +198,24 @@ static int files_in(const char *name)
     return n;
 }
 
+/* All segments are good: how many, the newest event in them, and the first in LMDB. */
+static unsigned verified(unsigned long long *last, unsigned long long *first)
+{
+    unsigned segments = 0;
+    if (harness_azoth(&h, out, sizeof out, "archive", "verify", NULL, NULL) != 0)
+        fail_msg("%s: %s", what, out);
+    const char *sum = strstr(out, "segments, events up to");
+    while (sum && sum > out && sum[-1] != '\n')
+        sum--;
+    if (!sum || sscanf(sum, "%u segments, events up to %llu; LMDB begins with event %llu",
+                       &segments, last, first) != 3)
+        fail_msg("%s: %s", what, out);
+    return segments;
+}
+
 /* A run without a death goes on, and leaves what it has to. */
 static void check_end(const struct row *r)
 {
-    unsigned segments = 0;
     unsigned long long last = 0, first = 0;
     snprintf(what, sizeof what, "%s, the end", point_name[r->at]);
     send(EVENTS);
@@ -212,14 +226,7 @@ static void check_end(const struct row *r)
         succeeds(mover);
     }
     check_log();
-    if (harness_azoth(&h, out, sizeof out, "archive", "verify", NULL, NULL) != 0)
-        fail_msg("%s: %s", what, out);
-    const char *sum = strstr(out, "segments, events up to");
-    while (sum && sum > out && sum[-1] != '\n')
-        sum--;
-    if (!sum || sscanf(sum, "%u segments, events up to %llu; LMDB begins with event %llu",
-                       &segments, &last, &first) != 3)
-        fail_msg("%s: %s", what, out);
+    unsigned segments = verified(&last, &first);
     assert_true(first == last + 1 && last <= sent - 100 && last + 17 > sent - 100);
     assert_int_equal(files_in("archive"), r->who == MOVER ? 0 : segments);
     assert_int_equal(files_in("moved"), r->who == MOVER ? segments : 0);
@@ -297,6 +304,26 @@ static void an_interrupted_run_leaves_nothing_half_done(void **state)
     harness_end(&h);
 }
 
+static void a_run_with_nothing_new_deletes_what_is_recorded(void **state)
+{
+    (void)state;
+    static const struct row r = {CRASH_archive_recorded, ARCHIVER, 1};
+    unsigned long long last = 0, first = 0;
+    strcpy(what, "nothing new");
+    begin();
+    send(EVENTS);
+    spawn_armed(archiver, &r, 1);
+    dies(archiver);
+    assert_int_equal(verified(&last, &first), 1);
+    assert_int_equal(first, 1);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "archive", "--before", "1", NULL), 0);
+    assert_int_equal(verified(&last, &first), 1);
+    assert_int_equal(first, last + 1);
+    check_log();
+    azoth_close(db);
+    harness_end(&h);
+}
+
 static void mark(size_t len, uint64_t txn, uint64_t event, struct txn_result *ret)
 {
     unsigned char argument[CONTROL_MARK_MOVE] = "a place of ours";
@@ -362,6 +389,7 @@ int main(void)
         cmocka_unit_test(every_death_loses_nothing_and_doubles_nothing),
         cmocka_unit_test(two_at_once_are_refused),
         cmocka_unit_test(an_interrupted_run_leaves_nothing_half_done),
+        cmocka_unit_test(a_run_with_nothing_new_deletes_what_is_recorded),
         cmocka_unit_test(what_backups_lack_is_refused),
         cmocka_unit_test(a_reader_goes_on_while_segments_are_moved)};
     return cmocka_run_group_tests(tests, NULL, NULL);
