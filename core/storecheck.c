@@ -60,10 +60,31 @@ struct log_walk {
     uint64_t damaged; /* the first event that can not be read: no chain from there on */
     uint64_t txn;     /* of the last whole transaction */
     int64_t time_ns;
-    struct chain chain;      /* over the transactions so far */
-    struct event_record *ev; /* of the transaction that is being read; borrow the snapshot */
+    struct chain chain; /* over the transactions so far */
+    struct event_record
+        *ev; /* of the transaction that is being read; pointers: places in `bytes` */
     uint32_t n, cap;
+    struct buf bytes; /* their own, since events borrow the scan until its next call */
 };
+
+static int keep_bytes(struct log_walk *w, struct azoth_bytes *b)
+{
+    uintptr_t at = w->bytes.len;
+    int rc = buf_add(&w->bytes, b->ptr, b->len);
+    b->ptr = (const void *)at;
+    return rc;
+}
+
+/* Where the bytes lie in the end. */
+static void place_bytes(struct log_walk *w)
+{
+    for (uint32_t i = 0; i < w->n; i++) {
+        struct azoth_bytes *const part[] = {&w->ev[i].type, &w->ev[i].key, &w->ev[i].metadata,
+                                            &w->ev[i].payload};
+        for (size_t k = 0; k < sizeof part / sizeof *part; k++)
+            part[k]->ptr = w->bytes.ptr + (uintptr_t)part[k]->ptr;
+    }
+}
 
 static int keep_event(struct log_walk *w, const struct event_record *ev, struct azoth_error *err)
 {
@@ -75,7 +96,12 @@ static int keep_event(struct log_walk *w, const struct event_record *ev, struct 
         w->ev = more;
         w->cap = cap;
     }
-    w->ev[w->n++] = *ev;
+    struct event_record *kept = &w->ev[w->n];
+    *kept = *ev;
+    if (keep_bytes(w, &kept->type) || keep_bytes(w, &kept->key) || keep_bytes(w, &kept->metadata) ||
+        keep_bytes(w, &kept->payload))
+        return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
+    w->n++;
     return 0;
 }
 
@@ -100,8 +126,10 @@ static void end_txn(struct log_walk *w)
             store_check_found(w->c, "event", AZOTH_ERR_CORRUPT, no_key, w->ev[i].id, first->txn,
                               "event %llu has another time than its transaction %llu",
                               (unsigned long long)w->ev[i].id, (unsigned long long)first->txn);
+    place_bytes(w);
     if (w->chain.on && !w->damaged && first->id > w->chain.event)
         chain_extend(&w->chain, w->ev, w->n);
+    buf_clear(&w->bytes);
     w->txn = first->txn;
     w->time_ns = first->time_ns;
     w->n = 0;
@@ -227,6 +255,7 @@ static int check_log(struct store_check *c, struct azoth_error *err)
         store_check_end(c);
     }
     free(w.ev);
+    buf_fini(&w.bytes);
     return rc < 0 ? rc : 0;
 }
 

@@ -2,6 +2,7 @@
  * refused; and scans over the border. */
 #include "core/error.h"
 #include "core/store_lmdb.h"
+#include "core/storecheck.h"
 #include "writer/append.h"
 #include "writer/control.h"
 #include "writer/create.h"
@@ -234,6 +235,45 @@ static void an_event_that_lmdb_lost_ends_no_writer(void **state)
     assert_int_equal(state_now().first_in_store, 2501);
 }
 
+static void on_found(void *arg, const struct store_finding *f)
+{
+    (void)arg;
+    print_error("%s: %s\n", f->kind, f->message);
+}
+
+/* Its events lie in more blocks than the cache has places. */
+static void the_chain_goes_over_a_transaction_of_many_blocks(void **state)
+{
+    static char payload[270000];
+    static struct archive_entry e;
+    struct txn_builder b = {0};
+    struct txn_result result;
+    struct store_check_sum sum;
+    const struct store_check_tell tell = {.found = on_found};
+    int code = 0;
+    assert_int_equal(teardown(state), 0);
+    assert_int_equal(setup(state), 0);
+    for (int i = 0; i < 14; i++) {
+        memset(payload, 'a' + i, sizeof payload);
+        assert_int_equal(txn_add_event(&b, bytes_str("t"), bytes_str("key"), bytes_str(""),
+                                       bytes_of(payload, sizeof payload), &err),
+                         0);
+    }
+    begin();
+    assert_int_equal(append_apply(append, txn_image(&b), NULL, 0, &code, &result, &err), 0);
+    commit();
+    txn_builder_fini(&b);
+    log_events(10);
+    make_segment(&e, 1, 14);
+    assert_int_equal(record(&e), 0);
+    while (state_now().first_in_store <= 14)
+        assert_int_equal(control("archive-piece", NULL, 0), 0);
+    assert_int_equal(store_check(store, &tell, &sum, &err), 0);
+    assert_int_equal(sum.findings, 0);
+    assert_int_equal(sum.events, 24);
+    assert_int_equal(sum.chain_checked, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +281,7 @@ int main(void)
         cmocka_unit_test(what_does_not_follow_is_refused),
         cmocka_unit_test(a_new_path_is_recorded),
         cmocka_unit_test(an_event_that_lmdb_lost_ends_no_writer),
+        cmocka_unit_test(the_chain_goes_over_a_transaction_of_many_blocks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
