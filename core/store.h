@@ -173,8 +173,8 @@ int store_readers(struct store *s, struct store_reader *out, uint32_t cap, uint3
 
 struct store_usage {
     uint64_t file_bytes, map_bytes, state_keys, ids;
-    uint64_t events;          /* of the log: in LMDB and in segments */
-    uint64_t events_archived; /* of these, in segments alone */
+    uint64_t events;                   /* of the log: in LMDB and in segments */
+    uint64_t events_archived;          /* of these, in segments alone */
     uint64_t redo_records, redo_bytes; /* bytes of their pages */
     uint32_t readers, readers_max;
 };

@@ -56,7 +56,7 @@ check "a worker comes" until_true 20 sh -c "'$BUILD/azoth' events --at ipc://$AZ
 says "and has one log too" "1 600 600" "$(ids --at "ipc://$AZOTH_DIR/run/worker-1.sock")"
 exits "days count from now" 0 "0 events in 0 segments" archive --keep-days 1
 exits "all segments are good" 0 "good" archive verify
-azoth archive --keep-events 0 --json >"$TMP/json" 2>&1
+azoth archive --keep-days 0 --json >"$TMP/json" 2>&1
 says "a run as JSON" "true 600 1 100" "$(jq -r '"\(.ok) \(.end) \(.segments | length) \(.events)"' "$TMP/json")"
 
 # ---- with projections ----
@@ -104,6 +104,7 @@ check "the projection follows" caught_up p
 exits "with each event once" 0 "events 1 to $sent: its $((sent / 2)) handled" azoth verify --projection p
 says "all of the log" "1 $sent $sent" "$(ids)"
 exits "all of the segments are good" 0 "good" archive verify
+exits "and all of the store, with its chain from event 1 on" 0 "recomputed" azoth verify
 
 # ---- a full disk, files in the way ----
 commit 100; azoth lag p --wait --timeout 20 >"$TMP/out"
