@@ -5,6 +5,7 @@
 #include "core/error.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -351,6 +352,55 @@ static void blocks_stay_while_they_are_held(void **state)
     buf_fini(&rec);
 }
 
+static struct archive_cache *shared;
+static struct archive_entry shared_entry;
+
+/* Blocks in an order of its own; how many were not what they should be. */
+static void *read_blocks(void *arg)
+{
+    uintptr_t wrong = 0, turn = (uintptr_t)arg;
+    for (uint64_t i = 0; i < 300; i++) {
+        uint64_t id = 1 + i * (2 * turn + 5) % 12;
+        struct archive_block *b;
+        struct event_record ev;
+        size_t at = 0;
+        if (archive_cache_block(shared, &shared_entry, id, &b, NULL)) {
+            wrong++;
+            continue;
+        }
+        wrong += record_frame_next(archive_block_frames(b), &at, &ev, NULL) != 1 || ev.id != id;
+        archive_block_release(shared, b);
+    }
+    return (void *)wrong;
+}
+
+static void threads_share_the_cache(void **state)
+{
+    (void)state;
+    pthread_t thread[4];
+    struct archivefile_out *o;
+    struct buf rec = {0};
+    unlink(path);
+    assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+    for (uint64_t id = 1; id <= 12; id++) {
+        struct event_record ev = event(id, LARGE, &rec);
+        assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), 0);
+    }
+    assert_int_equal(archivefile_finish(o, NULL, NULL, &shared_entry.about, &err), 0);
+    strcpy(shared_entry.path, "segment");
+    shared = archive_cache_make(dir);
+    assert_non_null(shared);
+    for (uintptr_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, read_blocks, (void *)i), 0);
+    for (int i = 0; i < 4; i++) {
+        void *wrong;
+        assert_int_equal(pthread_join(thread[i], &wrong), 0);
+        assert_null(wrong);
+    }
+    archive_cache_free(shared);
+    buf_fini(&rec);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -364,6 +414,7 @@ int main(void)
         cmocka_unit_test(records_are_read_back_and_each_byte_counts),
         cmocka_unit_test(paths_below_the_database_are_relative),
         cmocka_unit_test(blocks_stay_while_they_are_held),
+        cmocka_unit_test(threads_share_the_cache),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
