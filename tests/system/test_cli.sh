@@ -84,7 +84,7 @@ gone() { ! grep -Eq "^State:\s+[^ZX]" "/proc/$1/status" 2>/dev/null; }
 
 commands=$("$AZOTH" help | awk '/^  [a-z]/ {print $1}')
 says "help lists the commands" "init run tx call get scan events status lag top query projection dlq pause \
-resume seal unseal config bench verify scale backup restore digest key help version" "$(echo $commands)"
+resume seal unseal config bench verify archive scale backup restore digest key help version" "$(echo $commands)"
 for c in $commands; do
     exits "$c --help succeeds" 0 "" "$AZOTH" "$c" --help
     check "$c --help shows its form" grep -q "^usage: azoth $c" "$TMP/out"
