@@ -38,7 +38,7 @@ LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL)
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
         core/valuejson.c core/record.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c core/seal.c \
-        core/redo.c core/redoscan.c core/storecheck.c core/pagecheck.c core/archivefile.c core/archive.c \
+        core/redo.c core/redoscan.c core/storecheck.c core/pagecheck.c core/archivefile.c core/archived.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c

@@ -22,7 +22,7 @@
 #ifndef CORE_STORE_H
 #define CORE_STORE_H
 
-#include "core/archive.h"
+#include "core/archived.h"
 #include "core/azoth_base.h"
 #include "core/buf.h"
 #include "core/chain.h"

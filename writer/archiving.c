@@ -8,7 +8,7 @@
  */
 #include "writer/archiving.h"
 
-#include "core/archive.h"
+#include "core/archived.h"
 #include "core/error.h"
 
 #include <stdlib.h>

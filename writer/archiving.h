@@ -1,5 +1,5 @@
 /*
- * archiving.h - the control operations that move events out of LMDB; see core/archive.h for what they write.
+ * archiving.h - the control operations that move events out of LMDB; see core/archived.h for what they write.
  * Operations of writer/control.c, which tells them as control.h does.
  *
  *   operation      argument                  what

@@ -11,7 +11,7 @@
  *                        LMDB and records it; if the run ends elsewhere it is removed from a directory below the
  *                        database's, and left in another one
  *   recorded             its events are in LMDB as well, and are read from there; the next run deletes them
- *   between two pieces   likewise: the record says which event is the first in LMDB (core/archive.h)
+ *   between two pieces   likewise: the record says which event is the first in LMDB (core/archived.h)
  *   while it is moved    the file is in both places, and one of them is recorded. The next run goes on
  *
  * Invariants

@@ -9,7 +9,7 @@
 #define CLIENT_CMD_ARCHIVER_H
 
 #include "client/azoth.h"
-#include "core/archive.h"
+#include "core/archived.h"
 #include "core/store.h"
 
 #define ARCHIVER_EVENTS 1000000u /* of one segment: it is closed at the end of that transaction */

@@ -2,7 +2,7 @@
  * fuzz_archive.c - any bytes as a segment file, and as the record of one: an error, or what can be read to its
  * end. The first byte says whether the checksums are made to fit, so that what they cover is reached.
  */
-#include "core/archive.h"
+#include "core/archived.h"
 #include "core/error.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* test_archive.c - segment files and the records that name them: each byte that changes is found, and any
  * bytes are answered with an error. */
-#include "core/archive.h"
+#include "core/archived.h"
 
 #include "core/error.h"
 

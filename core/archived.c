@@ -1,10 +1,10 @@
 /*
- * archive.c - records of segments, and a small cache of open files and unpacked blocks.
+ * archived.c - records of segments, and a small cache of open files and unpacked blocks.
  *
  * Whoever follows the log in small looks (the feed) meets the same block several times: it is unpacked once.
  * Blocks that are held are never evicted; the cache is then larger than its limit until they are given back.
  */
-#include "core/archive.h"
+#include "core/archived.h"
 
 #include "core/error.h"
 

@@ -1,5 +1,5 @@
 /*
- * archive.h - what the store knows of its segments, and reading through them.
+ * archived.h - what the store knows of its segments, and reading through them.
  *
  * Events that were archived lie in segment files (archivefile.h). At any commit each event is in LMDB or in a
  * recorded segment: ids below `first_in_store` are read from segments, the others from LMDB. Both records are
@@ -16,8 +16,8 @@
  * elsewhere. A segment that was recorded and whose events are not all deleted yet is there twice, and read from
  * LMDB: first_in_store says so.
  */
-#ifndef CORE_ARCHIVE_H
-#define CORE_ARCHIVE_H
+#ifndef CORE_ARCHIVED_H
+#define CORE_ARCHIVED_H
 
 #include "core/archivefile.h"
 
