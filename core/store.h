@@ -6,7 +6,7 @@
  *   events   event id, u64 BE        -> event record
  *   meta     "format" -> the store's format and identity; "head" -> the batch record (batchrec.h);
  *            "chain" -> where the chain began (chain.h); "mark:" PLACE -> a mark (mark.h); "archive",
- *            "segment:..." -> events that lie in segment files instead (archive.h)
+ *            "segment:..." -> events that lie in segment files instead (archived.h)
  *   ids      request id, 16 bytes    -> id record
  *   ids_age  u64 BE order of commit  -> request id
  *   redo     transaction id, u64 BE  -> redo record (redo.h)
