@@ -1,8 +1,9 @@
 /* crash_check.c - what must hold after a death: the log, the state and the projection against what the
- * clients noted. K1 to K3 of test_crash.c. */
+ * clients noted. K1 to K3 and K5 of test_crash.c. */
 #include "tests/fault/crash.h"
 
 #include "core/error.h"
+#include "core/storecheck.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -109,6 +110,25 @@ void crash_check_projection(const struct harness *h, const char *want, const cha
         fail_msg("%s: the projection is not a replay of the log", what);
 }
 
+static void on_finding(void *arg, const struct store_finding *f)
+{
+    print_message("%s: %s: %s\n", (const char *)arg, f->kind, f->message);
+}
+
+static void check_store(const struct harness *h, const char *what)
+{
+    struct store *s;
+    struct store_check_sum sum;
+    struct azoth_error err = {0};
+    const struct store_check_tell tell = {.arg = (void *)(uintptr_t)what, .found = on_finding};
+    assert_int_equal(store_open(h->dir, 0, &s, &err), 0);
+    if (store_check(s, &tell, &sum, &err))
+        fail_msg("%s: the store's check: %s", what, err.message);
+    if (sum.findings || !sum.chain_checked)
+        fail_msg("%s: the store's check has findings", what);
+    store_close(s);
+}
+
 char *crash_check(const struct harness *h, struct azoth *db, const char *what)
 {
     struct tokens t;
@@ -119,6 +139,7 @@ char *crash_check(const struct harness *h, struct azoth *db, const char *what)
     check_journal(h, "client1", what, &t);
     check_journal(h, "prey", what, &t);
     check_state(db, what, t.len);
+    check_store(h, what);
     if (azoth_wait_projected(db, "counts", t.len, 20000, &err))
         fail_msg("%s: %s", what, err.message);
     free(t.token);

@@ -11,6 +11,7 @@
  *   K2  event ids are 1, 2, 3, ..., and the state is what the log says
  *   K3  the projection's rows are those of the log
  *   K4  no slot, stripe or block is held; everybody goes on, stops in order, and leaves no object
+ *   K5  the store's own check finds nothing: chain, redo, indexes, pages (core/storecheck.h)
  *
  * The later passing is drawn; AZOTH_TEST_SEED repeats a run. Where a process passes a point once in its
  * life, it dies there in several lives one after the other. With arguments it is its own client: --load

@@ -2,6 +2,7 @@
 #include "tests/torture/audit.h"
 
 #include "core/clock.h"
+#include "core/storecheck.h"
 #include "tests/system/bank.h"
 
 #include <inttypes.h>
@@ -15,7 +16,7 @@
 
 void audit_violation(struct audit *a, const char *fmt, ...)
 {
-    unsigned rule = fmt[0] == 'A' && fmt[1] >= '1' && fmt[1] <= '8' ? (unsigned)(fmt[1] - '0') : 0;
+    unsigned rule = fmt[0] == 'A' && fmt[1] >= '1' && fmt[1] <= '9' ? (unsigned)(fmt[1] - '0') : 0;
     a->violations++;
     if (a->told[rule]++ >= TOLD_MAX)
         return;
@@ -378,6 +379,30 @@ static void check_unanswered(struct audit *a)
         }
 }
 
+/* ---- the store itself (A9) ---- */
+
+static void on_finding(void *arg, const struct store_finding *f)
+{
+    audit_violation(arg, "A9 %s: %s", f->kind, f->message);
+}
+
+static void audit_store(struct audit *a)
+{
+    struct store *s;
+    struct store_check_sum sum;
+    struct azoth_error err = {0};
+    const struct store_check_tell tell = {.arg = a, .found = on_finding};
+    int rc = store_open(a->h->dir, 0, &s, &err);
+    if (!rc) {
+        rc = store_check(s, &tell, &sum, &err);
+        store_close(s);
+    }
+    if (rc)
+        audit_violation(a, "A9 the store can not be checked: %s", err.message);
+    else if (!sum.chain_checked)
+        audit_violation(a, "A9 the chain was not made again");
+}
+
 unsigned audit_run(struct audit *a, struct azoth *db, int final)
 {
     struct azoth_snapshot *s;
@@ -395,6 +420,8 @@ unsigned audit_run(struct audit *a, struct azoth *db, int final)
         check_answered(a, answers);
     if (final)
         check_unanswered(a);
+    if (final)
+        audit_store(a);
     audit_registers(a, db, final);
     audit_projections(a, db, final);
     return a->violations;
