@@ -410,8 +410,10 @@ int source_open(int fd, const struct backup_key *key, struct backup_source **ret
     sodium_mlock(&s->cipher, sizeof s->cipher);
     rc = fill(s, BACKUP_TRAILER, err);
     size_t seen = s->len < 8 ? s->len : 8;
+    if (!rc && seen == 8 && memcmp(s->raw, MAGIC, 7) == 0 && s->raw[7] != MAGIC[7])
+        rc = error_set(err, AZOTH_ERR_FORMAT, "the backup is of another version");
     /* Also of less than its first 8 bytes; of nothing, too. */
-    if (!rc && memcmp(s->raw, MAGIC, seen) == 0)
+    else if (!rc && memcmp(s->raw, MAGIC, seen) == 0)
         rc = seen < 8 ? is_cut(err) : take_header(s, key, err);
     if (rc) {
         source_free(s);

@@ -17,7 +17,8 @@
 #include <search.h>
 #include <string.h>
 
-#define BEGIN   "{\"azoth-backup\":1,\"members\":[\n"
+#define VERSION "{\"azoth-backup\":"
+#define BEGIN   VERSION "1,\"members\":[\n"
 #define BETWEEN ",\n"
 #define END     "\n]}\n"
 
@@ -211,6 +212,16 @@ static void name_at(const struct buf *text, size_t at, char out[BACKUPFILE_NAME_
     out[n] = 0;
 }
 
+/* What is no manifest of ours: FORMAT when it begins as one with another number. */
+static int no_manifest(struct azoth_bytes text, struct azoth_error *err)
+{
+    const char *p = text.ptr;
+    size_t n = strlen(VERSION);
+    if (text.len > n && memcmp(p, VERSION, n) == 0 && p[n] >= '2' && p[n] <= '9')
+        return error_set(err, AZOTH_ERR_FORMAT, "the backup's manifest is of another version");
+    return error_set(err, AZOTH_ERR_CORRUPT, "the backup's manifest is none");
+}
+
 int manifest_agrees(const struct backup_manifest *m, struct azoth_bytes text,
                     struct manifest_signature *ret, struct azoth_error *err)
 {
@@ -222,10 +233,11 @@ int manifest_agrees(const struct backup_manifest *m, struct azoth_bytes text,
     if (common == body && read_end(text, body, ret))
         return 0;
     name_at(&m->text, common, name);
-    if (common < strlen(BEGIN) || !name[0] || common == body)
+    if (common < strlen(BEGIN))
+        return no_manifest(text, err);
+    if (!name[0] || common == body)
         return error_set(err, AZOTH_ERR_CORRUPT,
-                         common == body ? "the manifest ends otherwise than the backup's members"
-                                        : "the manifest is none of this version");
+                         "the manifest ends otherwise than the backup's members");
     return error_set(err, AZOTH_ERR_CORRUPT, "%s is not what the manifest says", name);
 }
 
@@ -284,5 +296,7 @@ int manifest_read(struct azoth_bytes text, size_t *at, struct manifest_line *ret
             return 1;
         }
     }
+    if (from == 0 && (text.len < n || memcmp(p, between, n) != 0))
+        return no_manifest(text, err);
     return error_set(err, AZOTH_ERR_CORRUPT, "the manifest makes no sense behind byte %zu", from);
 }

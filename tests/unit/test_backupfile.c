@@ -531,6 +531,13 @@ static void every_shorter_file_is_noticed_and_so_is_a_longer_one(void **state)
     buf_fini(&file);
 }
 
+static void says(int rc, int code, const char *text)
+{
+    if (rc != code || !strstr(err.message, text))
+        fail_msg("%s %s: not %s with \"%s\"", azoth_code_name(rc), err.message,
+                 azoth_code_name(code), text);
+}
+
 /* ---- keys ---- */
 
 static int open_code(const char *name, const struct backup_key *k)
@@ -625,6 +632,8 @@ static void a_forged_header_gets_neither_memory_nor_time(void **state)
     assert_int_equal(forged_header(&file, 12, 3), AZOTH_ERR_WRONG_KEY);
     assert_int_equal(forged_header(&file, 8, 2), AZOTH_ERR_FORMAT);
     assert_int_equal(forged_header(&file, 30, 2), AZOTH_ERR_WRONG_KEY);
+    assert_int_equal(forged_header(&file, 7, '2'), AZOTH_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "another version"));
     drop("forged");
     drop("phrase");
     buf_fini(&file);
@@ -1274,6 +1283,14 @@ static void a_directory_that_is_no_backup_or_no_whole_one_is_told(void **state)
     assert_int_equal(dir_code(few, FEW), AZOTH_ERR_CORRUPT);
     assert_int_equal(unlink(path), 0);
     drop("content");
+    flip("dir/manifest.json", strlen("{\"azoth-backup\":") - 1);
+    says(dir_code(few, FEW), AZOTH_ERR_CORRUPT, "manifest is none");
+    flip("dir/manifest.json", strlen("{\"azoth-backup\":") - 1);
+    path_of(path, "dir/manifest.json");
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "3", 1, strlen("{\"azoth-backup\":")), 1);
+    close(fd);
+    says(dir_code(few, FEW), AZOTH_ERR_FORMAT, "another version");
     drop("dir/manifest.json");
     assert_int_equal(dir_code(few, FEW), AZOTH_ERR_TRUNCATED);
     drop("dir/about.json");
@@ -1435,13 +1452,6 @@ static int forged_one(struct archive_entry *e, const void *p, size_t bytes)
     return forged_code(&f);
 }
 
-static void says(int rc, int code, const char *text)
-{
-    if (rc != code || !strstr(err.message, text))
-        fail_msg("%s %s: not %s with \"%s\"", azoth_code_name(rc), err.message,
-                 azoth_code_name(code), text);
-}
-
 static void members_that_are_no_plain_files_are_refused(void **state)
 {
     (void)state;
@@ -1497,6 +1507,64 @@ static void names_that_lead_elsewhere_are_refused(void **state)
     says(forged_one(forged_entry("about.json", 1), "x", 1), AZOTH_ERR_CORRUPT, "twice");
 }
 
+/* The chunks of an encrypted file in another order, with a trailer that is right: what has been read of it so far. */
+static int rechunked_code(const struct buf *file, const int *order, int n, size_t junk)
+{
+    struct buf b = {0};
+    size_t chunk = 65536 + 17, rest = (file->len - 96 - 32) % chunk;
+    int last = (int)((file->len - 96 - 32) / chunk);
+    assert_int_equal(buf_add(&b, file->ptr, 96), 0);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(
+            buf_add(&b, file->ptr + 96 + (size_t)order[i] * chunk, order[i] == last ? rest : chunk),
+            0);
+    for (size_t i = 0; i < junk; i++)
+        assert_int_equal(buf_add(&b, "j", 1), 0);
+    add_trailer(&b);
+    static const struct member m[] = {{"m", 150000}};
+    int fd = memory(buf_bytes(&b));
+    int rc = check_fd(fd, &key, m, 1, 4096, NULL);
+    close(fd);
+    buf_fini(&b);
+    return rc;
+}
+
+static void chunks_are_all_there_in_their_order(void **state)
+{
+    (void)state;
+    static const struct member m[] = {{"m", 150000}};
+    struct buf file = {0};
+    make("chunks", &forms[3], m, 1, NULL);
+    load("chunks", &file);
+    static const int all[] = {0, 1, 2}, swapped[] = {1, 0, 2}, twice[] = {0, 0, 1, 2},
+                     without[] = {0, 2}, again[] = {0, 1, 2, 2};
+    assert_int_equal(rechunked_code(&file, all, 3, 0), 0);
+    says(rechunked_code(&file, all, 2, 0), AZOTH_ERR_TRUNCATED, "too early");
+    says(rechunked_code(&file, all, 0, 0), AZOTH_ERR_TRUNCATED, "too early");
+    says(rechunked_code(&file, swapped, 3, 0), AZOTH_ERR_CORRUPT, "fails its check");
+    says(rechunked_code(&file, twice, 4, 0), AZOTH_ERR_CORRUPT, "fails its check");
+    says(rechunked_code(&file, without, 2, 0), AZOTH_ERR_CORRUPT, "fails its check");
+    assert_int_equal(rechunked_code(&file, again, 4, 0), AZOTH_ERR_CORRUPT);
+    assert_int_equal(rechunked_code(&file, all, 3, 1), AZOTH_ERR_CORRUPT);
+    drop("chunks");
+    buf_fini(&file);
+    /* Behind a last chunk that is full nothing else is wrong with what is added. */
+    struct backupfile_options o = {.level = 0, .key = &key};
+    int full = 0;
+    for (size_t blocks = 116; blocks <= 130; blocks++) {
+        struct member one = {"m", blocks * 512};
+        make("chunks", &o, &one, 1, NULL);
+        load("chunks", &file);
+        drop("chunks");
+        if ((file.len - 96 - 32) % (65536 + 17) != 0)
+            continue;
+        says(rechunked_code(&file, all, 1, 100000), AZOTH_ERR_CORRUPT, "behind its end");
+        full++;
+    }
+    assert_int_equal(full, 1);
+    buf_fini(&file);
+}
+
 /* Copies the members of a file that was made, and does one thing otherwise. */
 enum otherwise {
     AS_IT_IS,
@@ -1506,6 +1574,7 @@ enum otherwise {
     ONE_MORE,
     BEHIND,
     ANOTHER_BYTE,
+    LATER_VERSION,
     NO_MANIFEST,
     EMPTY_FILE
 };
@@ -1531,6 +1600,8 @@ static int copied_code(enum otherwise what, int zstd)
     }
     archive_read_free(a);
     assert_int_equal(n, FEW + 2);
+    if (what == LATER_VERSION)
+        content[4].ptr[strlen("{\"azoth-backup\":")] = '2';
     if (what == ANOTHER_BYTE)
         content[1].ptr[7] ^= 4;
     static const size_t in_order[] = {0, 1, 2, 3, 4}, swapped[] = {0, 2, 1, 3, 4};
@@ -1565,6 +1636,7 @@ static void the_manifest_is_of_these_members_in_this_order(void **state)
         says(copied_code(SWAPPED, zstd), AZOTH_ERR_CORRUPT, "projections/accounts.db is not what");
         says(copied_code(ONE_MORE, zstd), AZOTH_ERR_CORRUPT, "manifest");
         says(copied_code(BEHIND, zstd), AZOTH_ERR_CORRUPT, "behind its manifest");
+        says(copied_code(LATER_VERSION, zstd), AZOTH_ERR_FORMAT, "another version");
         says(copied_code(ANOTHER_BYTE, zstd), AZOTH_ERR_CORRUPT, "data.mdb/00000001 is not what");
         says(copied_code(NO_MANIFEST, zstd), AZOTH_ERR_TRUNCATED, "no manifest");
         says(copied_code(EMPTY_FILE, zstd), AZOTH_ERR_TRUNCATED, "empty");
@@ -1759,6 +1831,7 @@ int main(void)
         cmocka_unit_test(a_signature_in_a_directory_that_was_changed_is_none),
         cmocka_unit_test(members_that_are_no_plain_files_are_refused),
         cmocka_unit_test(names_that_lead_elsewhere_are_refused),
+        cmocka_unit_test(chunks_are_all_there_in_their_order),
         cmocka_unit_test(the_manifest_is_of_these_members_in_this_order),
         cmocka_unit_test(what_is_no_backup_is_told),
         cmocka_unit_test(a_stream_of_zeros_takes_time_and_no_memory),
