@@ -151,10 +151,10 @@ void backupfile_abort(struct backupfile_out *b); /* removes what was written; NU
 struct backupfile_in;
 
 /* Reads what the file is and its about.json. WRONG_KEY (also: it is encrypted and no key was given; a key
- * for a file that is not encrypted is no error: who wants to be sure asks backupfile_encrypted()),
- * FORMAT (no backup of ours, of another version, or its passphrase asks for more memory or time than one
- * should give), CORRUPT, TRUNCATED, NOT_FOUND, IO, NOMEM. Bounded in memory whatever the bytes are. path: a file, a directory that
- * backupfile_create_dir() made, or "-" for standard input. The key is not needed afterwards. */
+ * for a file that is not encrypted is no error: who wants to be sure asks backupfile_encrypted()), FORMAT (no
+ * backup of ours, of another version, or its passphrase asks for more memory or time than one should give),
+ * CORRUPT, TRUNCATED, NOT_FOUND, IO, NOMEM. Bounded in memory whatever the bytes are. path: a file, a
+ * directory that backupfile_create_dir() made, or "-" for standard input. The key is not needed afterwards. */
 int backupfile_open(const char *path, const struct backup_key *key, struct backupfile_in **ret,
                     struct azoth_error *err);
 /* Of a descriptor that stays the caller's, from where it stands. */
