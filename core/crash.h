@@ -114,6 +114,7 @@
     X(rebuild_filled)                                                                              \
     X(rebuild_held)                                                                                \
     X(rebuild_closed)                                                                              \
+    X(backupfile_made)                                                                             \
     X(backupfile_begun)                                                                            \
     X(backupfile_manifest)                                                                         \
     X(backupfile_written)                                                                          \

@@ -200,6 +200,7 @@ static int try_take(struct backup_place *p, struct azoth_error *err)
         return 1; /* a directory that was just made: the same */
     if (fd < 0)
         return error_errno(err, errno, "%s", p->partial);
+    CRASH_POINT(backupfile_made);
     int rc = lock(p, fd, err);
     if (!rc && !is_named(p, fd))
         rc = 1; /* taken for a dead one's before it was locked */

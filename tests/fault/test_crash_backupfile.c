@@ -74,15 +74,21 @@ static int write_main(const char *to, const char *form)
 static const char *const forms[] = {"plain", "encrypted", "dir"};
 #define FORMS 3
 
-static int run(const char *form)
+static pid_t start(const char *form)
 {
-    int status;
     pid_t pid = fork();
     if (pid == 0) {
         execl(self, self, "--write", path, form, NULL);
         _exit(127);
     }
     assert_true(pid > 0);
+    return pid;
+}
+
+static int run(const char *form)
+{
+    int status;
+    pid_t pid = start(form);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return status;
 }
@@ -157,7 +163,32 @@ static void a_writer_that_dies_leaves_a_whole_backup_or_none(void **state)
                 dies_at(forms[f], point_name[at]);
                 tried++;
             }
-    assert_int_equal(tried, 5 * FORMS);
+    assert_int_equal(tried, 6 * FORMS);
+}
+
+/* One that has made PATH.partial and not locked it yet is taken for dead; when it goes on it sees that. */
+static void a_place_that_was_lost_before_it_was_locked_is_noticed(void **state)
+{
+    (void)state;
+    for (int f = 0; f < FORMS; f++) {
+        int status;
+        setenv("AZOTH_CRASH", "backupfile_made", 1);
+        setenv("AZOTH_CRASH_ACTION", "stop", 1);
+        pid_t slow = start(forms[f]);
+        unsetenv("AZOTH_CRASH");
+        unsetenv("AZOTH_CRASH_ACTION");
+        assert_int_equal(waitpid(slow, &status, WUNTRACED), slow);
+        assert_true(WIFSTOPPED(status));
+        int quick = run(forms[f]);
+        kill(slow, SIGCONT);
+        assert_int_equal(waitpid(slow, &status, 0), slow);
+        assert_int_equal(quick, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != -AZOTH_ERR_DUPLICATE)
+            fail_msg("%s: the slow one ended with status %d", forms[f], status);
+        is_whole(forms[f]);
+        assert_int_not_equal(access(partial, F_OK), 0);
+        remove_all(path);
+    }
 }
 
 /* ---- failures ---- */
@@ -252,6 +283,7 @@ int main(int argc, char **argv)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_writer_that_dies_leaves_a_whole_backup_or_none),
+        cmocka_unit_test(a_place_that_was_lost_before_it_was_locked_is_noticed),
         cmocka_unit_test(a_disk_that_fails_leaves_nothing),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
