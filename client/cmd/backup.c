@@ -216,6 +216,7 @@ static int run_backup(struct cmd_line *l)
     j.timeout.n = 60000;
     const struct cmd_flag flags[] = {BACKUP_KEY_FLAGS(&j.f),
                                      {"--level", FLAG_NUMBER, &j.f.level},
+                                     {"--tmp", FLAG_TEXT, &j.f.tmp},
                                      {"--sign-key", FLAG_TEXT, &j.f.sign_key},
                                      {"--signed-by", FLAG_TEXT, &j.f.signed_by},
                                      {"--plain", FLAG_SWITCH, &j.plain},
@@ -258,7 +259,7 @@ const struct cmd cmd_backup = {
         "  --level N          of zstd, 0 (none) to 19; default 3\n"
         "  --key-file F       encrypted with the key of azoth key make F\n"
         "  --passphrase-file F  encrypted with the passphrase in its first line\n"
-        "  --sign-key F       signed with the key of azoth key make --sign F\n"
+        "  --sign-key F       signed with the secret key of a pair (azoth-key(1))\n"
         "  --signed-by F.pub  verify: who must have signed it\n"
         "  --deep             verify: restores it into --tmp and checks that, too\n"
         "  --tmp DIR          for copies of projections; default DEST, else TMPDIR or /var/tmp\n"

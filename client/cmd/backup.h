@@ -30,7 +30,7 @@ struct backup_flags {
 };
 #define BACKUP_KEY_FLAGS(f)                                                                        \
     {"--key-file", FLAG_TEXT, &(f)->key_file},                                                     \
-        {"--passphrase-file", FLAG_TEXT, &(f)->passphrase_file}, {"--tmp", FLAG_TEXT, &(f)->tmp},  \
+        {"--passphrase-file", FLAG_TEXT, &(f)->passphrase_file},                                   \
     {                                                                                              \
         "--quiet", FLAG_SWITCH, &(f)->quiet                                                        \
     }

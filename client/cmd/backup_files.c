@@ -32,10 +32,12 @@ void backup_say(struct backup_job *j)
 
 int backup_begin_output(struct backup_job *j, struct azoth_error *err)
 {
-    const struct backupfile_options o = {.level = j->f.level.given ? (int)j->f.level.n
-                                                                   : BACKUPFILE_LEVEL,
-                                         .key = backup_key_of(&j->keys),
-                                         .sign = j->keys.has_sign ? &j->keys.sign : NULL};
+    const struct backupfile_options o = {
+        .level = j->f.level.given ? (int)j->f.level.n : BACKUPFILE_LEVEL,
+        /* A sealed one is to be the same bytes, which one thread makes. */
+        .threads = j->about.kind == BACKUP_SEALED ? 0 : 1,
+        .key = backup_key_of(&j->keys),
+        .sign = j->keys.has_sign ? &j->keys.sign : NULL};
     struct buf text = {0};
     int rc = backup_about_text(&j->about, &text, err);
     if (rc)

@@ -89,7 +89,8 @@ _azoth_files() {
 # The value of flag $1, of which $2 is there: 1 when the flag takes none.
 _azoth_value() {
     case $1 in
-    --dir | --move) _azoth_files '' "$2" ;;
+    --dir | --move | --tmp) _azoth_files '' "$2" ;;
+    --key-file | --passphrase-file | --sign-key | --signed-by) compopt -o default 2>/dev/null; COMPREPLY=() ;;
     --load) _azoth_files .so "$2" ;;
     --definition) _azoth_files .sql "$2" ;;
     --projection | --gone) _azoth_reply "$(_azoth_projections)" "$2" ;;
@@ -111,6 +112,10 @@ _azoth_word() {
     help:) _azoth_reply "$(_azoth_commands "$1")" "$4" ;;
     init: | run: | "key:make ") _azoth_files '' "$4" ;;
     archive:) _azoth_files '' "$4"; COMPREPLY+=($(compgen -W "$(_azoth_help "$1" "$2" | _azoth_words)" -- "$4")) ;;
+    backup:) _azoth_reply "$(_azoth_help "$1" backup | _azoth_words; compgen -d -- "$4")" "$4" ;;
+    "backup:list ") _azoth_files '' "$4" ;;
+    "backup:verify " | restore:) _azoth_files .azb "$4" ;;
+    restore:*) _azoth_files '' "$4" ;;
     lag:* | query:) _azoth_reply "$(_azoth_projections)" "$4" ;;
     "projection:check "* | "projection:try "*) _azoth_files .sql "$4" ;;
     "projection:new "*) ;;

@@ -221,12 +221,21 @@ exec 5>&-
 
 # --- backups ---
 backup=azoth-backup@main
-wanted=1
-! azoth help backup >/dev/null 2>&1 || wanted=0
 check "azoth-backup can be started" systemctl start $backup.service
-says "and is skipped exactly where azoth has no such command" "$wanted" \
-    "$(journalctl -q -o cat -u $backup.service | grep -c "Skipped due to 'exec-condition'")"
-[ $wanted = 0 ] || check "for a reason that is in the journal" in_journal $backup.service 'there is no command backup'
+says "and makes a backup" 1 "$(ls /var/backups/azoth/main/*-full.azb | wc -l)"
+check "which it tells in the journal" in_journal $backup.service 'full backup'
+check "azoth lists it" eval '[ "$(azoth backup list /var/backups/azoth/main --json | jq ".[0].to_event")" -gt 0 ]'
+check "and verifies it" azoth backup verify /var/backups/azoth/main
+check "it is restored" azoth restore /var/backups/azoth/main /var/lib/azoth/look
+says "as the user's whose directory it is in" "azoth azoth" "$(stat -c '%U %G' /var/lib/azoth/look/data.mdb)"
+says "with the same state" "$(value n)" "$(azoth get n --dir /var/lib/azoth/look --json | jq .value)"
+check "and all that was projected" azoth verify --all-projections --dir /var/lib/azoth/look
+check "its target starts" systemctl start azoth@look.target
+check "and it can be written" azoth tx --dir /var/lib/azoth/look --deadline 20 '{"set":{"look":1}}'
+check "it is stopped again" systemctl stop azoth@look.target 'azoth-*@look*'
+rm -r /var/lib/azoth/look
+check "of a database that is not there" systemctl start azoth-backup@nothing.service
+says "there is none" 1 "$(journalctl -q -o cat -u azoth-backup@nothing.service | grep -c "Skipped due to 'exec-condition'")"
 says "which is no failure" "" "$(systemctl list-units --failed --plain --no-legend)"
 mkdir -p /etc/systemd/system/$backup.service.d
 cat >/etc/systemd/system/$backup.service.d/copy.conf <<'S'

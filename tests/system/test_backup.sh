@@ -30,7 +30,7 @@ pids+=($load)
 check "a backup is made while others write" azoth backup "$TMP/dest" --json
 event=$(jq .event "$(azoth backup "$TMP/dest" --json >"$TMP/made.json"; echo "$TMP/made.json")")
 kill $load; wait $load 2>/dev/null
-check "they have written meanwhile and since" [ "$(azoth status --json | jq '.head.event // .event')" -ge "$event" ]
+check "they have written meanwhile and since" [ "$(azoth status --json | jq '.store.events')" -ge "$event" ]
 says "it tells what is not in it" "q it has no file yet" "$(jq -r '.absent[] | "\(.name) \(.why)"' "$TMP/made.json")"
 says "two are there, and nothing else" "2 0" "$(ls "$TMP/dest"/*-full.azb | wc -l) $(find "$TMP/dest" -name '*partial*' -o -name 'azoth-backup-*' | wc -l)"
 check "the newest one is restored" azoth restore "$TMP/dest" "$TMP/new"

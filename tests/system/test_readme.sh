@@ -23,4 +23,5 @@ check "the transfer is seen by get" "100"
 check "the projection holds what was paid" "150"
 check "the request through nanocat is answered" '"ok":true'
 check "the same id again is a duplicate" '"duplicate":true'
+check "a backup is restored with the same content" "the same content"
 check "the effect's command was run with the payload and what there is to know" '"to":2} [0-9]'
