@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 struct backupfile_in {
-    crypto_generichash_state sum; /* of the member; first, for its alignment */
+    struct backup_sum *sum; /* of the member */
     const struct backup_reading *how;
     void *reading;
     int fd, own_fd;
@@ -55,7 +55,7 @@ static int read_some(struct backupfile_in *b, void *p, size_t cap, size_t *ret_l
     if (n > b->left || (n == 0 && cap && b->left))
         return error_set(err, AZOTH_ERR_CORRUPT, "%s ends too early", b->name);
     b->left -= n;
-    crypto_generichash_update(&b->sum, p, n);
+    backup_sum_add(b->sum, p, n);
     *ret_len = n;
     return 0;
 }
@@ -71,7 +71,7 @@ static int begin_member(struct backupfile_in *b, const char *name, uint64_t byte
     snprintf(b->name, sizeof b->name, "%s", name);
     b->bytes = b->left = bytes;
     b->open = 1;
-    crypto_generichash_init(&b->sum, NULL, 0, BACKUPFILE_DIGEST);
+    backup_sum_begin(b->sum);
     return 0;
 }
 
@@ -91,7 +91,7 @@ static int end_member(struct backupfile_in *b, struct azoth_error *err)
     if (rc)
         return rc;
     b->open = 0;
-    crypto_generichash_final(&b->sum, digest, sizeof digest);
+    backup_sum_end(b->sum, digest);
     rc = manifest_add(&b->manifest, b->name, b->bytes, digest, err);
     return rc == AZOTH_ERR_USAGE
                ? error_set(err, AZOTH_ERR_CORRUPT, "no backup has so many members")
@@ -124,7 +124,7 @@ static int read_manifest(struct backupfile_in *b, uint64_t bytes, struct azoth_e
     const char *name;
     snprintf(b->name, sizeof b->name, "%s", BACKUP_MANIFEST);
     b->left = bytes;
-    crypto_generichash_init(&b->sum, NULL, 0, BACKUPFILE_DIGEST);
+    backup_sum_begin(b->sum);
     int rc = read_all(b, bytes, BACKUPFILE_JSON_MAX, &b->text, err);
     if (rc)
         return rc;
@@ -235,6 +235,9 @@ static int open_in(int fd, int own_fd, const struct backup_key *key, struct back
     b->own_fd = own_fd;
     b->how = &backup_tar_reading;
     int rc = backup_sodium(err);
+    b->sum = backup_sum_new();
+    if (!rc && !b->sum)
+        rc = error_set(err, AZOTH_ERR_NOMEM, "reading a backup");
     if (!rc)
         rc = open_reading(b, key, err);
     if (!rc)
@@ -276,6 +279,7 @@ void backupfile_close(struct backupfile_in *b)
         b->how->free(b->reading);
     if (b->own_fd)
         close(b->fd);
+    backup_sum_free(b->sum);
     manifest_fini(&b->manifest);
     buf_fini(&b->about);
     buf_fini(&b->text);

@@ -7,6 +7,7 @@
  *   backupfile_dir.c            members as files of a directory
  *   backupfile_crypt.c          a stream as chunks, its trailer, and the descriptor
  *   backupfile_place.c          PATH.partial: taken, renamed, removed
+ *   backupfile_sum.c            a member's digest, beside its reading
  *   backupkey.c                 keys and signatures
  *
  * One object belongs to one thread at a time. Calls answer 0 or a negative AZOTH_ERR_*.
@@ -29,6 +30,15 @@
 void *backup_alloc(size_t size);
 /* Loads libsodium, once or again. IO. */
 int backup_sodium(struct azoth_error *err);
+
+/* ---- digests ---- */
+
+/* BLAKE2b-256 of one member after the other, by a thread of its own when they are large. NULL: no memory. */
+struct backup_sum *backup_sum_new(void);
+void backup_sum_begin(struct backup_sum *s);
+void backup_sum_add(struct backup_sum *s, const void *p, size_t n); /* p is the caller's again */
+void backup_sum_end(struct backup_sum *s, unsigned char ret[BACKUPFILE_DIGEST]);
+void backup_sum_free(struct backup_sum *s); /* ends the thread; NULL is accepted */
 
 /* ---- keys ---- */
 

@@ -3,6 +3,7 @@
 #include "core/batchrec.h"
 #include "core/crash.h"
 #include "core/store_lmdb.h"
+#include "core/value.h"
 #include "writer/create.h"
 
 #include <dirent.h>
@@ -213,7 +214,11 @@ static int check_state(struct snapshot *sn, const struct store_head *head, struc
     if (rc)
         return rc;
     while ((rc = scan_next(sc, &key, &rec, err)) == 1)
-        if (rec.version < 1 || rec.version > head->txn) {
+        if (value_check(rec.value)) {
+            rc = error_set(err, AZOTH_ERR_CORRUPT, "key %s: its value is not encoded as its type",
+                           bytes_print(key, text, sizeof text));
+            break;
+        } else if (rec.version < 1 || rec.version > head->txn) {
             rc = error_set(err, AZOTH_ERR_CORRUPT,
                            "key %s: transaction %llu changed it, and the newest is %llu",
                            bytes_print(key, text, sizeof text), (unsigned long long)rec.version,
