@@ -36,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define COPY_TRIES 64u
+#define COPY_TRIES 200u
 #define PIPE_BYTES (1 << 20)
 
 struct copy {
@@ -46,10 +46,10 @@ struct copy {
     int to, from; /* the pipe's ends: LMDB's, ours; -1 */
     int filled;   /* bytes of ours in the pipe */
     int running, ended;
-    uint32_t readers; /* of that commit, by the thread, before the copy */
     pthread_t thread;
-    _Atomic int done; /* it returned */
-    int rc;           /* when done: LMDB's, or the snapshot's */
+    _Atomic int begun; /* the thread has the snapshot, which is the caller's from then on */
+    _Atomic int done;  /* it returned */
+    int rc;            /* when done: LMDB's, or the snapshot's */
     struct azoth_error error;
 };
 
@@ -72,26 +72,28 @@ static uint64_t file_bytes(const struct copy *c)
 }
 
 /*
- * Readers of the snapshot's commit in the table, by a thread of this process. The snapshot itself is one or not: a slot
- * keeps the name of the thread that first had it.
+ * Whether the thread copies the snapshot's commit, when it copies. The copy's slot in the table has the thread's name;
+ * the snapshot's has it or not, since a slot keeps the name of who first had it: so all with that name must be of it.
  */
-static uint32_t readers_of(const struct copy *c, pthread_t thread)
+static int same_commit(const struct copy *c)
 {
     static _Thread_local struct store_reader list[STORE_READERS_MAX];
-    uint32_t n = 0, found = 0;
+    uint32_t n = 0, same = 0, other = 0;
     if (store_readers(c->store, list, STORE_READERS_MAX, &n))
         return 0;
     for (uint32_t i = 0; i < n; i++)
-        found += list[i].pid == (uint64_t)getpid() && list[i].thread == (uint64_t)thread &&
-                 list[i].snapshot == c->commit;
-    return found;
+        if (list[i].pid == (uint64_t)getpid() && list[i].thread == (uint64_t)c->thread) {
+            same += list[i].snapshot == c->commit;
+            other += list[i].snapshot != c->commit;
+        }
+    return same && !other;
 }
 
 static void *copy_main(void *arg)
 {
     struct copy *c = arg;
     c->rc = renew(c, &c->error);
-    c->readers = readers_of(c, pthread_self());
+    atomic_store(&c->begun, 1);
     if (!c->rc)
         c->rc = mdb_env_copyfd2(store_lmdb(c->store)->env, c->to, MDB_CP_COMPACT);
     close(c->to); /* the reader's end of file */
@@ -144,6 +146,7 @@ static int start(struct copy *c, struct azoth_error *err)
         close(c->to);
         return rc;
     }
+    atomic_store(&c->begun, 0);
     atomic_store(&c->done, 0);
     if (pthread_create(&c->thread, NULL, copy_main, c)) {
         close(c->to);
@@ -184,7 +187,7 @@ static int await_bytes(struct copy *c)
 {
     int there = 0;
     while (!atomic_load(&c->done)) {
-        if (ioctl(c->from, FIONREAD, &there) == 0 && there > c->filled)
+        if (atomic_load(&c->begun) && ioctl(c->from, FIONREAD, &there) == 0 && there > c->filled)
             return 1;
         nanosleep(&(struct timespec){0, 100000}, NULL);
     }
@@ -200,7 +203,7 @@ static int try_once(struct copy *c, struct azoth_error *err)
     if (!await_bytes(c))
         return at_end(c, err);
     CRASH_POINT(copy_opened);
-    if (!store_unlocked(c->store) && readers_of(c, c->thread) != c->readers + 1)
+    if (!store_unlocked(c->store) && !same_commit(c))
         return 0;
     rc = empty_pipe(c, err);
     return rc ? rc : 1;

@@ -42,7 +42,7 @@ int restore_check(const struct restore *r, restore_progress progress, void *arg,
 
 /*
  * Makes the store one of its own: the UUID in its format record, an incarnation that no segment has, no seal, no
- * marks of backups, no answers of the last batch. Durable. ret_uuid: a new one, or the store's with same_uuid.
+ * marks of backups, no answers of the last batch. Durable, with all that the file holds. ret_uuid: a new one, or the store's with same_uuid.
  */
 int restore_identity(const struct restore *r, int same_uuid, uint8_t ret_uuid[16],
                      struct azoth_error *err);

@@ -111,7 +111,12 @@ static int load_pages(struct load *d, const char *number, struct azoth_error *er
     int rc = next_part(d, number, err);
     if (!rc && d->store_fd < 0)
         rc = new_file(restore_store(d->r), &d->store_fd, err);
-    return rc ? rc : pour(d, d->store_fd, restore_store(d->r), err);
+    if (!rc)
+        rc = pour(d, d->store_fd, restore_store(d->r), err);
+    /* On its way to the disk while the next part is read; the new identity's commit makes it durable. */
+    if (!rc)
+        (void)sync_file_range(d->store_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    return rc;
 }
 
 /* Parts of one kind come one after the other, each kind from 1. */
@@ -203,7 +208,7 @@ static int end_store(struct load *d, struct azoth_error *err)
     }
     if (d->store_fd < 0)
         return error_set(err, AZOTH_ERR_FORMAT, "the backup has no store");
-    return fsync(d->store_fd) ? error_errno(err, errno, "%s", restore_store(d->r)) : 0;
+    return 0;
 }
 
 static int load_members(struct load *d, struct azoth_error *err)
