@@ -209,7 +209,7 @@ $(BUILD)/tests/model/model: $(MODEL_OBJ) $(BUILD)/libazoth.a
 
 # --- what people call -----------------------------------------------------------------------------
 
-.PHONY: packages run test model bench bench-growth bench-table lint fuzz install uninstall clean help torture
+.PHONY: packages run test model bench bench-growth bench-backup bench-table lint fuzz install uninstall clean help torture
 packages: $(BUILD)/packages.ok
 $(BUILD)/packages.ok: packages.list tools/install-packages
 	@mkdir -p $(BUILD)
@@ -224,6 +224,7 @@ help:
 	@echo 'make test-valgrind  the unit tests under valgrind'
 	@echo 'make bench      the product beside its floor, with ratios (PAIRS=15 ROWS=1,3,12)'
 	@echo 'make bench-growth  the same with ten million events and a million keys'
+	@echo 'make bench-backup  backup and restore beside cp and zstd, and what writers notice'
 	@echo 'make bench-backupfile  a backup file written and read beside the zstd command (BYTES= ROUNDS=)'
 	@echo 'make bench-table   the last results as the table of the README'
 	@echo 'make torture KILLS=1000 SEED=  random kills under load, everything checked (SECONDS= ends earlier)'
@@ -294,6 +295,8 @@ $(BENCH_BACKUPFILE): $(BENCH_BACKUPFILE).o $(BUILD)/libother.a $(BUILD)/libazoth
 .PHONY: bench-backupfile
 bench-backupfile: packages $(BENCH_BACKUPFILE)
 	$(BENCH_BACKUPFILE) $(or $(BYTES),1000000000) $(or $(ROUNDS),3)
+bench-backup: all
+	AZOTH_BUILD=$(BUILD) tests/bench/backup.sh
 bench-table:
 	@tools/bench-table $(BUILD)/bench.json
 # Ends after KILLS, or after SECONDS when that is given.
