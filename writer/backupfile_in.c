@@ -128,14 +128,19 @@ static int read_manifest(struct backupfile_in *b, uint64_t bytes, struct azoth_e
     int rc = read_all(b, bytes, BACKUPFILE_JSON_MAX, &b->text, err);
     if (rc)
         return rc;
-    rc = b->how->next(b->reading, &name, &bytes, err);
-    if (rc == 1)
-        rc = error_set(err, AZOTH_ERR_CORRUPT, "the backup goes on behind its manifest");
-    if (rc)
-        return rc;
-    rc = manifest_end(&b->manifest, NULL, NULL, b->digest, err);
-    if (!rc)
+    struct azoth_error at_end = {0};
+    int ended = b->how->next(b->reading, &name, &bytes, &at_end);
+    if (ended == 1)
+        ended = error_set(&at_end, AZOTH_ERR_CORRUPT, "the backup goes on behind its manifest");
+    /* The stream's end knows that something was changed; the manifest says which member that was. */
+    if (!ended || ended == AZOTH_ERR_CORRUPT)
+        rc = manifest_end(&b->manifest, NULL, NULL, b->digest, err);
+    if (!rc && (!ended || ended == AZOTH_ERR_CORRUPT))
         rc = manifest_agrees(&b->manifest, buf_bytes(&b->text), &b->signature, err);
+    if (!rc && ended) {
+        *err = at_end;
+        rc = ended;
+    }
     b->ended = !rc;
     return rc;
 }

@@ -21,11 +21,13 @@ writer=$!
 "$BUILD/azoth-feed" --dir "$AZOTH_DIR" 2>"$TMP/feed.log" & pids+=($!)
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/p.log" & pids+=($!)
 check "a projector runs" until_true 20 grep -q 'ready projection=p' "$TMP/p.log"
-commit 1 300 | azoth tx - >"$TMP/out" || fail=1
+commit 1 40 | azoth tx - >"$TMP/out"
+for i in 41 42 43; do printf '{"set":{"big/%d":{"bytes":"%s"}},"add":{"sum":1},"events":[{"type":"a","data":{"v":%d}}]}\n' $i "$(head -c 600000 /dev/urandom | base64 -w0)" $i; done | azoth tx - >"$TMP/out"
+commit 44 60 | azoth tx - >"$TMP/out"
 check "events are projected" azoth lag p --wait --timeout 20
 
 # --- a hot backup, while transactions and projections go on ---
-"$BUILD/azoth" tx - < <(commit 301 100000) >"$TMP/load" 2>&1 & load=$!
+"$BUILD/azoth" tx - < <(commit 61 100000) >"$TMP/load" 2>&1 & load=$!
 pids+=($load)
 check "a backup is made while others write" azoth backup "$TMP/dest" --json
 event=$(jq .event "$(azoth backup "$TMP/dest" --json >"$TMP/made.json"; echo "$TMP/made.json")")
@@ -80,7 +82,8 @@ rm "$bad"; refused "none" 1 "AZOTH_ERR_NOT_FOUND"
 exits "a directory without backups" 1 "AZOTH_ERR_BACKUP_MISSING" azoth restore "$TMP/bad" "$TMP/never"
 
 # --- encrypted and signed ---
-(umask 077; head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' >"$TMP/key"; echo "a long sentence" >"$TMP/words"; head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' >"$TMP/other")
+azoth key make "$TMP/key" >/dev/null; azoth key make "$TMP/other" >/dev/null; azoth key make --sign "$TMP/sign" >/dev/null; azoth key make --sign "$TMP/forger" >/dev/null
+(umask 077; echo "a long sentence" >"$TMP/words")
 exits "an encrypted one" 0 "full backup" azoth backup --key-file "$TMP/key" "$TMP/secret"
 says "says nothing without its key" "true null" "$(azoth backup list "$TMP/secret" --json | jq -r '"\(.[0].encrypted) \(.[0].to_event)"')"
 check "and its events with it" [ "$(azoth backup list --key-file "$TMP/key" "$TMP/secret" --json | jq '.[0].to_event')" -ge "$event" ]
@@ -89,7 +92,12 @@ bad=$(newest "$TMP/secret")
 refused "without a key" 1 "AZOTH_ERR_WRONG_KEY"
 refused "with another" 1 "AZOTH_ERR_WRONG_KEY" --key-file "$TMP/other"
 check "with its key it is restored" azoth restore --key-file "$TMP/key" "$TMP/secret" "$TMP/opened"
-file=$bad; bad=$TMP/bad/secret.azb; size=$(stat -c %s "$file"); flip $((size / 2)); refused "a flipped bit in it" 4 "AZOTH_ERR_CORRUPT" --key-file "$TMP/key"
+check "a signed one" azoth backup --sign-key "$TMP/sign" "$TMP/signed"
+bad=$(newest "$TMP/signed")
+exits "is known by who signed it" 0 "whole" azoth backup verify --signed-by "$TMP/sign.pub" "$TMP/signed"
+refused "and not by another" 4 "AZOTH_ERR_CORRUPT" --signed-by "$TMP/forger.pub"
+bad=$(newest "$TMP/dest"); refused "nor is one that was not signed" 1 "AZOTH_ERR_NOT_FOUND" --signed-by "$TMP/sign.pub"
+file=$(newest "$TMP/secret"); bad=$TMP/bad/secret.azb; size=$(stat -c %s "$file"); flip $((size / 2)); refused "a flipped bit in it" 4 "AZOTH_ERR_CORRUPT" --key-file "$TMP/key"
 check "a passphrase through a pipe" eval 'azoth backup --passphrase-file "$TMP/words" - 2>/dev/null | azoth restore --passphrase-file "$TMP/words" - "$TMP/piped" >/dev/null'
 says "gives the same content" "$(azoth digest)" "$(azoth digest --dir "$TMP/piped")"
 exits "a plain directory" 0 "full backup" azoth backup --plain "$TMP/plain"
