@@ -12,6 +12,7 @@
  */
 #include "core/archivefile.h"
 
+#include "core/chain.h"
 #include "core/error.h"
 
 #include <errno.h>
@@ -31,11 +32,11 @@
 #define FORMAT_1     1u
 /* Where the digest stands in the footer, and so what it does not cover. */
 #define FOOTER_DIGEST 144u
-#define HASH_BYTES    (256u << 10) /* read at once when a whole file is summed up */
 
 static const char header_magic[8] = "AZOTHSG1", footer_magic[8] = "AZOTHSGE";
 
-_Static_assert(ARCHIVE_DIGEST == crypto_generichash_BYTES, "a BLAKE2b-256");
+_Static_assert(ARCHIVE_DIGEST == crypto_generichash_BYTES && ARCHIVE_DIGEST == CHAIN_BYTES,
+               "a BLAKE2b-256");
 
 void archive_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last)
 {
@@ -515,7 +516,7 @@ int archivefile_read(const struct archivefile *f, uint32_t block, struct buf *fr
 
 /* Every record, ids consecutive, transactions and times never going back. */
 static int verify_block(const struct archivefile *f, uint32_t block, struct event_record *last,
-                        struct azoth_bytes frames, struct azoth_error *err)
+                        struct chain_walk *walk, struct azoth_bytes frames, struct azoth_error *err)
 {
     size_t at = 0;
     uint64_t id = index_first(f, block);
@@ -524,6 +525,8 @@ static int verify_block(const struct archivefile *f, uint32_t block, struct even
     while ((rc = record_frame_next(frames, &at, &ev, NULL)) == 1) {
         if (ev.id != id || ev.txn < last->txn || ev.time_ns < last->time_ns)
             return damaged_block(f, block, err);
+        if (chain_walk_add(walk, &ev))
+            return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
         *last = ev;
         id++;
     }
@@ -533,32 +536,41 @@ static int verify_block(const struct archivefile *f, uint32_t block, struct even
     return 0;
 }
 
-static int verify_digest(const struct archivefile *f, struct azoth_error *err)
+int archivefile_copy(const struct archivefile *f,
+                     int (*sink)(void *arg, const void *p, size_t len, struct azoth_error *err),
+                     void *arg, struct azoth_error *err)
 {
     crypto_generichash_state hash;
     uint8_t digest[ARCHIVE_DIGEST];
-    uint64_t end = f->about.bytes - FOOTER + FOOTER_DIGEST;
-    unsigned char *b = malloc(HASH_BYTES);
+    uint64_t end = f->about.bytes - FOOTER + FOOTER_DIGEST, at = 0;
+    unsigned char *b = malloc(ARCHIVE_PIECE), tail[FOOTER - FOOTER_DIGEST];
     if (!b)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's digest");
     crypto_generichash_init(&hash, NULL, 0, ARCHIVE_DIGEST);
     int rc = 0;
-    for (uint64_t at = 0; !rc && at < end;) {
-        size_t n = end - at < HASH_BYTES ? (size_t)(end - at) : HASH_BYTES;
+    while (!rc && at < end) {
+        size_t n = end - at < ARCHIVE_PIECE ? (size_t)(end - at) : ARCHIVE_PIECE;
         rc = read_at(f, at, b, n, err);
         if (!rc)
             crypto_generichash_update(&hash, b, n);
+        if (!rc && sink)
+            rc = sink(arg, b, n, err);
         at += n;
     }
     free(b);
+    if (!rc)
+        rc = read_at(f, end, tail, sizeof tail, err);
+    if (!rc && sink)
+        rc = sink(arg, tail, sizeof tail, err);
     crypto_generichash_final(&hash, digest, sizeof digest);
-    if (!rc && memcmp(digest, f->about.digest, sizeof digest) != 0)
+    if (!rc && (memcmp(digest, f->about.digest, sizeof digest) != 0 ||
+                memcmp(digest, tail, sizeof digest) != 0))
         rc = damaged(f, "digest", err);
     return rc;
 }
 
-int archivefile_verify(const struct archivefile *f, int (*say)(void *arg, uint64_t event),
-                       void *arg, struct azoth_error *err)
+static int verify_blocks(const struct archivefile *f, struct chain_walk *walk,
+                         int (*say)(void *arg, uint64_t event), void *arg, struct azoth_error *err)
 {
     struct buf frames = {0};
     struct event_record last = {.time_ns = INT64_MIN};
@@ -567,7 +579,7 @@ int archivefile_verify(const struct archivefile *f, int (*say)(void *arg, uint64
     for (uint32_t i = 0; !rc && i < f->blocks; i++) {
         rc = archivefile_read(f, i, &frames, err);
         if (!rc)
-            rc = verify_block(f, i, &last, buf_bytes(&frames), err);
+            rc = verify_block(f, i, &last, walk, buf_bytes(&frames), err);
         bytes += frames.len;
         if (!rc && say)
             rc = say(arg, last.id);
@@ -576,5 +588,20 @@ int archivefile_verify(const struct archivefile *f, int (*say)(void *arg, uint64
     if (!rc && (bytes != f->about.log_bytes || last.txn != f->about.last_txn ||
                 last.time_ns != f->about.last_time_ns))
         rc = damaged(f, "footer", err);
-    return rc ? rc : verify_digest(f, err);
+    return rc;
+}
+
+int archivefile_verify(const struct archivefile *f, int (*say)(void *arg, uint64_t event),
+                       void *arg, struct azoth_error *err)
+{
+    struct chain_walk walk = {.chain = {.event = f->about.first - 1, .on = f->about.chained != 0}};
+    memcpy(walk.chain.value, f->about.chain_before, CHAIN_BYTES);
+    int rc = verify_blocks(f, &walk, say, arg, err);
+    chain_walk_end(&walk);
+    if (!rc && walk.chain.on && memcmp(walk.chain.value, f->about.chain_after, CHAIN_BYTES) != 0)
+        rc = error_set(
+            err, AZOTH_ERR_CORRUPT,
+            "%s: its events do not lead from the chain's value before them to that after", f->path);
+    chain_walk_fini(&walk);
+    return rc ? rc : archivefile_copy(f, NULL, NULL, err);
 }

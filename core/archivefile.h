@@ -19,7 +19,7 @@
  * transaction and after the last one; a segment ends where a transaction does. 0: those events have no chain.
  *
  * Opening checks header, index and footer; reading checks the block's sum and each record's;
- * archivefile_verify() checks all, and the digest. Every byte of the file is under one of these.
+ * archivefile_verify() checks all, the digest and the chain. Every byte of the file is under one of these.
  *
  * Threads: one out belongs to one thread; an open file may be read by any number of threads.
  */
@@ -34,6 +34,7 @@
 #define ARCHIVE_DIGEST    32u
 #define ARCHIVE_LEVEL     3 /* zstd's, unless asked otherwise */
 #define ARCHIVE_NAME_MAX  64u
+#define ARCHIVE_PIECE     (1u << 20)
 
 /* What a segment says of itself. */
 struct archive_about {
@@ -93,7 +94,15 @@ uint64_t archivefile_block_first(const struct archivefile *f, uint32_t block);
 /* The block's event frames, unpacked, replace what is in *frames. CORRUPT (names file and events), IO, NOMEM. */
 int archivefile_read(const struct archivefile *f, uint32_t block, struct buf *frames,
                      struct azoth_error *err);
-/* Reads all of it and checks everything, the digest too. say (may be NULL) is told the event that it has come
+/*
+ * Hands all bytes of the file to sink (may be NULL), in order and in pieces of at most ARCHIVE_PIECE, and checks
+ * them against the file's digest: CORRUPT comes after the last piece. What sink returns other than 0 ends it and is
+ * returned. IO, NOMEM.
+ */
+int archivefile_copy(const struct archivefile *f,
+                     int (*sink)(void *arg, const void *p, size_t len, struct azoth_error *err),
+                     void *arg, struct azoth_error *err);
+/* Reads all of it and checks everything, the digest and that the chain's values fit the events, too. say (may be NULL) is told the event that it has come
  * to, and ends it by returning other than 0, which is returned then. CORRUPT, IO, NOMEM. */
 int archivefile_verify(const struct archivefile *f, int (*say)(void *arg, uint64_t event),
                        void *arg, struct azoth_error *err);

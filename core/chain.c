@@ -63,6 +63,59 @@ void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n)
     c->event = ev[0].id + n - 1;
 }
 
+static int keep(struct chain_walk *w, struct azoth_bytes *b)
+{
+    uintptr_t at = w->bytes.len;
+    int rc = buf_add(&w->bytes, b->ptr, b->len);
+    b->ptr = (const void *)at;
+    return rc;
+}
+
+int chain_walk_add(struct chain_walk *w, const struct event_record *ev)
+{
+    if (!w->chain.on || ev->id <= w->chain.event)
+        return 0;
+    if (w->n && w->ev[0].txn != ev->txn)
+        chain_walk_end(w);
+    if (w->n == w->cap) {
+        uint32_t cap = w->cap ? 2 * w->cap : 64;
+        struct event_record *more = realloc(w->ev, cap * sizeof *more);
+        if (!more)
+            return AZOTH_ERR_NOMEM;
+        w->ev = more;
+        w->cap = cap;
+    }
+    struct event_record *kept = &w->ev[w->n];
+    *kept = *ev;
+    if (keep(w, &kept->type) || keep(w, &kept->key) || keep(w, &kept->metadata) ||
+        keep(w, &kept->payload))
+        return AZOTH_ERR_NOMEM;
+    w->n++;
+    return 0;
+}
+
+void chain_walk_end(struct chain_walk *w)
+{
+    for (uint32_t i = 0; i < w->n; i++) {
+        struct azoth_bytes *const part[] = {&w->ev[i].type, &w->ev[i].key, &w->ev[i].metadata,
+                                            &w->ev[i].payload};
+        for (size_t k = 0; k < sizeof part / sizeof *part; k++)
+            part[k]->ptr = w->bytes.ptr + (uintptr_t)part[k]->ptr;
+    }
+    if (w->n)
+        chain_extend(&w->chain, w->ev, w->n);
+    w->n = 0;
+    buf_clear(&w->bytes);
+}
+
+void chain_walk_fini(struct chain_walk *w)
+{
+    free(w->ev);
+    buf_fini(&w->bytes);
+    w->ev = NULL;
+    w->n = w->cap = 0;
+}
+
 void chain_start_encode(unsigned char out[CHAIN_RECORD], const struct chain *c)
 {
     put_u32(out, MAGIC);

@@ -21,6 +21,7 @@
 #ifndef CORE_CHAIN_H
 #define CORE_CHAIN_H
 
+#include "core/buf.h"
 #include "core/record.h"
 
 #define CHAIN_BYTES  32u
@@ -36,6 +37,20 @@ struct chain {
 void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t event);
 /* One transaction's events, n >= 1 of them in their order: their ids, txn and time are those of ev[0] on. */
 void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n);
+
+/* The chain over events that come one by one, whose bytes need not outlive the call: they are kept until their
+ * transaction is whole. Begins as {.chain = ...}; without a chain (not `on`) it does nothing. */
+struct chain_walk {
+    struct chain chain;
+    struct event_record *ev; /* of the transaction in hand; pointers: places in `bytes` */
+    uint32_t n, cap;
+    struct buf bytes;
+};
+/* Events that the chain has already are passed over. 0, or NOMEM. */
+int chain_walk_add(struct chain_walk *w, const struct event_record *ev);
+void chain_walk_end(
+    struct chain_walk *w); /* the transaction in hand is whole: it goes into the chain */
+void chain_walk_fini(struct chain_walk *w);
 
 void chain_start_encode(unsigned char out[CHAIN_RECORD], const struct chain *c);
 /* 0 and *ret (on), or CORRUPT. Safe on any bytes. */

@@ -253,36 +253,9 @@ static void *check_beside(void *arg)
     return NULL;
 }
 
-struct gather {
-    struct chain chain;
-    struct buf
-        events; /* struct event_record, of the transaction in hand; they borrow the snapshot */
-    uint64_t txn;
-};
-
-static void gather_end(struct gather *g)
+static int check_chain(struct chain_walk *g, const struct store_head *head, struct azoth_error *err)
 {
-    if (g->events.len)
-        chain_extend(&g->chain, (const void *)g->events.ptr,
-                     (uint32_t)(g->events.len / sizeof(struct event_record)));
-    buf_clear(&g->events);
-}
-
-static int gather_add(struct gather *g, const struct event_record *ev, struct azoth_error *err)
-{
-    if (!g->chain.on || ev->id <= g->chain.event)
-        return 0;
-    if (g->txn != ev->txn)
-        gather_end(g);
-    g->txn = ev->txn;
-    return buf_add(&g->events, ev, sizeof *ev)
-               ? error_set(err, AZOTH_ERR_NOMEM, "a transaction's events")
-               : 0;
-}
-
-static int check_chain(struct gather *g, const struct store_head *head, struct azoth_error *err)
-{
-    gather_end(g);
+    chain_walk_end(g);
     if (g->chain.on == head->chain.on &&
         (!g->chain.on || memcmp(g->chain.value, head->chain.value, CHAIN_BYTES) == 0))
         return 0;
@@ -291,7 +264,7 @@ static int check_chain(struct gather *g, const struct store_head *head, struct a
                      (unsigned long long)head->event);
 }
 
-static int walk_events(struct snapshot *sn, const struct store_head *head, struct gather *g,
+static int walk_events(struct snapshot *sn, const struct store_head *head, struct chain_walk *g,
                        restore_progress progress, void *arg, struct azoth_error *err)
 {
     struct event_record ev = {0};
@@ -300,8 +273,8 @@ static int walk_events(struct snapshot *sn, const struct store_head *head, struc
     int64_t time_ns = INT64_MIN;
     int rc = event_scan_open(sn, 1, 0, &es, err);
     while (!rc && (rc = event_scan_next(es, &ev, NULL, err)) == 1) {
-        rc = gather_add(g, &ev, err);
-        if (ev.txn < txn || ev.txn > head->txn || ev.time_ns < time_ns)
+        rc = chain_walk_add(g, &ev) ? error_set(err, AZOTH_ERR_NOMEM, "a transaction's events") : 0;
+        if (!rc && (ev.txn < txn || ev.txn > head->txn || ev.time_ns < time_ns))
             rc = error_set(err, AZOTH_ERR_CORRUPT,
                            "event %llu: its transaction or its time is out of order",
                            (unsigned long long)ev.id);
@@ -321,13 +294,13 @@ static int walk_events(struct snapshot *sn, const struct store_head *head, struc
 static int check_events(struct snapshot *sn, const struct store_head *head,
                         restore_progress progress, void *arg, struct azoth_error *err)
 {
-    struct gather g = {0};
+    struct chain_walk g = {0};
     int rc = snapshot_chain_start(sn, &g.chain, err);
     if (rc >= 0)
         rc = walk_events(sn, head, &g, progress, arg, err);
     if (!rc)
         rc = check_chain(&g, head, err);
-    buf_fini(&g.events);
+    chain_walk_fini(&g);
     return rc;
 }
 

@@ -2,6 +2,7 @@
  * bytes are answered with an error. */
 #include "core/archived.h"
 
+#include "core/chain.h"
 #include "core/error.h"
 
 #include <fcntl.h>
@@ -59,22 +60,33 @@ static struct event_record event(uint64_t id, uint32_t payload, struct buf *rec)
 }
 
 /* EVENTS events from 11 on: one block each for the first two, the others share one. */
-static struct archive_about make(void)
+static struct archive_about make_with(const uint8_t *chain_after)
 {
-    static const uint8_t before[ARCHIVE_DIGEST] = "before", after[ARCHIVE_DIGEST] = "after";
+    static const uint8_t before[ARCHIVE_DIGEST] = "before";
+    struct chain_walk walk = {.chain = {.event = 10, .on = 1}};
     struct archivefile_out *o;
     struct archive_about a;
     struct buf rec = {0};
+    memcpy(walk.chain.value, before, sizeof before);
     unlink(path);
     assert_int_equal(archivefile_create(path, uuid, ARCHIVE_LEVEL, &o, &err), 0);
     for (uint64_t id = 11; id < 11 + EVENTS; id++) {
         struct event_record ev = event(id, id < 13 ? LARGE : 10, &rec);
         assert_int_equal(archivefile_add(o, &ev, buf_bytes(&rec), &err), 0);
+        assert_int_equal(chain_walk_add(&walk, &ev), 0);
     }
+    chain_walk_end(&walk);
     assert_int_equal(archivefile_events(o), EVENTS);
-    assert_int_equal(archivefile_finish(o, before, after, &a, &err), 0);
+    assert_int_equal(
+        archivefile_finish(o, before, chain_after ? chain_after : walk.chain.value, &a, &err), 0);
+    chain_walk_fini(&walk);
     buf_fini(&rec);
     return a;
+}
+
+static struct archive_about make(void)
+{
+    return make_with(NULL);
 }
 
 static void what_was_written_is_read_back(void **state)
@@ -189,6 +201,50 @@ static void a_change_with_right_sums_is_found_by_the_digest(void **state)
     assert_non_null(strstr(err.message, "digest"));
     archivefile_close(f);
     buf_fini(&frames);
+}
+
+static void events_that_do_not_lead_to_the_chains_value_are_found(void **state)
+{
+    (void)state;
+    static const uint8_t other[ARCHIVE_DIGEST] = "other";
+    make_with(other);
+    assert_int_equal(verdict(), AZOTH_ERR_CORRUPT);
+    assert_non_null(strstr(err.message, "the chain's value"));
+}
+
+static struct buf copied;
+static size_t pieces;
+
+static int take_piece(void *arg, const void *p, size_t len, struct azoth_error *e)
+{
+    (void)e;
+    pieces++;
+    return arg ? 77 : buf_add(&copied, p, len);
+}
+
+static void a_copy_is_all_bytes_and_tells_when_they_are_others(void **state)
+{
+    (void)state;
+    static unsigned char b[8192];
+    struct archivefile *f;
+    int end = 0;
+    make();
+    size_t n = file_read(b, sizeof b);
+    assert_int_equal(archivefile_open(path, &f, &err), 0);
+    buf_clear(&copied);
+    assert_int_equal(archivefile_copy(f, take_piece, NULL, &err), 0);
+    assert_int_equal(copied.len, n);
+    assert_memory_equal(copied.ptr, b, n);
+    pieces = 0;
+    assert_int_equal(archivefile_copy(f, take_piece, &end, &err), 77);
+    assert_int_equal(pieces, 1);
+    archivefile_close(f);
+    b[100] ^= 1;
+    file_write(b, n);
+    assert_int_equal(archivefile_open(path, &f, &err), 0);
+    assert_int_equal(archivefile_copy(f, take_piece, NULL, &err), AZOTH_ERR_CORRUPT);
+    archivefile_close(f);
+    buf_fini(&copied);
 }
 
 static void one_that_is_cut_or_grown_is_found(void **state)
@@ -407,6 +463,8 @@ int main(void)
         cmocka_unit_test(what_was_written_is_read_back),
         cmocka_unit_test(each_byte_that_changes_is_found),
         cmocka_unit_test(a_change_with_right_sums_is_found_by_the_digest),
+        cmocka_unit_test(events_that_do_not_lead_to_the_chains_value_are_found),
+        cmocka_unit_test(a_copy_is_all_bytes_and_tells_when_they_are_others),
         cmocka_unit_test(one_that_is_cut_or_grown_is_found),
         cmocka_unit_test(a_gap_is_refused_by_the_writer),
         cmocka_unit_test(a_dead_ones_file_is_replaced_a_living_ones_is_not),
