@@ -140,7 +140,7 @@ struct archive_block {
 };
 
 struct archive_cache {
-    const char *dir;
+    char dir[PATH_MAX];
     pthread_mutex_t lock;
     uint64_t clock;
     struct open_segment segment[FILES_MAX];
@@ -152,7 +152,7 @@ struct archive_cache *archive_cache_make(const char *dir)
     struct archive_cache *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
-    c->dir = dir;
+    snprintf(c->dir, sizeof c->dir, "%s", dir);
     pthread_mutex_init(&c->lock, NULL);
     return c;
 }
@@ -177,8 +177,8 @@ void archive_cache_free(struct archive_cache *c)
     free(c);
 }
 
-static int open_recorded(const struct archive_cache *c, const struct archive_entry *e,
-                         struct archivefile **ret, struct azoth_error *err)
+int archive_cache_open(const struct archive_cache *c, const struct archive_entry *e,
+                       struct archivefile **ret, struct azoth_error *err)
 {
     char path[PATH_MAX + ARCHIVE_PATH_MAX];
     if (archive_path(path, sizeof path, c->dir, e->path))
@@ -216,7 +216,7 @@ static int segment_get(struct archive_cache *c, const struct archive_entry *e,
             oldest = s;
     }
     struct archivefile *f = NULL;
-    int rc = open_recorded(c, e, &f, err);
+    int rc = archive_cache_open(c, e, &f, err);
     if (rc)
         return rc;
     if (!oldest) {
@@ -313,6 +313,20 @@ int archive_cache_block(struct archive_cache *c, const struct archive_entry *e, 
     if (!rc)
         *ret = b;
     return rc;
+}
+
+uint64_t archive_cache_behind(struct archive_cache *c, const struct archive_entry *e, uint64_t id)
+{
+    struct archivefile *f;
+    uint64_t behind = e->about.last + 1;
+    ensure(id >= e->about.first && id <= e->about.last);
+    if (archive_cache_open(c, e, &f, NULL))
+        return behind;
+    uint32_t next = archivefile_block_of(f, id) + 1;
+    if (next < archivefile_blocks(f))
+        behind = archivefile_block_first(f, next);
+    archivefile_close(f);
+    return behind;
 }
 
 void archive_block_release(struct archive_cache *c, struct archive_block *b)

@@ -60,7 +60,7 @@ const char *archive_path_recorded(const char *dir, const char *absolute);
 struct archive_cache;
 struct archive_block;
 
-/* The files are below dir, which must outlive the cache. NULL: NOMEM. */
+/* Relative paths are below dir. NULL: NOMEM. */
 struct archive_cache *archive_cache_make(const char *dir);
 void archive_cache_free(struct archive_cache *c); /* all blocks were given back; NULL is accepted */
 
@@ -71,6 +71,13 @@ void archive_cache_free(struct archive_cache *c); /* all blocks were given back;
  */
 int archive_cache_block(struct archive_cache *c, const struct archive_entry *e, uint64_t id,
                         struct archive_block **ret, struct azoth_error *err);
+/* The first event behind the block that has event id, by what the file says of itself; behind the segment when it can
+ * not be opened: where reading may go on. */
+uint64_t archive_cache_behind(struct archive_cache *c, const struct archive_entry *e, uint64_t id);
+/* Opens the recorded file for the caller, who closes it: the one that was recorded, by its digest and its range.
+ * Errors as of archive_cache_block(). */
+int archive_cache_open(const struct archive_cache *c, const struct archive_entry *e,
+                       struct archivefile **ret, struct azoth_error *err);
 void archive_block_release(struct archive_cache *c, struct archive_block *b); /* NULL is accepted */
 struct azoth_bytes archive_block_frames(const struct archive_block *b);
 

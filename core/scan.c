@@ -206,21 +206,37 @@ static void read_soon(struct event_scan *es, const void *record)
         __builtin_prefetch((const void *)(first + page + line));
 }
 
-/* The file may have been moved since the snapshot was taken: the newest record of it says where to. */
-static int block_moved(struct store *st, struct archive_cache *c, uint64_t id,
-                       struct archive_entry *e, struct archive_block **ret, struct azoth_error *err)
+/* The newest record of the segment that ends where e does: 1 when it tells another path, which is e's then. */
+static int renew_path(struct store *st, struct archive_entry *e)
 {
     struct snapshot *now;
-    struct archive_entry *newer = malloc(sizeof *newer);
+    struct archive_entry *newer = calloc(1, sizeof *newer);
     if (!newer || snapshot_begin(st, &now, NULL)) {
         free(newer);
-        return AZOTH_ERR_NOT_FOUND;
+        return 0;
     }
-    int rc = AZOTH_ERR_NOT_FOUND;
-    if (snapshot_archive_of(now, id, newer, NULL) == 1 && strcmp(newer->path, e->path) != 0)
-        rc = archive_cache_block(c, newer, id, ret, err);
+    int moved = snapshot_archive_of(now, e->about.last, newer, NULL) == 1 &&
+                newer->about.last == e->about.last && strcmp(newer->path, e->path) != 0;
     snapshot_end(now);
+    if (moved)
+        memcpy(e->path, newer->path, sizeof e->path);
     free(newer);
+    return moved;
+}
+
+int store_archive_open(struct store *s, const struct archive_entry *e, struct archivefile **ret,
+                       struct azoth_error *err)
+{
+    struct archive_cache *c = store_archive(s);
+    struct archive_entry *at = malloc(sizeof *at);
+    int rc = c && at ? 0 : error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    if (!rc) {
+        *at = *e;
+        do
+            rc = archive_cache_open(c, at, ret, err);
+        while (rc == AZOTH_ERR_NOT_FOUND && renew_path(s, at));
+    }
+    free(at);
     return rc;
 }
 
@@ -239,9 +255,9 @@ static int load_block(struct event_scan *es, struct azoth_error *err)
         rc = error_set(err, AZOTH_ERR_GAP, "event %llu is missing: no segment has it",
                        (unsigned long long)es->next);
     if (rc == 1) {
-        rc = archive_cache_block(c, e, es->next, &es->block, err);
-        if (rc == AZOTH_ERR_NOT_FOUND)
-            rc = block_moved(st, c, es->next, e, &es->block, err);
+        do /* the file may have been moved since the snapshot was taken */
+            rc = archive_cache_block(c, e, es->next, &es->block, err);
+        while (rc == AZOTH_ERR_NOT_FOUND && renew_path(st, e));
         /* What can not be read there is no verdict on LMDB. The message names the file. */
         if (rc == AZOTH_ERR_IO)
             rc = AZOTH_ERR_CORRUPT;
@@ -331,6 +347,24 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
         *ret_raw = bytes_of_val(v);
     es->next = at + 1;
     return 1;
+}
+
+uint64_t event_scan_behind(struct event_scan *es, int *ret_segment)
+{
+    struct archive_cache *c = store_archive(snapshot_store(es->snapshot));
+    struct archive_entry *e = calloc(1, sizeof *e);
+    uint64_t behind = es->next + 1;
+    *ret_segment = es->next < es->border;
+    if (*ret_segment && c && e) {
+        int rc = snapshot_archive_of(es->snapshot, es->next, e, NULL);
+        behind = rc == 1 ? archive_cache_behind(c, e, es->next)
+                 : rc == 0 && e->about.first > es->next && e->about.first < es->border
+                     ? e->about.first
+                     : es->border;
+        behind = behind < es->border ? behind : es->border;
+    }
+    free(e);
+    return behind;
 }
 
 void event_scan_close(struct event_scan *es)

@@ -35,6 +35,7 @@ struct store {
     dev_t dir_dev;
     ino_t dir_ino;
     unsigned users;
+    int file;             /* opened with STORE_FILE */
     pthread_mutex_t lock; /* the idle list, archive */
     struct snapshot *idle;
     struct archive_cache *archive; /* NULL: nobody has read a segment yet */
@@ -247,6 +248,7 @@ static int open_new(const char *dir, unsigned flags, struct store *s, struct azo
         rc = error_errno(err, errno, "%s", path);
         goto fail;
     }
+    s->file = (flags & STORE_FILE) != 0;
     s->identity.device = (uint64_t)st.st_dev;
     s->identity.inode = (uint64_t)st.st_ino;
     if (!(flags & STORE_WRITE) && (rc = open_dbis(s, err)) != 0)
@@ -422,9 +424,13 @@ struct store *snapshot_store(struct snapshot *sn)
 
 struct archive_cache *store_archive(struct store *s)
 {
+    char dir[sizeof s->identity.dir];
+    snprintf(dir, sizeof dir, "%s", s->identity.dir);
+    if (s->file && strrchr(dir, '/')) /* what lies beside it is its own */
+        *strrchr(dir, '/') = 0;
     pthread_mutex_lock(&s->lock);
     if (!s->archive)
-        s->archive = archive_cache_make(s->identity.dir);
+        s->archive = archive_cache_make(dir);
     struct archive_cache *c = s->archive;
     pthread_mutex_unlock(&s->lock);
     return c;

@@ -50,7 +50,8 @@ struct store_identity {
 enum store_open_flags {
     STORE_WRITE = 1, /* for the writer: the environment can be written */
     STORE_FILE =
-        2, /* dir is the path of a store under another name, which nobody else knows: no lock file */
+        2, /* dir is the path of a store under another name, which nobody else knows: no lock file.
+              Recorded segments are below the directory that it is in */
 };
 
 /* NO_DATABASE, FORMAT, CORRUPT, IO, PERMISSION, NOMEM. With STORE_WRITE no read transaction is
@@ -103,6 +104,9 @@ int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct even
  * record's bytes. May block on a segment's file. */
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
                     struct azoth_error *err);
+/* After an error: where a scan that passes over what can not be read would begin: behind the event, or behind the
+ * block or the segment that it lies in. *ret_segment: it lies in one. */
+uint64_t event_scan_behind(struct event_scan *es, int *ret_segment);
 void event_scan_close(struct event_scan *es);
 
 /* What was archived as this snapshot sees it. Nothing: first_in_store is 1. CORRUPT, IO. */
@@ -116,6 +120,14 @@ int snapshot_archives(struct snapshot *sn,
                       int (*each)(void *arg, const struct archive_entry *e,
                                   struct azoth_error *err),
                       void *arg, struct azoth_error *err);
+
+/*
+ * Opens a recorded segment's file for the caller, who closes it; where it lies by the newest record, when it was moved
+ * since e was read. It is the one that was recorded. NOT_FOUND, PERMISSION, CORRUPT, FORMAT, IO, NOMEM; err names the
+ * file. Once it is open a move does not matter.
+ */
+int store_archive_open(struct store *s, const struct archive_entry *e, struct archivefile **ret,
+                       struct azoth_error *err);
 
 /* The first event of this transaction: 1 and *ret_id, 0 when it logged none; CORRUPT, FORMAT, GAP, IO,
  * NOMEM. Events lie in the order of transactions: some twenty looks, the fewer the newer it is. */

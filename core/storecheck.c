@@ -135,14 +135,27 @@ static void end_txn(struct log_walk *w)
     w->n = 0;
 }
 
-/* What can not be read is told, and passed over: the chain ends there. */
-static void pass_over(struct log_walk *w, int code, const struct azoth_error *why)
+static int is_damage(int code, int segment)
+{
+    return code == AZOTH_ERR_CORRUPT || code == AZOTH_ERR_FORMAT || code == AZOTH_ERR_GAP ||
+           (segment && (code == AZOTH_ERR_NOT_FOUND || code == AZOTH_ERR_PERMISSION));
+}
+
+/* What can not be read is told, and passed over: the chain ends there. Of a segment that is as much as is lost with one
+ * block, or all of it. */
+static void pass_over(struct log_walk *w, int code, const struct azoth_error *why, uint64_t behind,
+                      int segment)
 {
     end_txn(w);
     if (!w->damaged)
         w->damaged = w->next;
-    store_check_found(w->c, "event", code, no_key, w->next, 0, "%s", why->message);
-    w->next++;
+    if (segment)
+        store_check_found(w->c, "segment", code, no_key, w->next, 0,
+                          "%s; events %llu to %llu can not be read", why->message,
+                          (unsigned long long)w->next, (unsigned long long)behind - 1);
+    else
+        store_check_found(w->c, "event", code, no_key, w->next, 0, "%s", why->message);
+    w->next = behind;
 }
 
 /* 1 and the event, 0 at the snapshot's end, or an error. Opens *es where it is needed. */
@@ -157,14 +170,16 @@ static int next_event(struct log_walk *w, struct event_scan **es, struct event_r
         rc = event_scan_next(*es, ev, NULL, &why);
         if (rc >= 0)
             return rc;
+        int segment;
+        uint64_t behind = event_scan_behind(*es, &segment);
         event_scan_close(*es);
         *es = NULL;
-        if (rc != AZOTH_ERR_CORRUPT && rc != AZOTH_ERR_FORMAT && rc != AZOTH_ERR_GAP) {
+        if (!is_damage(rc, segment)) {
             if (err)
                 *err = why;
             return rc;
         }
-        pass_over(w, rc, &why);
+        pass_over(w, rc, &why, behind, segment);
         rc = store_check_step(w->c, "events", err);
         if (rc)
             return rc;
@@ -226,6 +241,38 @@ static void compare_chain(struct log_walk *w)
                       "%llu: one was changed, put in or taken out, and its checksum made to fit",
                       (unsigned long long)w->chain.event, (unsigned long long)head->event,
                       (unsigned long long)head->txn);
+}
+
+/* Of segments whose events are still in LMDB nobody has read: that they are there, and those that were recorded. */
+static int check_unread(void *arg, const struct archive_entry *e, struct azoth_error *err)
+{
+    struct store_check *c = arg;
+    struct archive_state state = {0};
+    struct archivefile *f;
+    struct azoth_error why;
+    c->sum->segments++;
+    int rc = snapshot_archive(c->sn, &state, err);
+    if (rc || e->about.last < state.first_in_store)
+        return rc;
+    rc = store_archive_open(c->store, e, &f, &why);
+    if (!rc)
+        archivefile_close(f);
+    else if (is_damage(rc, 1))
+        store_check_found(c, "segment", rc, no_key, e->about.first, 0, "%s", why.message);
+    else if (err)
+        *err = why;
+    return !rc || is_damage(rc, 1) ? 0 : rc;
+}
+
+static int check_segments(struct store_check *c, struct azoth_error *err)
+{
+    struct azoth_error why;
+    int rc = snapshot_archives(c->sn, check_unread, c, &why);
+    if (rc == AZOTH_ERR_CORRUPT)
+        store_check_found(c, "segment", rc, no_key, 0, 0, "%s", why.message);
+    else if (rc && err)
+        *err = why;
+    return rc == AZOTH_ERR_CORRUPT ? 0 : rc;
 }
 
 static int check_log(struct store_check *c, struct azoth_error *err)
@@ -505,7 +552,7 @@ int store_check(struct store *s, const struct store_check_tell *tell, struct sto
                 struct azoth_error *err)
 {
     static int (*const part[])(struct store_check * c, struct azoth_error * err) = {
-        check_all_state, check_ids, check_marks_and_redo, store_check_pages};
+        check_segments, check_all_state, check_ids, check_marks_and_redo, store_check_pages};
     struct store_usage u;
     struct store_check c = {.store = s, .tell = tell, .sum = ret};
     memset(ret, 0, sizeof *ret);

@@ -12,6 +12,8 @@
  *             time each, times never decreasing
  *   chain     the value that the events give is the one in the head. By it alone an event is found that was changed
  *             and given a checksum that fits
+ *   segment   a recorded segment is there, is the one that was recorded, and its events can be read; what can not is
+ *             passed over, a block or the whole file in one finding
  *   state     checksum, the canonical encoding of its type, a version that is no later than the head, keys in order
  *   id        checksum; transaction, events and age within those of the head; ids and ids_age agree, one for one
  *   redo      checksum, encodings, transactions and events within those of the head; from the lowest mark on each one
@@ -30,7 +32,7 @@
 
 struct store_finding {
     const char *kind; /* as above */
-    int code;         /* CORRUPT, FORMAT or GAP */
+    int code;         /* CORRUPT, FORMAT or GAP; of a segment also NOT_FOUND, PERMISSION */
     char message[400];
     struct azoth_bytes key; /* of the record, or none; borrowed for the call */
     uint64_t event, txn;    /* 0: it is not about one */
@@ -44,7 +46,7 @@ struct store_check_tell {
 };
 
 struct store_check_sum {
-    uint64_t events, transactions, keys, ids, redo, marks, pages, free_pages;
+    uint64_t events, segments, transactions, keys, ids, redo, marks, pages, free_pages;
     uint64_t findings;
     struct store_head head; /* up to which events were checked */
     int chain_checked;      /* 0: there is none, or a damaged event is in its way */

@@ -54,6 +54,7 @@ static void tell_sum_json(struct json_text *j, const struct store_check_sum *s)
     out_u64(j, "event", s->head.event);
     out_u64(j, "txn", s->head.txn);
     out_u64(j, "events", s->events);
+    out_u64(j, "segments", s->segments);
     out_u64(j, "transactions", s->transactions);
     out_u64(j, "keys", s->keys);
     out_u64(j, "ids", s->ids);

@@ -155,6 +155,8 @@ exits "a segment that is not there is an error with its name" 1 "${segment##*/}:
 says "what lies behind it is read" "201 $sent $((sent - 200))" "$(ids --from 201)"
 exits "verify names it" 1 "${segment##*/}" archive verify
 says "and goes on" "1" "$(archive verify --json 2>/dev/null | jq '[.segments[] | select(.ok | not)] | length')"
+exits "the check of the whole store finds it" 1 "azoth: segment: $segment: the segment is not there; events 101 to 200 can not be read (AZOTH_ERR_NOT_FOUND)" azoth verify
+says "once, and goes on" "1 101 $((sent - 100)) false" "$(azoth verify --json 2>/dev/null | jq -r '.store | "\(.findings | length) \(.findings[0].event) \(.events) \(.chain_checked)"')"
 define q
 kill $f; wait $f
 feed # which has no file open yet
@@ -167,6 +169,8 @@ cp "$TMP/segment" "$segment"; chmod u+w "$segment"
 printf '\xff' | dd of="$segment" bs=1 seek=200 conv=notrunc status=none
 exits "a byte that changed is found by who reads it" 4 "the block from event 101 on fails its check (AZOTH_ERR_CORRUPT)" azoth events
 exits "and by verify" 4 "fails its check" archive verify
+exits "and by the check of the whole store" 1 "fails its check; events 101 to 200 can not be read (AZOTH_ERR_CORRUPT)" azoth verify
+says "which tells one block once" 1 "$(azoth verify --json 2>/dev/null | jq -r '.store.findings | length')"
 cp "$segment" "$TMP/other" && cp "$AZOTH_DIR/$(archive list --json | jq -r '.segments[0].path')" "$segment" 2>/dev/null
 exits "another segment in its place too" 4 "is not the segment that was recorded" azoth events
 rm -f "$segment"; mv "$TMP/segment" "$segment"
