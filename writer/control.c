@@ -49,6 +49,7 @@ static int new_mark(struct append *a, struct mark *m, int there, int *ret_code,
     m->event = head->event;
     m->since_ns = head->time_ns;
     m->broken = 0;
+    m->confirmed = 0;
     return put_mark(a, m, detail);
 }
 
@@ -76,6 +77,7 @@ static int move_mark(struct append *a, struct mark *m, int there, const unsigned
     m->txn = txn;
     m->event = event;
     m->since_ns = (int64_t)get_u64(to + 16);
+    m->confirmed = 1;
     return put_mark(a, m, detail);
 }
 

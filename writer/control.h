@@ -9,9 +9,10 @@
  *
  *   operation  argument                   what
  *   mark       place, 16 bytes            sets the place's mark to the head: from the next transaction on there
- *                                         are redo records. Of one that is there: begins anew
+ *                                         are redo records. Of one that is there: begins anew. Not confirmed: until it
+                                         is moved, be it to where it is, its place counts as having nothing
  *   mark       place | u64 txn | u64 event | i64 commit time
- *                                         moves the mark on, after the backup up to there is durable. NOT_FOUND
+ *                                         moves the mark on and confirms it, after the backup up to there is durable. NOT_FOUND
  *                                         (no mark), BACKUP_MISSING (broken), BAD_REQUEST (back, or beyond the head)
  *   unmark     place, 16 bytes            drops the mark, if it is there
  *   seal       u32 pid | i64 time | who   seals until `unseal`, over restarts (core/seal.h): at the head, which a seal of

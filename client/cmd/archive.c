@@ -166,14 +166,16 @@ static int check_marks(const struct run *r, struct azoth_error *err)
     rc = snapshot_marks(sn, mark, MARKS_MAX, &n, err);
     snapshot_end(sn);
     for (uint32_t i = 0; !rc && i < n; i++) {
-        if (mark[i].event >= r->end)
+        /* A mark is set before the first backup there is made: only one that was moved says what is there. */
+        uint64_t has = mark[i].confirmed ? mark[i].event : 0;
+        if (has >= r->end)
             continue;
         cmd_hex(mark[i].place, MARK_PLACE, place);
         rc = error_set(
             err, AZOTH_ERR_BUSY,
             "the backups of place %s have events up to %llu only: make one there first, or "
             "drop its mark (azoth backup forget)",
-            place, (unsigned long long)mark[i].event);
+            place, (unsigned long long)has);
     }
     return rc;
 }
@@ -341,18 +343,11 @@ static int on_verified(void *arg, uint64_t event)
 /* The recorded file is there, is that one, and all of it is good. */
 static int verify_entry(struct run *r, const struct archive_entry *e, struct azoth_error *err)
 {
-    char path[8200];
     struct archivefile *f;
-    if (archive_path(path, sizeof path, r->dir, e->path))
-        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", e->path);
-    int rc = archivefile_open(path, &f, err);
+    int rc = store_archive_open(r->a.store, e, &f, err);
     if (rc)
         return rc;
-    if (memcmp(archivefile_about(f)->digest, e->about.digest, ARCHIVE_DIGEST) != 0)
-        rc = error_set(err, AZOTH_ERR_CORRUPT,
-                       "%s is not the segment that was recorded: its digest is another", path);
-    else
-        rc = archivefile_verify(f, on_verified, r, err);
+    rc = archivefile_verify(f, on_verified, r, err);
     archivefile_close(f);
     return rc;
 }

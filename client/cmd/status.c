@@ -414,6 +414,7 @@ static void json_marks(struct json_text *j, const struct look *k)
         out_u64(j, "transactions_behind", k->store.head.txn - m->txn);
         out_real(j, "age_s", seconds_since(k, m->since_ns));
         out_bool(j, "broken", m->broken);
+        out_bool(j, "confirmed", m->confirmed);
         out_close(j, '}');
     }
     out_close(j, ']');
@@ -676,10 +677,11 @@ static void print_marks(const struct look *k)
         const struct mark *m = &k->store.mark[i];
         char place[2 * MARK_PLACE + 1];
         cmd_hex(m->place, MARK_PLACE, place);
-        printf("%s %s has all up to transaction %llu, %llu behind, of %s ago%s\n",
+        printf("%s %s has all up to transaction %llu, %llu behind, of %s ago%s%s\n",
                i ? "             " : "backups      ", place, (unsigned long long)m->txn,
                (unsigned long long)(k->store.head.txn - m->txn),
                cmd_duration((uint64_t)(seconds_since(k, m->since_ns) * 1e9), age),
+               m->confirmed ? "" : "; its first backup is not complete yet",
                m->broken ? "; BROKEN: the next one has to be full" : "");
     }
 }

@@ -91,6 +91,11 @@ static void a_mark_is_set_to_the_head_and_only_moves_on(void **state)
     assert_int_equal(control(db, "mark", place[0], MARK_PLACE, &r), 0);
     assert_int_equal(r.txn, 1);
     assert_int_equal(r.last_event, 1);
+    assert_int_equal(marks(m), 1);
+    assert_false(m[0].confirmed);
+    assert_int_equal(move(db, place[0], 1, 1), 0); /* to where it is: there is a backup now */
+    assert_int_equal(marks(m), 1);
+    assert_true(m[0].confirmed);
     assert_int_equal(add(db, "a"), 2); /* it took no transaction id */
     assert_int_equal(move(db, place[0], 3, 3), AZOTH_ERR_BAD_REQUEST);
     assert_int_equal(move(db, place[0], 2, 2), 0);
@@ -102,6 +107,10 @@ static void a_mark_is_set_to_the_head_and_only_moves_on(void **state)
     assert_int_equal(m[0].event, 2);
     assert_int_equal(m[0].since_ns, 77);
     assert_false(m[0].broken);
+    assert_true(m[0].confirmed);
+    assert_int_equal(control(db, "mark", place[0], MARK_PLACE, &r), 0);
+    assert_int_equal(marks(m), 1);
+    assert_false(m[0].confirmed); /* begun anew */
     assert_int_equal(control(db, "unmark", place[0], MARK_PLACE, &r), 0);
     assert_int_equal(control(db, "unmark", place[0], MARK_PLACE, &r), 0);
     assert_int_equal(marks(m), 0);

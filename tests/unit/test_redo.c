@@ -254,6 +254,11 @@ static void a_mark_is_refused_when_it_is_not_whole_or_of_another_place(void **st
     assert_int_equal(mark_decode(bytes_str(key), bytes_of(rec, sizeof rec), &back), 0);
     assert_memory_equal(back.place, m.place, MARK_PLACE);
     assert_true(back.txn == 5 && back.event == 6 && back.since_ns == 7 && back.broken);
+    assert_false(back.confirmed);
+    m.confirmed = 1;
+    mark_encode(rec, &m);
+    assert_int_equal(mark_decode(bytes_str(key), bytes_of(rec, sizeof rec), &back), 0);
+    assert_true(back.broken && back.confirmed);
     assert_true(mark_decode(bytes_str(other), bytes_of(rec, sizeof rec), &back) < 0);
     assert_true(mark_decode(bytes_str("mark:"), bytes_of(rec, sizeof rec), &back) < 0);
     for (size_t i = 0; i < sizeof rec * 8; i++) {
