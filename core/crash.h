@@ -126,8 +126,10 @@
     X(backup_projections_copied)                                                                   \
     X(backup_began)                                                                                \
     X(backup_stored)                                                                               \
+    X(backup_archived)                                                                             \
     X(backup_written)                                                                              \
     X(restore_begun)                                                                               \
+    X(restore_segments)                                                                            \
     X(restore_loaded)                                                                              \
     X(restore_checked)                                                                             \
     X(restore_identified)                                                                          \

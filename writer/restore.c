@@ -343,6 +343,83 @@ int restore_check(const struct restore *r, restore_progress progress, void *arg,
     return rc;
 }
 
+/* ---- segments ---- */
+
+static int corrupt_segment(struct azoth_error *err)
+{
+    return error_set(err, AZOTH_ERR_CORRUPT, "the record of a segment fails its check");
+}
+
+/* The next record from *last on: 1, 0 when there is none, or an error. */
+static int move_segment(MDB_txn *txn, MDB_dbi meta, MDB_cursor *c, uint64_t *last,
+                        struct archive_entry *e, struct azoth_error *err)
+{
+    unsigned char key[ARCHIVE_KEY];
+    struct buf rec = {0};
+    char name[ARCHIVE_NAME_MAX];
+    archive_key(key, *last);
+    MDB_val k = {sizeof key, key}, v;
+    int rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+    if (rc == MDB_NOTFOUND || (!rc && (k.mv_size < 8 || memcmp(k.mv_data, key, 8) != 0)))
+        return 0;
+    if (rc)
+        return lmdb_error(err, rc, "meta/segment");
+    if (k.mv_size != sizeof key || archive_entry_decode(bytes_of_val(v), e))
+        return corrupt_segment(err);
+    memcpy(key, k.mv_data, sizeof key);
+    *last = get_be64(key + 8);
+    archive_name(name, e->about.first, e->about.last);
+    snprintf(e->path, sizeof e->path, "archive/%s", name);
+    if (archive_entry_encode(&rec, e))
+        return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    k = (MDB_val){sizeof key, key};
+    v = val_of(buf_bytes(&rec));
+    rc = mdb_put(txn, meta, &k, &v, 0);
+    buf_fini(&rec);
+    return rc ? lmdb_error(err, rc, "meta/segment") : 1;
+}
+
+static int move_segments(MDB_txn *txn, MDB_dbi meta, struct azoth_error *err)
+{
+    MDB_cursor *c;
+    uint64_t last = 0;
+    struct archive_entry *e = calloc(1, sizeof *e);
+    if (!e)
+        return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
+    int rc = mdb_cursor_open(txn, meta, &c);
+    if (rc) {
+        free(e);
+        return lmdb_error(err, rc, "meta/segment");
+    }
+    while ((rc = move_segment(txn, meta, c, &last, e, err)) == 1 && last < UINT64_MAX)
+        last++;
+    mdb_cursor_close(c);
+    free(e);
+    return rc < 0 ? rc : 0;
+}
+
+int restore_segments(const struct restore *r, struct azoth_error *err)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta;
+    int rc = lmdb_env_open(r->store, MDB_NOSUBDIR | MDB_NOLOCK, &env, err);
+    if (rc)
+        return rc;
+    int m = mdb_txn_begin(env, NULL, 0, &txn);
+    if (!m) {
+        m = mdb_dbi_open(txn, store_db_name[DB_META], 0, &meta);
+        if (!m)
+            rc = move_segments(txn, meta, err);
+        if (m || rc)
+            mdb_txn_abort(txn);
+        else
+            m = mdb_txn_commit(txn);
+    }
+    mdb_env_close(env);
+    return rc ? rc : m ? lmdb_error(err, m, "the restored store") : 0;
+}
+
 /* ---- identity ---- */
 
 /* Keys of meta that belong to the database that was backed up, and to its places of backups. */
@@ -482,6 +559,9 @@ static int name_store(const struct restore *r, struct azoth_error *err)
     char path[PATH_MAX + 16];
     snprintf(path, sizeof path, "%s/projections", r->dir);
     int rc = sync_dir(path, err);
+    snprintf(path, sizeof path, "%s/archive", r->dir);
+    if (!rc && access(path, F_OK) == 0)
+        rc = sync_dir(path, err);
     if (!rc)
         rc = sync_dir(r->dir, err);
     snprintf(path, sizeof path, "%s/data.mdb", r->dir);

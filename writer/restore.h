@@ -2,6 +2,7 @@
  * restore.h - a database in the making beside its place: nothing, or a whole one.
  *
  *   TARGET.restoring-XXXXXX   the directory that is filled, locked (flock) for as long as somebody does
+ *     archive/                segments of its log, if there are any
  *     data.mdb.new            its store: no data.mdb, so no program takes the directory for a database
  *
  * When all of it is there and checked, the store gets its new identity and then its name, and the directory
@@ -29,6 +30,12 @@ struct restore;
 int restore_begin(const char *target, struct restore **ret, struct azoth_error *err);
 const char *restore_dir(const struct restore *r); /* to be filled: data.mdb.new, projections/... */
 const char *restore_store(const struct restore *r); /* the path of data.mdb.new */
+
+/*
+ * The store's records of segments say archive/NAME, where they lie in the directory that is filled, wherever they lay
+ * before. Durable. Nothing is said of the files. CORRUPT, IO, NOMEM.
+ */
+int restore_segments(const struct restore *r, struct azoth_error *err);
 
 /* Told now and then; not 0 ends the check. */
 typedef int (*restore_progress)(void *arg, uint64_t event, uint64_t head);

@@ -79,6 +79,8 @@ static void tell_json(const struct backup_job *j, struct json_text *t)
         out_close(t, '}');
     }
     out_close(t, ']');
+    out_u64(t, "segments", a->segments);
+    out_bool(t, "without_archive", a->without_archive);
     out_open(t, "absent", '[');
     for (size_t i = 0; i < a->absences; i++) {
         out_open(t, NULL, '{');
@@ -102,6 +104,11 @@ static void tell(const struct backup_job *j, FILE *to)
     for (size_t i = 0; i < a->projections; i++)
         fprintf(to, "  projection %s at event %llu\n", a->projection[i].file,
                 (unsigned long long)a->projection[i].is.cursor);
+    if (a->segments)
+        fprintf(to,
+                a->without_archive ? "  not in it: %zu segments, events 1 to %llu\n"
+                                   : "  %zu segments, events 1 to %llu\n",
+                a->segments, (unsigned long long)a->segment[a->segments - 1].last);
     for (size_t i = 0; i < a->absences; i++)
         fprintf(to, "  not in it: %s: %s\n", a->absent[i].name, a->absent[i].why);
     fprintf(to, "  %s of content", cmd_size(j->content, content));
@@ -176,6 +183,7 @@ static void fini(struct backup_job *j)
 {
     backupfile_abort(j->out);
     backup_about_fini(&j->about);
+    free(j->archive);
     store_close(j->store);
     backup_place_unlock(&j->place);
     backup_keys_fini(&j->keys);
@@ -223,6 +231,8 @@ static int run_backup(struct cmd_line *l)
                                      {"--sealed", FLAG_SWITCH, &sealed},
                                      {"--timeout", FLAG_SECONDS, &j.timeout},
                                      {"--without-projections", FLAG_SWITCH, &j.no_projections},
+                                     {"--without-archive", FLAG_SWITCH, &j.about.without_archive},
+                                     {"--archive", FLAG_TEXT, &j.f.archive},
                                      {"--deep", FLAG_SWITCH, &deep},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 1, 2);
@@ -237,6 +247,8 @@ static int run_backup(struct cmd_line *l)
     }
     if (l->words != 1)
         return cmd_usage(l, "what is %s for?", l->word[1]);
+    if (sealed && j.about.without_archive)
+        return cmd_usage(l, "--sealed has every event, archived or not");
     j.to = l->word[0];
     j.about.kind = sealed ? BACKUP_SEALED : BACKUP_FULL;
     return run_make(&j);
@@ -256,6 +268,9 @@ const struct cmd cmd_backup = {
         "paused\n"
         "  --timeout TIME     of that: how long projections are waited for; default 60 s\n"
         "  --without-projections  they are made anew from the log after a restore\n"
+        "  --without-archive  the segments of azoth archive are not in it: a restore wants "
+        "--archive\n"
+        "  --archive DIR      verify --deep: where these are\n"
         "  --level N          of zstd, 0 (none) to 19; default 3\n"
         "  --key-file F       encrypted with the key of azoth key make F\n"
         "  --passphrase-file F  encrypted with the passphrase in its first line\n"

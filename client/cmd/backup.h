@@ -4,10 +4,12 @@
  *   backup.c         the command's line; what was made, told
  *   backup_full.c    a hot full backup      backup_sealed.c  a sealed one
  *   backup_files.c   projections and other files, for both
+ *   backup_archive.c segments of events that were archived
  *   backup_about.c   about.json             backup_place.c   a directory of backups
  *   backup_list.c    list and verify
  *   restore.c        the command's line, and the order of a restore
  *   restore_load.c   a backup's members into a database in the making
+ *   restore_archive.c  its segments
  *
  * One thread. What blocks on the disk or on a pipe is left by a signal (cmd_interrupted()): then 1 is returned.
  */
@@ -16,6 +18,7 @@
 
 #include "client/cmd/cmd.h"
 #include "client/cmd/progress.h"
+#include "core/archived.h"
 #include "projector/filecopy.h"
 #include "writer/backupfile.h"
 
@@ -24,7 +27,7 @@
 /* ---- flags that all of them have ---- */
 
 struct backup_flags {
-    const char *key_file, *passphrase_file, *sign_key, *signed_by, *tmp;
+    const char *key_file, *passphrase_file, *sign_key, *signed_by, *tmp, *archive;
     struct cmd_number level;
     int quiet;
 };
@@ -78,6 +81,12 @@ struct backup_absence {
     char name[AZOTH_NAME_MAX + 1], why[160];
 };
 
+/* A segment that the store has recorded; its file is called by archive_name(). */
+struct backup_segment {
+    uint64_t first, last, bytes;
+    unsigned char digest[ARCHIVE_DIGEST];
+};
+
 struct backup_about {
     enum backup_kind kind;
     char id[BACKUP_ID_TEXT], database[BACKUP_ID_TEXT], place[BACKUP_ID_TEXT],
@@ -91,10 +100,14 @@ struct backup_about {
     size_t projections;
     struct backup_absence *absent;
     size_t absences;
+    struct backup_segment *segment; /* in the order of events; in a sealed one there are none */
+    size_t segments;
+    int without_archive; /* their files are not in the backup */
 };
 /* Adds one, zeroed; NULL: no memory. */
 struct backup_projection *backup_about_projection(struct backup_about *a);
 int backup_about_absence(struct backup_about *a, const char *name, const char *why);
+int backup_about_segment(struct backup_about *a, const struct backup_segment *s);
 /* The text of it: the same of the same, with nothing of time or place in a sealed one. NOMEM. */
 int backup_about_text(const struct backup_about *a, struct buf *out, struct azoth_error *err);
 /* FORMAT: of another version, or not of ours; BAD_JSON. *ret is to be freed in any case. */
@@ -141,7 +154,8 @@ struct backup_job {
     struct backup_flags f;
     const char *to; /* "-", a path */
     int plain, no_projections;
-    struct cmd_number timeout; /* of sealing, ms */
+    struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
+    struct cmd_number timeout;     /* of sealing, ms */
     char dir[4096], projections[4200], tmp[PATH_MAX];
     struct backup_keys keys;
     struct backup_place place; /* fd -1: to is none */
@@ -165,6 +179,12 @@ int backup_sealed(struct backup_job *j, struct azoth_error *err);
 int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth_error *err);
 /* Begins the output, with about.json. */
 int backup_begin_output(struct backup_job *j, struct azoth_error *err);
+/* What the copied commit says of segments, into j->about and j->archive; each is there, else NOT_FOUND, PERMISSION or CORRUPT
+ * and its name. */
+int backup_list_archive(struct backup_job *j, struct snapshot *sn, struct azoth_error *err);
+/* Members: archive/NAME, in parts of BACKUPFILE_PART when it is larger; checked while it is read. Segments that are moved
+ * meanwhile are found. */
+int backup_add_archive(struct backup_job *j, struct azoth_error *err);
 /* Members: the projections' copies; DIR/projections/NAME.sql; DIR/NAME when it is there. */
 int backup_add_projections(struct backup_job *j, struct azoth_error *err);
 int backup_add_definitions(struct backup_job *j, struct azoth_error *err);
@@ -189,6 +209,7 @@ struct restore_job {
     const struct backup_keys *keys;
     const char *from; /* a file, "-", a plain directory, or a directory of backups */
     const char *target;
+    const char *archive; /* a directory with the segments of a backup without them; may be NULL */
     int same_uuid, no_projections, quiet;
     char base[PATH_MAX]; /* the file that was chosen */
     struct backup_about about;
@@ -203,7 +224,17 @@ struct restore_job {
 int restore_choose(struct restore_job *j, struct azoth_error *err);
 /* Reads the base into r and checks all of it. What comes after a base is applied behind this. 0, 1, or an error. */
 int restore_load(struct restore_job *j, struct restore *r, struct azoth_error *err);
-/* Of the store and the projections' files, as they are loaded. */
+/* What a backup without its archive wants is in j->archive. BACKUP_MISSING: names the first that is not there; CORRUPT. */
+int restore_look_for_archive(const struct restore_job *j, struct azoth_error *err);
+/* Behind the members: copies that, checked, and has the store look for its segments in its own archive/. */
+int restore_archive(struct restore_job *j, struct restore *r, struct azoth_error *err);
+/* A new file in its archive/, which is made when it is not there; path is its path, *ret the caller's descriptor. */
+int restore_new_segment(struct restore *r, const char *name, char path[PATH_MAX], int *ret,
+                        struct azoth_error *err);
+int restore_write_all(int fd, const void *p, size_t len, const char *path, struct azoth_error *err);
+/* All of each segment, against the backup and the store. CORRUPT. */
+int restore_verify_archive(struct restore_job *j, struct store *s, struct azoth_error *err);
+/* Of the store, its segments and the projections' files, as they are loaded. */
 int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error *err);
 
 #endif

@@ -38,6 +38,16 @@ int backup_about_absence(struct backup_about *a, const char *name, const char *w
     return 0;
 }
 
+int backup_about_segment(struct backup_about *a, const struct backup_segment *s)
+{
+    struct backup_segment *more = realloc(a->segment, (a->segments + 1) * sizeof *more);
+    if (!more)
+        return AZOTH_ERR_NOMEM;
+    a->segment = more;
+    more[a->segments++] = *s;
+    return 0;
+}
+
 void backup_about_fini(struct backup_about *a)
 {
     for (size_t i = 0; i < a->projections; i++)
@@ -45,9 +55,11 @@ void backup_about_fini(struct backup_about *a)
             close(a->projection[i].fd);
     free(a->projection);
     free(a->absent);
+    free(a->segment);
     a->projection = NULL;
     a->absent = NULL;
-    a->projections = a->absences = 0;
+    a->segment = NULL;
+    a->projections = a->absences = a->segments = 0;
 }
 
 int backup_name_member(int rc, const char *name, struct azoth_error *err)
@@ -108,6 +120,30 @@ static void projection(struct json_text *j, const struct backup_projection *p, i
     out_close(j, '}');
 }
 
+static void archive(struct json_text *j, const struct backup_about *a)
+{
+    char name[ARCHIVE_NAME_MAX], hex[2 * ARCHIVE_DIGEST + 1];
+    if (!a->segments)
+        return;
+    out_open(j, "archive", '{');
+    out_bool(j, "inside", !a->without_archive);
+    out_open(j, "segments", '[');
+    for (size_t i = 0; i < a->segments; i++) {
+        const struct backup_segment *s = &a->segment[i];
+        archive_name(name, s->first, s->last);
+        cmd_hex(s->digest, sizeof s->digest, hex);
+        out_open(j, NULL, '{');
+        out_str(j, "name", name);
+        out_u64(j, "first", s->first);
+        out_u64(j, "last", s->last);
+        out_u64(j, "bytes", s->bytes);
+        out_str(j, "digest", hex);
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+    out_close(j, '}');
+}
+
 static const char *or_null(const char *text)
 {
     return *text ? text : NULL;
@@ -150,6 +186,7 @@ int backup_about_text(const struct backup_about *a, struct buf *out, struct azot
         out_close(&j, '}');
     }
     out_close(&j, ']');
+    archive(&j, a);
     out_close(&j, '}');
     if (j.failed)
         buf_fini(&j.b);
@@ -240,6 +277,30 @@ static int get_projection(const json_t *o, struct backup_about *a)
     return 1;
 }
 
+/* One behind the other from event 1 on, as they are recorded. */
+static int get_archive(const json_t *o, struct backup_about *a)
+{
+    size_t i;
+    json_t *v;
+    uint64_t next = 1;
+    const json_t *archive = json_object_get(o, "archive");
+    if (!archive)
+        return 1;
+    a->without_archive = !json_is_true(json_object_get(archive, "inside"));
+    json_array_foreach(json_object_get(archive, "segments"), i, v)
+    {
+        struct backup_segment s;
+        char hex[2 * ARCHIVE_DIGEST + 1];
+        if (!get_number(v, "first", &s.first) || !get_number(v, "last", &s.last) ||
+            !get_number(v, "bytes", &s.bytes) || !get_text(v, "digest", hex, sizeof hex) ||
+            !cmd_unhex(hex, s.digest, sizeof s.digest) || s.first != next || s.last < s.first ||
+            backup_about_segment(a, &s))
+            return 0;
+        next = s.last + 1;
+    }
+    return 1;
+}
+
 static int get_lists(const json_t *o, struct backup_about *a)
 {
     size_t i;
@@ -256,7 +317,7 @@ static int get_lists(const json_t *o, struct backup_about *a)
             backup_about_absence(a, name, why))
             return 0;
     }
-    return 1;
+    return get_archive(o, a);
 }
 
 static int get_about(const json_t *o, struct backup_about *a)

@@ -4,6 +4,9 @@
  * The order makes it whole: each projection's cursor is at most the head of the commit that is copied after it, and what
  * it lacks it gets from the log of the copy. Writes go on meanwhile. They are paused for a moment only when commits
  * came so fast that a copy of none of them could be begun (writer/copy.h).
+ *
+ * Segments come behind the store, when its snapshot is over: they never change, so the list that the snapshot has is enough,
+ * whatever is archived or moved meanwhile.
  */
 #include "client/cmd/backup.h"
 
@@ -55,6 +58,9 @@ static int set_head(struct backup_job *j, const struct copy *c, struct azoth_err
     if (rc < 0)
         return rc;
     j->expected = usage.file_bytes;
+    rc = backup_list_archive(j, copy_snapshot(c), err);
+    if (rc)
+        return rc;
     for (size_t i = 0; i < j->about.projections; i++) {
         const struct backup_projection *p = &j->about.projection[i];
         j->expected += p->bytes;
@@ -103,6 +109,9 @@ int backup_full(struct backup_job *j, struct azoth_error *err)
         j->growth = copy_growth(c);
     copy_end(c);
     CRASH_POINT(backup_stored);
+    if (!rc)
+        rc = backup_add_archive(j, err);
+    CRASH_POINT(backup_archived);
     if (!rc)
         rc = backup_add_projections(j, err);
     if (!rc)

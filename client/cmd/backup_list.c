@@ -55,6 +55,8 @@ static void list_json(struct json_text *t, const struct listed *e)
         out_u64(t, "to_event", a->to.event);
         out_u64(t, "to_transaction", a->to.txn);
         out_i64(t, "to_time_ns", a->to.time_ns);
+        out_u64(t, "segments", a->segments);
+        out_bool(t, "without_archive", a->without_archive);
     }
     int readable = !e->rc || e->rc == AZOTH_ERR_WRONG_KEY;
     out_str(t, "error", readable ? NULL : azoth_code_name(e->rc));
@@ -68,9 +70,10 @@ static void list_line(const struct listed *e)
     if (e->known)
         snprintf(events, sizeof events, "%llu-%llu", (unsigned long long)e->about.from.event + 1,
                  (unsigned long long)e->about.to.event);
-    printf("%-44s %-9s %-24s %-20s %10s%s%s\n", e->is.file, backup_kind_name(e->is.kind),
+    printf("%-44s %-9s %-24s %-20s %10s%s%s%s\n", e->is.file, backup_kind_name(e->is.kind),
            cmd_time(e->known && e->about.created_ns ? e->about.created_ns : e->is.changed_ns, time),
            events, cmd_size(e->is.bytes, size), e->encrypted ? " encrypted" : "",
+           e->known && e->about.without_archive ? " without its archive" : "",
            e->is.partial                           ? " not complete"
            : e->rc && e->rc != AZOTH_ERR_WRONG_KEY ? azoth_code_name(e->rc)
                                                    : "");
@@ -161,6 +164,7 @@ static int restore_and_drop(struct verifying *v, const char *path, struct azoth_
     memset(&j, 0, sizeof j);
     j.keys = &v->keys;
     j.from = path;
+    j.archive = v->f->archive;
     snprintf(j.base, sizeof j.base, "%s", path);
     if (snprintf(target, sizeof target, "%s/azoth-verify-%d", above ? above : "/var/tmp",
                  (int)getpid()) >= PATH_MAX)

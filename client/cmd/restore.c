@@ -120,6 +120,7 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
         out_str(&t, "was", a->database);
         out_u64(&t, "transaction", j->head.txn);
         out_u64(&t, "event", j->head.event);
+        out_u64(&t, "segments", a->segments);
         out_u64(&t, "content_bytes", j->content);
         out_real(&t, "seconds", (double)(clock_mono_ns() - begun_ns) / 1e9);
         out_str(&t, "digest", digest);
@@ -130,6 +131,9 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
            j->target, j->base, (unsigned long long)j->head.event, (unsigned long long)j->head.txn,
            cmd_duration(clock_mono_ns() - begun_ns, time));
     printf("  identity   %s%s\n", uuid, j->same_uuid ? ", as before" : " (a new one)");
+    if (a->segments)
+        printf("  archive    %zu segments, events 1 to %llu\n", a->segments,
+               (unsigned long long)a->segment[a->segments - 1].last);
     for (size_t i = 0; i < a->projections; i++)
         if (*a->projection[i].file && !j->no_projections)
             printf("  projection %s at event %llu\n", a->projection[i].file,
@@ -149,6 +153,7 @@ static int run_restore(struct cmd_line *l)
     const struct cmd_flag flags[] = {BACKUP_KEY_FLAGS(&f),
                                      {"--same-uuid", FLAG_SWITCH, &j.same_uuid},
                                      {"--without-projections", FLAG_SWITCH, &j.no_projections},
+                                     {"--archive", FLAG_TEXT, &f.archive},
                                      {"--signed-by", FLAG_TEXT, &f.signed_by},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 2, 2);
@@ -156,6 +161,7 @@ static int run_restore(struct cmd_line *l)
         return rc;
     j.from = l->word[0];
     j.target = l->word[1];
+    j.archive = f.archive;
     j.keys = &keys;
     cmd_catch_signals();
     rc = backup_keys_read(&f, &keys, &err);
@@ -174,8 +180,9 @@ static int run_restore(struct cmd_line *l)
 
 const struct cmd cmd_restore = {
     .name = "restore",
-    .synopsis = "FILE|DEST|- DIR [--same-uuid] [--without-projections] [--key-file F | "
-                "--passphrase-file F] [--json]",
+    .synopsis =
+        "FILE|DEST|- DIR [--same-uuid] [--without-projections] [--archive DIR] [--key-file F | "
+        "--passphrase-file F] [--json]",
     .summary = "Make a database of a backup",
     .help =
         "  FILE|DEST|-        a backup, the newest full one of a directory of backups, standard "
@@ -185,6 +192,7 @@ const struct cmd cmd_restore = {
         "else it\n"
         "                     is another one with the same content\n"
         "  --without-projections  only their definitions: they are made anew from the log\n"
+        "  --archive DIR      of a backup without its archive: where the segments are\n"
         "  --key-file F, --passphrase-file F  what it was encrypted with\n"
         "  --signed-by F.pub  refuse it unless it was signed with that key\n"
         "  --quiet            no progress\\n\n"

@@ -27,7 +27,9 @@ struct load {
     struct backupfile_in *in;
     struct import *im; /* of a sealed backup */
     int store_fd;      /* of a full one: data.mdb.new; -1 */
-    unsigned parts;    /* of the store */
+    int segment_fd;    /* of the segment that is being read, archive/`segment`; -1 */
+    char segment[ARCHIVE_NAME_MAX];
+    unsigned parts;    /* of the store, or of that */
     uint64_t expected; /* bytes of the file; 0: not known */
     struct buf part;
     unsigned char piece[PIECE];
@@ -41,16 +43,15 @@ static void say(struct load *d)
 
 /* ---- members into files ---- */
 
-static int write_all(int fd, const unsigned char *p, size_t len, const char *path,
-                     struct azoth_error *err)
+int restore_write_all(int fd, const void *p, size_t len, const char *path, struct azoth_error *err)
 {
-    while (len) {
-        ssize_t n = write(fd, p, len);
+    for (const unsigned char *at = p; len;) {
+        ssize_t n = write(fd, at, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return error_errno(err, n ? errno : ENOSPC, "%s", path);
-        p += n;
+        at += n;
         len -= (size_t)n;
     }
     return 0;
@@ -65,7 +66,7 @@ static int pour(struct load *d, int fd, const char *path, struct azoth_error *er
             return 1;
         rc = backupfile_read(d->in, d->piece, sizeof d->piece, &len, err);
         if (!rc && len)
-            rc = write_all(fd, d->piece, len, path, err);
+            rc = restore_write_all(fd, d->piece, len, path, err);
         d->j->content += len;
         say(d);
     }
@@ -117,6 +118,68 @@ static int load_pages(struct load *d, const char *number, struct azoth_error *er
     if (!rc)
         (void)sync_file_range(d->store_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     return rc;
+}
+
+/* ---- segments ---- */
+
+int restore_new_segment(struct restore *r, const char *name, char path[PATH_MAX], int *ret,
+                        struct azoth_error *err)
+{
+    if (snprintf(path, PATH_MAX, "%s/archive", restore_dir(r)) >= PATH_MAX ||
+        snprintf(path, PATH_MAX, "%s/archive/%s", restore_dir(r), name) >= PATH_MAX)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", name);
+    char *slash = strrchr(path, '/');
+    *slash = 0;
+    int made = mkdir(path, 0750) == 0 || errno == EEXIST, e = errno;
+    *slash = '/';
+    if (!made)
+        return error_errno(err, e, "%s", path);
+    *ret = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0440);
+    return *ret < 0 ? error_errno(err, errno, "%s", path) : 0;
+}
+
+static int end_segment(struct load *d, struct azoth_error *err)
+{
+    int fd = d->segment_fd, rc = 0;
+    d->segment_fd = -1;
+    if (fd >= 0 && fsync(fd))
+        rc = error_errno(err, errno, "%s", d->segment);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* Whether about.json has told of it. */
+static int is_segment(const struct load *d, const char *file)
+{
+    const struct backup_about *a = &d->j->about;
+    char name[ARCHIVE_NAME_MAX];
+    for (size_t i = 0; i < a->segments && !a->without_archive; i++) {
+        archive_name(name, a->segment[i].first, a->segment[i].last);
+        if (strcmp(name, file) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* NAME, or its parts NAME/00000001 and so on, one behind the other. */
+static int load_segment(struct load *d, const char *rest, struct azoth_error *err)
+{
+    char name[ARCHIVE_NAME_MAX], path[PATH_MAX];
+    const char *slash = strchrnul(rest, '/');
+    int rc = 0, n = snprintf(name, sizeof name, "%.*s", (int)(slash - rest), rest);
+    if (n >= (int)sizeof name || !is_segment(d, name))
+        return error_set(err, AZOTH_ERR_FORMAT, "a segment %.80s is in no backup", rest);
+    if (d->segment_fd < 0 || strcmp(name, d->segment) != 0 || !*slash) {
+        d->parts = 0;
+        rc = end_segment(d, err);
+        memcpy(d->segment, name, sizeof name);
+        if (!rc)
+            rc = restore_new_segment(d->r, name, path, &d->segment_fd, err);
+    }
+    if (!rc && *slash)
+        rc = next_part(d, slash + 1, err);
+    return rc ? rc : pour(d, d->segment_fd, d->segment, err);
 }
 
 /* Parts of one kind come one after the other, each kind from 1. */
@@ -181,6 +244,8 @@ static int load_member(struct load *d, const char *name, uint64_t bytes, struct 
         return load_entries(d, rest, bytes, import_ids, err);
     if (!d->im && (rest = after(name, "data.mdb/")) != NULL)
         return load_pages(d, rest, err);
+    if (!d->im && (rest = after(name, "archive/")) != NULL)
+        return load_segment(d, rest, err);
     if (strcmp(name, "azoth.conf") == 0)
         return load_file(d, name, err);
     rest = after(name, "projections/");
@@ -226,6 +291,8 @@ static int load_members(struct load *d, struct azoth_error *err)
     backupfile_digest(d->in, d->j->digest);
     if (d->j->keys->has_public)
         rc = backupfile_signed_by(d->in, &d->j->keys->public_key, err);
+    if (!rc)
+        rc = end_segment(d, err);
     return rc ? rc : end_store(d, err);
 }
 
@@ -254,10 +321,14 @@ static int load_backup(struct load *d, struct azoth_error *err)
         rc = error_set(err, AZOTH_ERR_BACKUP_MISSING,
                        "%s: it has only what was new since another one: restore from its directory",
                        j->base);
+    if (!rc)
+        rc = restore_look_for_archive(j, err);
     if (!rc && j->about.kind == BACKUP_SEALED)
         rc = import_open(restore_store(d->r), &d->im, err);
     if (!rc)
         rc = load_members(d, err);
+    if (!rc)
+        rc = restore_archive(j, d->r, err);
     if (!rc && !j->no_projections)
         rc = link_generations(d, err);
     return rc;
@@ -271,13 +342,14 @@ int restore_load(struct restore_job *j, struct restore *r, struct azoth_error *e
         return error_set(err, AZOTH_ERR_NOMEM, "a restore");
     d->j = j;
     d->r = r;
-    d->store_fd = -1;
+    d->store_fd = d->segment_fd = -1;
     d->expected = stat(j->base, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
     int rc = backupfile_open(j->base, backup_key_of(j->keys), &d->in, err);
     if (!rc)
         rc = load_backup(d, err);
     if (d->store_fd >= 0)
         close(d->store_fd);
+    (void)end_segment(d, NULL);
     import_abort(d->im);
     backupfile_close(d->in);
     buf_fini(&d->part);
@@ -315,13 +387,18 @@ static int verify_projection(struct restore_job *j, struct restore *r, struct st
     return feed_same_history(s, is.cursor, is.cursor_check, &head, err);
 }
 
-int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error *err)
+static int check_store(struct restore_job *j, struct store *s, struct azoth_error *err)
 {
-    struct store *s;
     char hex[BACKUP_ID_TEXT];
-    int rc = restore_check(r, on_event, j, &j->head, err);
-    if (rc)
-        return rc;
+    cmd_hex(store_identity(s)->uuid, 16, hex);
+    return strcmp(hex, j->about.database) == 0
+               ? restore_verify_archive(j, s, err)
+               : error_set(err, AZOTH_ERR_CORRUPT,
+                           "the store is of another database than the backup");
+}
+
+static int check_head(const struct restore_job *j, struct azoth_error *err)
+{
     if (j->head.event != j->about.to.event || j->head.txn != j->about.to.txn)
         return error_set(err, AZOTH_ERR_CORRUPT,
                          "the store's head is event %llu, and not that of the backup, %llu",
@@ -329,12 +406,20 @@ int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error 
     if (j->head.chain.on != j->about.chain.on ||
         memcmp(j->head.chain.value, j->about.chain.value, CHAIN_BYTES) != 0)
         return error_set(err, AZOTH_ERR_CORRUPT, "the chain is not where the backup says");
-    rc = store_open(restore_store(r), STORE_FILE, &s, err);
+    return 0;
+}
+
+int restore_verify(struct restore_job *j, struct restore *r, struct azoth_error *err)
+{
+    struct store *s;
+    int rc = store_open(restore_store(r), STORE_FILE, &s, err);
     if (rc)
         return rc;
-    cmd_hex(store_identity(s)->uuid, 16, hex);
-    if (strcmp(hex, j->about.database) != 0)
-        rc = error_set(err, AZOTH_ERR_CORRUPT, "the store is of another database than the backup");
+    rc = check_store(j, s, err);
+    if (!rc)
+        rc = restore_check(r, on_event, j, &j->head, err);
+    if (!rc)
+        rc = check_head(j, err);
     for (size_t i = 0; i < j->about.projections && !rc && !j->no_projections; i++)
         if (*j->about.projection[i].file)
             rc = verify_projection(j, r, s, &j->about.projection[i], err);

@@ -68,7 +68,9 @@ static int begin(void **state)
     db = harness_attach(&h, 10000);
     assert_non_null(db);
     must("$AZOTH tx --dir $D '{\"set\":{\"k\":1},\"events\":[{\"type\":\"a\"},{\"type\":\"a\"}]}'");
+    must("$AZOTH tx --dir $D '{\"events\":[{\"type\":\"a\"}]}'");
     must("$AZOTH lag p --dir $D --wait --timeout 20");
+    must("$AZOTH archive --dir $D --keep-events 1");
     return 0;
 }
 
@@ -130,7 +132,8 @@ static void every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of
         else
             continue;
         deaths++;
-        if (strncmp(name, "backup_", 7) == 0) {
+        /* Archived events are as others in a sealed one. */
+        if (strncmp(name, "backup_", 7) == 0 && strcmp(name, "backup_archived") != 0) {
             a_backup_dies(name, "--sealed");
             deaths++;
             /* It was paused by who is dead: that ends by itself, or by the next. */
@@ -142,10 +145,10 @@ static void every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of
     assert_true(deaths > 10);
 }
 
-static void one_that_is_stopped_inside_its_copy_holds_up_no_commit(void **state)
+/* A backup that has stopped itself there. */
+static struct process *stopped_at(const char *point)
 {
-    (void)state;
-    setenv("AZOTH_CRASH", "copy_opened", 1);
+    setenv("AZOTH_CRASH", point, 1);
     setenv("AZOTH_CRASH_ACTION", "stop", 1);
     char dest[300];
     snprintf(dest, sizeof dest, "%s.dest", h.dir);
@@ -156,6 +159,34 @@ static void one_that_is_stopped_inside_its_copy_holds_up_no_commit(void **state)
     int status;
     assert_int_equal(waitpid(p->pid, &status, WUNTRACED), p->pid);
     assert_true(WIFSTOPPED(status));
+    return p;
+}
+
+/* Between its store and its segments: these are moved, and other events are archived. */
+static void one_that_is_stopped_finds_segments_that_were_moved_meanwhile(void **state)
+{
+    (void)state;
+    char was[300], is[300], moved[40];
+    must("mkdir $D.elsewhere");
+    assert_int_equal(run(was, sizeof was, "$AZOTH digest --with-times --dir $D"), 0);
+    struct process *p = stopped_at("backup_stored");
+    must("$AZOTH archive --dir $D --move $D.elsewhere && $AZOTH archive --dir $D --keep-events 0");
+    must("$AZOTH tx --dir $D '{\"events\":[{\"type\":\"a\"}]}'");
+    assert_int_equal(count("ls $D/archive | wc -l"), 0);
+    assert_int_equal(run(moved, sizeof moved, "ls $D.elsewhere | wc -l"), 0);
+    assert_string_equal(moved, "2\n");
+    harness_kill(p, SIGCONT);
+    assert_int_equal(harness_wait(&h, p, 20000), 0);
+    must("$AZOTH restore $D.dest $D.new && $AZOTH verify --dir $D.new --all-projections");
+    assert_int_equal(run(is, sizeof is, "$AZOTH digest --with-times --dir $D.new"), 0);
+    assert_string_equal(was, is);
+    assert_int_equal(count("ls $D.new/archive | wc -l"), 1);
+}
+
+static void one_that_is_stopped_inside_its_copy_holds_up_no_commit(void **state)
+{
+    (void)state;
+    struct process *p = stopped_at("copy_opened");
     for (int i = 0; i < 3; i++) {
         struct azoth_error err;
         struct azoth_txn *t = azoth_txn_new(db);
@@ -176,6 +207,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of_it, begin, end),
+        cmocka_unit_test_setup_teardown(
+            one_that_is_stopped_finds_segments_that_were_moved_meanwhile, begin, end),
         cmocka_unit_test_setup_teardown(one_that_is_stopped_inside_its_copy_holds_up_no_commit,
                                         begin, end),
     };
