@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/crash.h"
+#include "projector/split.h"
 #include "shm/participant.h"
 #include "writer/export.h"
 
@@ -125,12 +126,13 @@ static int wait_for_projections(struct backup_job *j, struct azoth *db, struct a
         return rc ? rc : n;
     for (int i = 0; i < n && !rc; i++) {
         uint64_t now = clock_mono_ns();
+        uint32_t shards;
+        if (split_serving(j->projections, list[i]->d_name, &shards, NULL))
+            continue; /* it has no file: named as absent */
         rc = azoth_wait_projected(db, list[i]->d_name, head.event,
                                   until > now ? (uint32_t)((until - now) / NS_PER_MS) : 0, err);
-        if (rc == AZOTH_ERR_NOT_FOUND)
-            rc = 0; /* it has no file and no projector: named as absent */
-        else if (rc == AZOTH_ERR_TIMEOUT)
-            rc = error_set(err, rc,
+        if (rc == AZOTH_ERR_TIMEOUT || rc == AZOTH_ERR_NOT_FOUND)
+            rc = error_set(err, AZOTH_ERR_TIMEOUT,
                            "projection %s has not come to event %llu in time: with it the backup "
                            "would depend on when it was made; --without-projections leaves it out",
                            list[i]->d_name, (unsigned long long)head.event);

@@ -19,7 +19,9 @@ newest() { ls "$1"/*.azb | sort -t- -k2n | tail -1; }
 "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & pids+=($!)
 writer=$!
 "$BUILD/azoth-feed" --dir "$AZOTH_DIR" 2>"$TMP/feed.log" & pids+=($!)
+feed=$!
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/p.log" & pids+=($!)
+projector=$!
 check "a projector runs" until_true 20 grep -q 'ready projection=p' "$TMP/p.log"
 commit 1 40 | azoth tx - >"$TMP/out"
 for i in 41 42 43; do printf '{"set":{"big/%d":{"bytes":"%s"}},"add":{"sum":1},"events":[{"type":"a","data":{"v":%d}}]}\n' $i "$(head -c 600000 /dev/urandom | base64 -w0)" $i; done | azoth tx - >"$TMP/out"
@@ -117,6 +119,14 @@ fi
 # --- content by its meaning ---
 exits "a sealed one of a running database" 0 "sealed backup" azoth backup --sealed "$TMP/sealed" --without-projections
 exits "which is not paused any more" 0 "committed" azoth tx "$(commit 200001 200001)"
+exits "with its projections, which are waited for" 0 "projection p.g1.db at event $(azoth status --json | jq .store.events)" azoth backup --sealed "$TMP/sealed"
+kill -STOP $projector
+azoth tx "$(commit 200002 200002)" >/dev/null
+before=$(ls "$TMP/sealed")
+exits "with one that does not come there is none" 1 "projection p has not come to event" azoth backup --sealed --timeout 500ms "$TMP/sealed"
+says "and nothing of it" "$before" "$(ls "$TMP/sealed")"
+kill -CONT $projector
+exits "and writes go on" 0 "committed" azoth tx "$(commit 200003 200003)"
 azoth restore "$TMP/dest" "$TMP/twin" --same-uuid >/dev/null
 azoth backup --sealed --dir "$TMP/twin" - 2>/dev/null >"$TMP/twin.azb"
 rm -r "$TMP/empty"; azoth restore "$(newest "$TMP/dest")" "$TMP/empty" --same-uuid >/dev/null
@@ -127,7 +137,9 @@ bytes() { azoth backup --sealed --without-projections --dir "$1" - 2>/dev/null |
 says "whatever the pages are" "$(bytes "$TMP/twin")" "$(bytes "$TMP/fresh")"
 check "which differ" eval '! cmp -s "$TMP/twin/data.mdb" "$TMP/fresh/data.mdb"'
 says "and the same digest" "$(azoth digest --dir "$TMP/twin" --with-times)" "$(azoth digest --dir "$TMP/fresh" --with-times)"
-kill $writer; wait $writer
+kill $feed $projector; wait $feed $projector
+kill $writer; wait $writer # the last one, which takes the shared objects away
+export AZOTH_WRITER_SYNC=none
 for db in one two; do azoth init "$TMP/$db" >/dev/null; done
 commit 1 50 | azoth tx --embedded --dir "$TMP/one" - >/dev/null; commit 1 50 | azoth tx --embedded --dir "$TMP/two" - >/dev/null
 says "databases of the same transactions have the same digest" "$(azoth digest --dir "$TMP/one")" "$(azoth digest --dir "$TMP/two")"
