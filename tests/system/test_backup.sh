@@ -12,7 +12,7 @@ commit() { # FROM TO [DIR]: transactions, each with a key, an event and an id; s
         printf '{"id":"%032x","add":{"sum":1},"set":{"key/%d":%d},"events":[{"type":"a","key":"k%d","data":{"v":%d}}]}\n' $i $((i * 7919 % 500)) $i $((i % 9)) $i
     done
 }
-rows() { azoth query p 'SELECT count(*), max(id), sum(v) FROM t' "$@" | sed 1d | tr '\t' ' '; }
+rows() { azoth query p 'SELECT count(*), max(id), sum(id) FROM t' "$@" | sed 1d | tr '\t' ' '; }
 left() { find "$TMP" -maxdepth 1 -name '*.restoring-*' | wc -l; }
 newest() { ls "$1"/*.azb | sort -t- -k2n | tail -1; }
 
