@@ -466,7 +466,8 @@ int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_erro
     rc = batch_decode(bytes_of_val(v), &h);
     if (rc)
         return error_set(err, rc, "meta/head fails its check");
-    *ret = (struct store_head){h.event, h.txn, h.time_ns, h.epoch, h.incarnation, h.chain};
+    *ret = (struct store_head){h.event,       h.txn,   h.time_ns,    h.epoch,
+                               h.incarnation, h.chain, h.running_ms, h.id_first};
     return 0;
 }
 

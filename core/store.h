@@ -73,12 +73,13 @@ int snapshot_get(struct snapshot *sn, struct azoth_bytes key, struct state_recor
                  struct azoth_error *err);
 
 struct store_head {
-    uint64_t event;       /* newest event id */
-    uint64_t txn;         /* newest transaction id */
-    int64_t time_ns;      /* commit time of the newest batch */
-    uint64_t epoch;       /* of the writer that made it */
-    uint64_t incarnation; /* of the segment it was made through */
-    struct chain chain;   /* as of the newest event */
+    uint64_t event;                /* newest event id */
+    uint64_t txn;                  /* newest transaction id */
+    int64_t time_ns;               /* commit time of the newest batch */
+    uint64_t epoch;                /* of the writer that made it */
+    uint64_t incarnation;          /* of the segment it was made through */
+    struct chain chain;            /* as of the newest event */
+    uint64_t running_ms, id_first; /* of the batch record (batchrec.h) */
 };
 int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err);
 /* Where the chain began: 1 and *ret, 0 when the store has none. CORRUPT, IO. */
