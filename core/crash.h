@@ -128,6 +128,13 @@
     X(backup_stored)                                                                               \
     X(backup_archived)                                                                             \
     X(backup_written)                                                                              \
+    X(increment_mark_set)                                                                          \
+    X(increment_began)                                                                             \
+    X(increment_part)                                                                              \
+    X(increment_written)                                                                           \
+    X(increment_durable)                                                                           \
+    X(increment_mark_moved)                                                                        \
+    X(increment_applied)                                                                           \
     X(restore_begun)                                                                               \
     X(restore_segments)                                                                            \
     X(restore_loaded)                                                                              \

@@ -63,8 +63,17 @@ static void tell_json(const struct backup_job *j, struct json_text *t)
     out_str(t, "file", *j->path ? j->path : NULL);
     out_str(t, "id", *a->id ? a->id : NULL);
     out_str(t, "database", a->database);
+    out_str(t, "parent", *a->parent ? a->parent : NULL);
+    out_u64(t, "from_transaction", a->from.txn);
+    out_u64(t, "from_event", a->from.event);
     out_u64(t, "transaction", a->to.txn);
     out_u64(t, "event", a->to.event);
+    if (j->incremental) {
+        out_bool(t, "nothing_new", j->nothing_new);
+        out_str(t, "why_full", *j->why_full ? j->why_full : NULL);
+    }
+    out_str(t, "increment", *j->increment ? j->increment : NULL);
+    out_str(t, "mark_note", *j->mark_note ? j->mark_note : NULL);
     out_u64(t, "content_bytes", j->content);
     out_u64(t, "file_bytes", j->bytes);
     out_u64(t, "growth_bytes", j->growth);
@@ -98,9 +107,17 @@ static void tell(const struct backup_job *j, FILE *to)
     char content[CMD_TIME_TEXT], bytes[CMD_TIME_TEXT], time[CMD_TIME_TEXT], growth[CMD_TIME_TEXT];
     char digest[2 * BACKUPFILE_DIGEST + 1];
     cmd_hex(j->digest, sizeof j->digest, digest);
-    fprintf(to, "%s backup%s%s: events 1 to %llu, transactions 1 to %llu\n",
+    if (j->nothing_new) {
+        fprintf(to, "nothing is new since transaction %llu (event %llu): nothing was written\n",
+                (unsigned long long)a->to.txn, (unsigned long long)a->to.event);
+        return;
+    }
+    fprintf(to, "%s backup%s%s: events %llu to %llu, transactions %llu to %llu\n",
             backup_kind_name(a->kind), *j->path ? " " : "", j->path,
-            (unsigned long long)a->to.event, (unsigned long long)a->to.txn);
+            (unsigned long long)a->from.event + 1, (unsigned long long)a->to.event,
+            (unsigned long long)a->from.txn + 1, (unsigned long long)a->to.txn);
+    if (*j->increment)
+        fprintf(to, "  increment %s leads on to it\n", j->increment);
     for (size_t i = 0; i < a->projections; i++)
         fprintf(to, "  projection %s at event %llu\n", a->projection[i].file,
                 (unsigned long long)a->projection[i].is.cursor);
@@ -127,7 +144,11 @@ static void tell(const struct backup_job *j, FILE *to)
 /* Beside a stream on standard output there is standard error. */
 static int tell_done(const struct backup_job *j)
 {
-    int stream = !*j->path;
+    int stream = strcmp(j->to, "-") == 0 && !j->plain;
+    if (!j->f.quiet && *j->why_full)
+        fprintf(stderr, "azoth: a full backup: %s\n", j->why_full);
+    if (!j->f.quiet && *j->mark_note)
+        fprintf(stderr, "azoth: %s\n", j->mark_note);
     if (!j->l->json) {
         if (!j->f.quiet)
             tell(j, stream ? stderr : stdout);
@@ -145,13 +166,14 @@ static int tell_done(const struct backup_job *j)
 
 /* ---- making ---- */
 
-static int set_about(struct backup_job *j, struct azoth_error *err)
+int backup_set_about(struct backup_job *j, enum backup_kind kind, struct azoth_error *err)
 {
     const struct store_identity *id = store_identity(j->store);
     uint8_t random[16];
+    j->about.kind = kind;
     cmd_hex(id->uuid, sizeof id->uuid, j->about.database);
     j->about.store_created_ns = id->created_ns;
-    if (j->about.kind == BACKUP_SEALED)
+    if (kind == BACKUP_SEALED)
         return 0;
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return error_errno(err, errno, "random bytes");
@@ -163,6 +185,15 @@ static int set_about(struct backup_job *j, struct azoth_error *err)
     return 0;
 }
 
+static int make_kind(struct backup_job *j, struct azoth_error *err)
+{
+    if (j->about.kind == BACKUP_SEALED)
+        return backup_sealed(j, err);
+    if (j->incremental)
+        return backup_increment(j, err);
+    return j->place.fd >= 0 ? backup_full_placed(j, err) : backup_full(j, err);
+}
+
 static int make(struct backup_job *j, struct azoth_error *err)
 {
     int rc = backup_keys_read(&j->f, &j->keys, err);
@@ -171,10 +202,10 @@ static int make(struct backup_job *j, struct azoth_error *err)
     if (!rc && !j->plain && strcmp(j->to, "-") != 0)
         rc = backup_place_lock(j->to, &j->place, err);
     if (!rc)
-        rc = set_about(j, err);
+        rc = backup_set_about(j, j->about.kind, err);
     progress_begin(&j->progress, "backup", j->f.quiet, 0);
     if (!rc)
-        rc = j->about.kind == BACKUP_SEALED ? backup_sealed(j, err) : backup_full(j, err);
+        rc = make_kind(j, err);
     progress_end(&j->progress);
     return rc;
 }
@@ -196,6 +227,8 @@ static int run_make(struct backup_job *j)
         return cmd_usage(j->l, "a backup is not for a terminal: redirect it, or name a directory");
     if (j->plain && (j->f.key_file || j->f.passphrase_file))
         return cmd_usage(j->l, "--plain is not encrypted");
+    if (j->incremental && (strcmp(j->to, "-") == 0 || j->plain || j->about.kind == BACKUP_SEALED))
+        return cmd_usage(j->l, "--incremental is for a directory of backups");
     if (j->f.level.given && j->f.level.n > 19)
         return cmd_usage(j->l, "--level is 0 to 19");
     int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
@@ -215,10 +248,44 @@ static int run_make(struct backup_job *j)
     return rc;
 }
 
+/* What else can be done with backups: azoth backup WORD DEST. */
+struct backup_words {
+    const struct backup_flags *f;
+    const char *place;
+    int deep;
+};
+
+static int word_list(struct cmd_line *l, const struct backup_words *w, const char *dest)
+{
+    return backup_list(l, w->f, dest);
+}
+
+static int word_verify(struct cmd_line *l, const struct backup_words *w, const char *dest)
+{
+    return backup_verify(l, w->f, dest, w->deep);
+}
+
+static int word_forget(struct cmd_line *l, const struct backup_words *w, const char *dest)
+{
+    return backup_forget(l, dest, w->place);
+}
+
+static const struct backup_word {
+    const char *name;
+    int (*run)(struct cmd_line *l, const struct backup_words *w, const char *dest);
+    int alone; /* goes without DEST, too */
+} backup_words[] = {
+    {"list", word_list, 0},
+    {"verify", word_verify, 0},
+    {"forget", word_forget, 1},
+    {NULL, NULL, 0},
+};
+
 static int run_backup(struct cmd_line *l)
 {
     static struct backup_job j;
-    int sealed = 0, deep = 0;
+    struct backup_words w = {0};
+    int sealed = 0;
     j.l = l;
     j.place.fd = -1;
     j.timeout.n = 60000;
@@ -233,18 +300,20 @@ static int run_backup(struct cmd_line *l)
                                      {"--without-projections", FLAG_SWITCH, &j.no_projections},
                                      {"--without-archive", FLAG_SWITCH, &j.about.without_archive},
                                      {"--archive", FLAG_TEXT, &j.f.archive},
-                                     {"--deep", FLAG_SWITCH, &deep},
+                                     {"--incremental", FLAG_SWITCH, &j.incremental},
+                                     {"--deep", FLAG_SWITCH, &w.deep},
+                                     {"--place", FLAG_TEXT, &w.place},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 1, 2);
     if (rc)
         return rc;
-    if (strcmp(l->word[0], "list") == 0 || strcmp(l->word[0], "verify") == 0) {
-        if (l->words != 2)
-            return cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
-                             l->word[0]);
-        return l->word[0][0] == 'l' ? backup_list(l, &j.f, l->word[1])
-                                    : backup_verify(l, &j.f, l->word[1], deep);
-    }
+    w.f = &j.f;
+    for (const struct backup_word *k = backup_words; k->name; k++)
+        if (strcmp(l->word[0], k->name) == 0)
+            return l->words == 2 || k->alone
+                       ? k->run(l, &w, l->words == 2 ? l->word[1] : NULL)
+                       : cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
+                                   l->word[0]);
     if (l->words != 1)
         return cmd_usage(l, "what is %s for?", l->word[1]);
     if (sealed && j.about.without_archive)
@@ -256,13 +325,15 @@ static int run_backup(struct cmd_line *l)
 
 const struct cmd cmd_backup = {
     .name = "backup",
-    .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST  [--sealed] [--key-file F | "
+    .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST | forget DEST|--place UUID  "
+                "[--incremental | --sealed] [--key-file F | "
                 "--passphrase-file F] [--json]",
     .summary = "Back the database up while it runs; list and verify backups",
     .help =
         "  DEST               a directory of backups, made when it is not there\n"
         "  -                  one stream to standard output\n"
         "  --plain DIR        a directory with its members as files, not compressed\n"
+        "  --incremental      what is new since the newest backup in DEST; the first one is full\n"
         "  --sealed           content by its meaning: the same content is the same file. Writes "
         "are "
         "paused\n"
@@ -285,6 +356,7 @@ const struct cmd cmd_backup = {
         ".partial is none. azoth restore makes a database of it.\n\n"
         "  azoth backup /var/backups/azoth/main\n"
         "  azoth backup --key-file backup.key - | ssh host 'cat > main.azb'\n"
+        "  azoth backup --incremental /var/backups/azoth/main\n"
         "  azoth backup list /var/backups/azoth/main\n"
         "  azoth backup verify /var/backups/azoth/main\n",
     .run = run_backup,

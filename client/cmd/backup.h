@@ -7,9 +7,14 @@
  *   backup_archive.c segments of events that were archived
  *   backup_about.c   about.json             backup_place.c   a directory of backups
  *   backup_list.c    list and verify
+ *   backup_increment.c  an increment, and the mark that it builds on
+ *   backup_chain.c   what builds on what in a directory of backups
+ *   backup_forget.c  forget
  *   restore.c        the command's line, and the order of a restore
  *   restore_load.c   a backup's members into a database in the making
  *   restore_archive.c  its segments
+ *   restore_chain.c  which backups lead to an event or a time, and the increments among them
+ *   restore_time.c   a time as people write it
  *
  * One thread. What blocks on the disk or on a pipe is left by a signal (cmd_interrupted()): then 1 is returned.
  */
@@ -20,6 +25,7 @@
 #include "client/cmd/progress.h"
 #include "core/archived.h"
 #include "projector/filecopy.h"
+#include "writer/advance.h"
 #include "writer/backupfile.h"
 
 #include <limits.h>
@@ -93,6 +99,8 @@ struct backup_about {
         parent[BACKUP_ID_TEXT];
     struct backup_point from, to;
     struct chain chain_start, chain; /* where the log's chain began, and where it stands at `to` */
+    struct chain chain_from;         /* of an increment: where it stands at `from` */
+    uint64_t running_ms, id_first;   /* of an increment: the batch record's counters at `to` */
     int64_t created_ns;              /* of the backup; 0 in a sealed one */
     uint64_t store_created_ns;
     char program[40];
@@ -146,6 +154,26 @@ struct backup_entry {
 };
 /* All of them, in the order of their numbers; *ret is to be freed. How many, or IO, PERMISSION, NOMEM. */
 int backup_place_list(const char *dir, struct backup_entry **ret, struct azoth_error *err);
+/* The identity of a place, which need not be locked: NOT_FOUND, CORRUPT, IO. */
+int backup_place_identity(const char *dir, char uuid[BACKUP_ID_TEXT], struct azoth_error *err);
+
+/* One of a place, and what it says of itself. */
+struct backup_known {
+    struct backup_entry is;
+    struct backup_about about;
+    int known, encrypted, rc; /* about.json could be read; why not */
+    struct azoth_error err;
+};
+/* Reads about.json of e->is, which the caller has filled. */
+void backup_look(const char *dir, const struct backup_keys *keys, struct backup_known *e);
+/* All of them, in the order of their numbers; to be freed by backup_known_free(). How
+ * many, or IO, PERMISSION, NOMEM. */
+int backup_known_list(const char *dir, const struct backup_keys *keys, struct backup_known **ret,
+                      struct azoth_error *err);
+void backup_known_free(struct backup_known *list, int n);
+/* The position of what list[i] is restored upon: for an increment the newest full backup that it leads on from, else the
+ * increment before it; -1: it stands alone, or that is not there. */
+int backup_known_parent(const struct backup_known *list, int n, int i);
 
 /* ---- making ---- */
 
@@ -153,7 +181,7 @@ struct backup_job {
     struct cmd_line *l;
     struct backup_flags f;
     const char *to; /* "-", a path */
-    int plain, no_projections;
+    int plain, no_projections, incremental;
     struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;     /* of sealing, ms */
     char dir[4096], projections[4200], tmp[PATH_MAX];
@@ -168,12 +196,24 @@ struct backup_job {
     /* what came of it */
     uint64_t content, bytes, growth;
     uint64_t begun_ns;
-    int paused; /* commits came too fast: they were paused for a moment */
+    int paused;               /* commits came too fast: they were paused for a moment */
+    int nothing_new;          /* since the newest increment: none was written */
+    char why_full[200];       /* an increment was asked for, and why it is a full one */
+    char increment[PATH_MAX]; /* beside a full one: that leads the increments on to it */
+    char mark_note[200];      /* why the database's mark was not set or moved */
     unsigned char digest[BACKUPFILE_DIGEST];
 };
+/* Identity, place and time of what is made now, into j->about. */
+int backup_set_about(struct backup_job *j, enum backup_kind kind, struct azoth_error *err);
 /* 0, 1 when a signal came, or an error; nothing is left of it then. */
 int backup_full(struct backup_job *j, struct azoth_error *err);
 int backup_sealed(struct backup_job *j, struct azoth_error *err);
+/* What is new since the newest backup of this place; a full one when that can not be (j->why_full). The mark is set before
+ * a full one and moved when its file is durable. */
+int backup_increment(struct backup_job *j, struct azoth_error *err);
+/* A full one into a place. When the place has a mark: and the increment that leads on to it, so no moment is missing
+ * between the increments before and after it. */
+int backup_full_placed(struct backup_job *j, struct azoth_error *err);
 
 /* Copies of all projections' files into j->about, and what is absent. 0, 1, or an error. */
 int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth_error *err);
@@ -200,10 +240,18 @@ int backup_name_member(int rc, const char *name, struct azoth_error *err);
 
 int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir);
 int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *path, int deep);
+/* Drops the mark of a place: of the directory, or of this UUID when dir is NULL. */
+int backup_forget(struct cmd_line *l, const char *dir, const char *uuid);
 
 /* ---- restoring ---- */
 
 struct restore;
+
+/* What is wanted; as the caller wrote it, for messages. */
+struct restore_target {
+    struct advance_target to;
+    const char *text;
+};
 
 struct restore_job {
     const struct backup_keys *keys;
@@ -211,7 +259,10 @@ struct restore_job {
     const char *target;
     const char *archive; /* a directory with the segments of a backup without them; may be NULL */
     int same_uuid, no_projections, quiet;
-    char base[PATH_MAX]; /* the file that was chosen */
+    struct restore_target target_at;
+    char base[PATH_MAX];       /* the file that was chosen */
+    struct backup_known *step; /* increments behind the base, in their order; owned */
+    size_t steps;
     struct backup_about about;
     struct progress progress;
     struct store_head head; /* of the restored store */
@@ -222,6 +273,14 @@ struct restore_job {
 /* Finds the base of what is to be restored: a file of its own, or the newest full (else sealed) one of a place.
  * BACKUP_MISSING, NOT_FOUND. */
 int restore_choose(struct restore_job *j, struct azoth_error *err);
+/* A place: base and steps for j->target_at. BACKUP_MISSING: something between them is not there. NOT_FOUND: the target is
+ * before the oldest or behind the newest of them. And why a file that would be needed could not be read. */
+int restore_plan(struct restore_job *j, struct azoth_error *err);
+/* Applies the steps to the loaded store, up to the target: j->about has then where it stands. 0, 1, or an error. */
+int restore_steps(struct restore_job *j, struct restore *r, struct azoth_error *err);
+void restore_plan_fini(struct restore_job *j);
+/* "2026-11-27T15:00:00Z", "2026-11-27 15:00" (local), "@SECONDS": 1 and *ret, or 0. */
+int restore_time(const char *text, int64_t *ret_ns);
 /* Reads the base into r and checks all of it. What comes after a base is applied behind this. 0, 1, or an error. */
 int restore_load(struct restore_job *j, struct restore *r, struct azoth_error *err);
 /* What a backup without its archive wants is in j->archive. BACKUP_MISSING: names the first that is not there; CORRUPT. */

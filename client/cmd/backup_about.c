@@ -173,6 +173,11 @@ int backup_about_text(const struct backup_about *a, struct buf *out, struct azot
     point(&j, "to", &a->to);
     chain(&j, "chain_start", &a->chain_start);
     chain(&j, "chain", &a->chain);
+    if (a->kind == BACKUP_INCREMENT) {
+        chain(&j, "chain_from", &a->chain_from);
+        out_u64(&j, "running_ms", a->running_ms);
+        out_u64(&j, "id_first", a->id_first);
+    }
     out_open(&j, "projections", '[');
     for (size_t i = 0; i < a->projections; i++)
         if (!sealed || a->projection[i].serves)
@@ -338,7 +343,8 @@ static int get_about(const json_t *o, struct backup_about *a)
         !get_number(o, "store_created_ns", &a->store_created_ns) ||
         !get_text(o, "program", a->program, sizeof a->program) || !get_point(o, "from", &a->from) ||
         !get_point(o, "to", &a->to) || !get_chain(o, "chain_start", &a->chain_start) ||
-        !get_chain(o, "chain", &a->chain))
+        !get_chain(o, "chain", &a->chain) || !get_chain(o, "chain_from", &a->chain_from) ||
+        !get_number(o, "running_ms", &a->running_ms) || !get_number(o, "id_first", &a->id_first))
         return 0;
     a->created_ns = (int64_t)created;
     return get_lists(o, a);

@@ -11,32 +11,14 @@
 
 /* ---- list ---- */
 
-struct listed {
-    struct backup_entry is;
-    struct backup_about about;
-    int known, encrypted, rc; /* about.json could be read; why not */
-    struct azoth_error err;
-};
-
-static void look_at(const char *dir, const struct backup_keys *keys, struct listed *e)
+/* What it is restored upon: its number, or 0. */
+static uint64_t builds_on(const struct backup_known *list, int n, int i)
 {
-    char path[PATH_MAX + NAME_MAX + 2];
-    struct backupfile_in *in;
-    snprintf(path, sizeof path, "%s/%s", dir, e->is.file);
-    if (e->is.partial)
-        return;
-    e->rc = backupfile_open(path, backup_key_of(keys), &in, &e->err);
-    if (e->rc) {
-        e->encrypted = e->rc == AZOTH_ERR_WRONG_KEY;
-        return;
-    }
-    e->encrypted = backupfile_encrypted(in);
-    e->rc = backup_about_parse(backupfile_about(in), &e->about, &e->err);
-    e->known = !e->rc;
-    backupfile_close(in);
+    int on = backup_known_parent(list, n, i);
+    return on < 0 ? 0 : list[on].is.number;
 }
 
-static void list_json(struct json_text *t, const struct listed *e)
+static void list_json(struct json_text *t, const struct backup_known *e, uint64_t on)
 {
     const struct backup_about *a = &e->about;
     out_open(t, NULL, '{');
@@ -49,10 +31,15 @@ static void list_json(struct json_text *t, const struct listed *e)
     if (e->known) {
         out_str(t, "id", *a->id ? a->id : NULL);
         out_str(t, "parent", *a->parent ? a->parent : NULL);
+        if (on)
+            out_u64(t, "builds_on", on);
+        else
+            out_null(t, "builds_on");
         out_str(t, "database", a->database);
         out_i64(t, "created_ns", a->created_ns);
         out_u64(t, "from_event", a->from.event);
         out_u64(t, "to_event", a->to.event);
+        out_u64(t, "from_transaction", a->from.txn);
         out_u64(t, "to_transaction", a->to.txn);
         out_i64(t, "to_time_ns", a->to.time_ns);
         out_u64(t, "segments", a->segments);
@@ -64,15 +51,19 @@ static void list_json(struct json_text *t, const struct listed *e)
     out_close(t, '}');
 }
 
-static void list_line(const struct listed *e)
+static void list_line(const struct backup_known *e, uint64_t on)
 {
-    char size[CMD_TIME_TEXT], time[CMD_TIME_TEXT], events[48] = "-";
+    char size[CMD_TIME_TEXT], time[CMD_TIME_TEXT], events[48] = "-", upon[40] = "";
     if (e->known)
         snprintf(events, sizeof events, "%llu-%llu", (unsigned long long)e->about.from.event + 1,
                  (unsigned long long)e->about.to.event);
-    printf("%-44s %-9s %-24s %-20s %10s%s%s%s\n", e->is.file, backup_kind_name(e->is.kind),
+    if (on)
+        snprintf(upon, sizeof upon, " upon %06llu", (unsigned long long)on);
+    else if (e->known && e->about.kind == BACKUP_INCREMENT)
+        snprintf(upon, sizeof upon, " upon nothing that is here");
+    printf("%-44s %-9s %-24s %-20s %10s%s%s%s%s\n", e->is.file, backup_kind_name(e->is.kind),
            cmd_time(e->known && e->about.created_ns ? e->about.created_ns : e->is.changed_ns, time),
-           events, cmd_size(e->is.bytes, size), e->encrypted ? " encrypted" : "",
+           events, cmd_size(e->is.bytes, size), upon, e->encrypted ? " encrypted" : "",
            e->known && e->about.without_archive ? " without its archive" : "",
            e->is.partial                           ? " not complete"
            : e->rc && e->rc != AZOTH_ERR_WRONG_KEY ? azoth_code_name(e->rc)
@@ -82,31 +73,25 @@ static void list_line(const struct listed *e)
 int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir)
 {
     struct backup_keys keys;
-    struct backup_entry *list;
+    struct backup_known *list;
     struct azoth_error err = {0};
     struct json_text t = {0};
     if (backup_keys_read(f, &keys, &err))
         return cmd_fail(&err);
-    int n = backup_place_list(dir, &list, &err);
-    if (n < 0) {
-        backup_keys_fini(&keys);
+    int n = backup_known_list(dir, &keys, &list, &err);
+    backup_keys_fini(&keys);
+    if (n < 0)
         return cmd_fail(&err);
-    }
     if (l->json)
         out_open(&t, NULL, '[');
     else
         printf("%-44s %-9s %-24s %-20s %10s\n", "FILE", "KIND", "TIME", "EVENTS", "SIZE");
-    for (int i = 0; i < n; i++) {
-        struct listed e = {.is = list[i]};
-        look_at(dir, &keys, &e);
+    for (int i = 0; i < n; i++)
         if (l->json)
-            list_json(&t, &e);
+            list_json(&t, &list[i], builds_on(list, n, i));
         else
-            list_line(&e);
-        backup_about_fini(&e.about);
-    }
-    free(list);
-    backup_keys_fini(&keys);
+            list_line(&list[i], builds_on(list, n, i));
+    backup_known_free(list, n);
     if (!l->json)
         return 0;
     out_close(&t, ']');

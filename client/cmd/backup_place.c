@@ -175,6 +175,24 @@ static int read_identity(struct backup_place *p, const char *path, struct azoth_
                            "%s: it should say the identity of this directory of backups", path);
 }
 
+int backup_place_identity(const char *dir, char uuid[BACKUP_ID_TEXT], struct azoth_error *err)
+{
+    struct backup_place p;
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/" PLACE_NAME, dir) >= PATH_MAX)
+        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", dir);
+    p.fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (p.fd < 0)
+        return errno == ENOENT
+                   ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it is no directory of backups", dir)
+                   : error_errno(err, errno, "%s", path);
+    int rc = read_identity(&p, path, err);
+    close(p.fd);
+    if (!rc)
+        memcpy(uuid, p.uuid, BACKUP_ID_TEXT);
+    return rc;
+}
+
 /* What dead ones have left: nobody else writes into it while we have the lock. */
 static void remove_leftovers(const struct backup_place *p)
 {

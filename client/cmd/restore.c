@@ -15,29 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The newest one that stands alone; full ones before sealed ones. */
-static int choose_newest(struct restore_job *j, struct azoth_error *err)
-{
-    struct backup_entry *list;
-    int n = backup_place_list(j->from, &list, err), at = -1;
-    if (n < 0)
-        return n;
-    for (int i = 0; i < n; i++)
-        if (!list[i].partial && list[i].kind == BACKUP_FULL)
-            at = i;
-    for (int i = 0; i < n && at < 0; i++)
-        if (!list[n - 1 - i].partial && list[n - 1 - i].kind == BACKUP_SEALED)
-            at = n - 1 - i;
-    int rc = at < 0 ? error_set(err, AZOTH_ERR_BACKUP_MISSING, "%s: there is no full backup in it",
-                                j->from)
-                    : 0;
-    if (!rc &&
-        snprintf(j->base, sizeof j->base, "%s/%s", j->from, list[at].file) >= (int)sizeof j->base)
-        rc = error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", j->from);
-    free(list);
-    return rc;
-}
-
 int restore_choose(struct restore_job *j, struct azoth_error *err)
 {
     struct stat st;
@@ -48,7 +25,12 @@ int restore_choose(struct restore_job *j, struct azoth_error *err)
     if (stat(j->from, &st))
         return errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it is not there", j->from)
                                : error_errno(err, errno, "%s", j->from);
-    return S_ISDIR(st.st_mode) && backup_place_is(j->from) ? choose_newest(j, err) : 0;
+    if (S_ISDIR(st.st_mode) && backup_place_is(j->from))
+        return restore_plan(j, err);
+    return j->target_at.text
+               ? error_set(err, AZOTH_ERR_USAGE,
+                           "%s: an event or a time is found in a directory of backups", j->from)
+               : 0;
 }
 
 /* The projections' files follow the restored database from now on. */
@@ -87,6 +69,8 @@ static int restore_all(struct restore_job *j, struct azoth_error *err)
     if (rc)
         return rc;
     rc = restore_load(j, r, err);
+    if (!rc && j->steps)
+        rc = restore_steps(j, r, err);
     CRASH_POINT(restore_loaded);
     if (!rc)
         rc = restore_verify(j, r, err);
@@ -121,15 +105,22 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
         out_u64(&t, "transaction", j->head.txn);
         out_u64(&t, "event", j->head.event);
         out_u64(&t, "segments", a->segments);
+        out_u64(&t, "increments", j->steps);
         out_u64(&t, "content_bytes", j->content);
         out_real(&t, "seconds", (double)(clock_mono_ns() - begun_ns) / 1e9);
         out_str(&t, "digest", digest);
         out_close(&t, '}');
         return out_print(&t);
     }
-    printf("restored %s from %s: events 1 to %llu, transactions 1 to %llu, all checked, in %s\n",
-           j->target, j->base, (unsigned long long)j->head.event, (unsigned long long)j->head.txn,
-           cmd_duration(clock_mono_ns() - begun_ns, time));
+    char more[40] = "";
+    if (j->steps)
+        snprintf(more, sizeof more, " and %zu increment%s", j->steps, j->steps == 1 ? "" : "s");
+    printf("restored %s from %s%s: events 1 to %llu, transactions 1 to %llu, all checked, in %s\n",
+           j->target, j->base, more, (unsigned long long)j->head.event,
+           (unsigned long long)j->head.txn, cmd_duration(clock_mono_ns() - begun_ns, time));
+    if (j->target_at.to.by_event && j->head.event > j->target_at.to.event)
+        printf("  event %llu is inside transaction %llu, which is there whole\n",
+               (unsigned long long)j->target_at.to.event, (unsigned long long)j->head.txn);
     printf("  identity   %s%s\n", uuid, j->same_uuid ? ", as before" : " (a new one)");
     if (a->segments)
         printf("  archive    %zu segments, events 1 to %llu\n", a->segments,
@@ -150,15 +141,30 @@ static int run_restore(struct cmd_line *l)
     struct backup_flags f = {0};
     struct azoth_error err = {0};
     uint64_t begun_ns = clock_mono_ns();
+    struct cmd_number event = {0};
+    const char *time = NULL;
     const struct cmd_flag flags[] = {BACKUP_KEY_FLAGS(&f),
                                      {"--same-uuid", FLAG_SWITCH, &j.same_uuid},
                                      {"--without-projections", FLAG_SWITCH, &j.no_projections},
                                      {"--archive", FLAG_TEXT, &f.archive},
                                      {"--signed-by", FLAG_TEXT, &f.signed_by},
+                                     {"--to-event", FLAG_NUMBER, &event},
+                                     {"--to-time", FLAG_TEXT, &time},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 2, 2);
     if (rc)
         return rc;
+    if (event.given && time)
+        return cmd_usage(l, "--to-event or --to-time, not both");
+    if (time && !restore_time(time, &j.target_at.to.time_ns))
+        return cmd_usage(l,
+                         "%s: a time is 2026-11-27T15:00:00Z, \"2026-11-27 15:00\" (local), or "
+                         "@SECONDS",
+                         time);
+    j.target_at.to.by_event = event.given;
+    j.target_at.to.event = event.n;
+    j.target_at.to.by_time = time != NULL;
+    j.target_at.text = time ? time : event.given ? "--to-event" : NULL;
     j.from = l->word[0];
     j.target = l->word[1];
     j.archive = f.archive;
@@ -175,19 +181,25 @@ static int run_restore(struct cmd_line *l)
     else
         rc = rc ? cmd_fail(&err) : tell_done(l, &j, begun_ns);
     backup_about_fini(&j.about);
+    restore_plan_fini(&j);
     return rc;
 }
 
 const struct cmd cmd_restore = {
     .name = "restore",
-    .synopsis =
-        "FILE|DEST|- DIR [--same-uuid] [--without-projections] [--archive DIR] [--key-file F | "
-        "--passphrase-file F] [--json]",
+    .synopsis = "FILE|DEST|- DIR [--to-event N | --to-time T] [--same-uuid] "
+                "[--without-projections] [--archive DIR] [--key-file F | "
+                "--passphrase-file F] [--json]",
     .summary = "Make a database of a backup",
     .help =
-        "  FILE|DEST|-        a backup, the newest full one of a directory of backups, standard "
-        "input\n"
+        "  FILE|DEST|-        a backup, a directory of backups (the newest state that it has), "
+        "standard input\n"
         "  DIR                is made, or is empty\n"
+        "  --to-event N       DEST as it was before the transaction that logged what comes after "
+        "event N\n"
+        "  --to-time T        DEST as it was at T: 2026-11-27T15:00:00Z, \"2026-11-27 15:00\" "
+        "(local),\n"
+        "                     @SECONDS\n"
         "  --same-uuid        it is the database that was backed up, which is not there any more; "
         "else it\n"
         "                     is another one with the same content\n"
@@ -195,11 +207,12 @@ const struct cmd cmd_restore = {
         "  --archive DIR      of a backup without its archive: where the segments are\n"
         "  --key-file F, --passphrase-file F  what it was encrypted with\n"
         "  --signed-by F.pub  refuse it unless it was signed with that key\n"
-        "  --quiet            no progress\\n\n"
+        "  --quiet            no progress\n\n"
         "Everything is checked before it is said to be done. What fails leaves nothing that looks "
         "like a\n"
-        "database.\\n\n"
+        "database.\n\n"
         "  azoth restore /var/backups/azoth/main /var/lib/azoth/main\n"
+        "  azoth restore --to-time '2026-11-27 15:00' /var/backups/azoth/main ./before\n"
         "  ssh host 'cat main.azb' | azoth restore --key-file backup.key - ./copy\n",
     .run = run_restore,
 };

@@ -1,0 +1,351 @@
+/*
+ * backup_increment.c - an increment, and the mark in the database that it builds on.
+ *
+ * The mark says up to which transaction the place has everything; the database keeps redo records from there on. It is
+ * moved when the file is durable, so a death between leaves it where it was, and the next increment finds by the
+ * files what is there already. It is set before the snapshot of a full backup that is to be the first.
+ *
+ *   what comes next builds on     the newest increment, or else the oldest full backup, that ends at the mark or behind it
+ *   there is none                 a full one, and the mark is set anew
+ *   the events do not lead from   another history: likewise
+ *   there to the head
+ */
+#include "client/cmd/backup.h"
+
+#include "client/internal.h"
+#include "core/clock.h"
+#include "core/crash.h"
+#include "core/mark.h"
+#include "writer/control.h"
+#include "writer/increment.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#define CONTROL_NS (30 * NS_PER_S)
+
+/* ---- the mark ---- */
+
+/* 1 and *ret, 0 when the place has none, or an error. */
+static int read_mark(const struct backup_job *j, struct mark *ret, struct azoth_error *err)
+{
+    struct mark all[MARKS_MAX];
+    struct snapshot *sn;
+    uint8_t place[MARK_PLACE];
+    uint32_t n = 0;
+    if (!cmd_unhex(j->place.uuid, place, sizeof place))
+        return 0; /* it was checked */
+    int rc = snapshot_begin(j->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_marks(sn, all, MARKS_MAX, &n, err);
+    snapshot_end(sn);
+    for (uint32_t i = 0; i < n && !rc; i++)
+        if (memcmp(all[i].place, place, sizeof place) == 0) {
+            *ret = all[i];
+            return 1;
+        }
+    return rc;
+}
+
+static int control(const struct backup_job *j, const void *argument, size_t len,
+                   struct azoth_error *err)
+{
+    const struct azoth_options opt = {.name = "azoth backup"};
+    struct txn_result done;
+    struct azoth *db;
+    int rc = azoth_open(j->dir, &opt, &db, err);
+    if (rc)
+        return rc;
+    rc = client_control(db, "mark", bytes_of(argument, len), clock_mono_ns() + CONTROL_NS, &done,
+                        err);
+    azoth_close(db);
+    return rc;
+}
+
+static int set_mark(struct backup_job *j, struct azoth_error *err)
+{
+    uint8_t place[MARK_PLACE];
+    (void)cmd_unhex(j->place.uuid, place, sizeof place);
+    return control(j, place, sizeof place, err);
+}
+
+/* What fails here costs no backup: the redo records are kept a while longer. */
+static void move_mark(struct backup_job *j, const struct backup_point *to)
+{
+    unsigned char argument[CONTROL_MARK_MOVE];
+    struct azoth_error err = {0};
+    struct mark m;
+    if (read_mark(j, &m, &err) != 1 || m.broken || m.txn >= to->txn)
+        return;
+    (void)cmd_unhex(j->place.uuid, argument, MARK_PLACE);
+    put_u64(argument + MARK_PLACE, to->txn);
+    put_u64(argument + MARK_PLACE + 8, to->event);
+    put_u64(argument + MARK_PLACE + 16, (uint64_t)to->time_ns);
+    CRASH_POINT(increment_durable);
+    if (control(j, argument, sizeof argument, &err))
+        snprintf(j->mark_note, sizeof j->mark_note, "the mark stays at transaction %llu: %.150s",
+                 (unsigned long long)m.txn, err.message);
+    CRASH_POINT(increment_mark_moved);
+}
+
+/* ---- what it builds on ---- */
+
+static int why(struct backup_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* 0: there is no parent, for this reason. */
+static int why(struct backup_job *j, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(j->why_full, sizeof j->why_full, fmt, ap);
+    va_end(ap);
+    return 0;
+}
+
+/* 1: e is the one. Those that are wanted no more, as what is older can not be better: *done. */
+static int suits(const struct backup_job *j, const struct backup_known *e, const struct mark *m,
+                 int *done)
+{
+    const struct backup_about *a = &e->about;
+    if (!e->known || a->kind == BACKUP_SEALED || strcmp(a->database, j->about.database) != 0)
+        return 0;
+    *done = a->to.txn < m->txn || a->kind == BACKUP_INCREMENT;
+    return a->to.txn >= m->txn;
+}
+
+/* From the newest file on, and seldom further than to the second one. 1 and *ret, 0, or an error. */
+static int search(struct backup_job *j, const struct mark *m, struct backup_about *ret,
+                  struct azoth_error *err)
+{
+    struct backup_entry *list;
+    int n = backup_place_list(j->place.dir, &list, err), found = 0, done = 0;
+    if (n < 0)
+        return n;
+    for (int i = n - 1; i >= 0 && !done; i--) {
+        struct backup_known e = {.is = list[i]};
+        if (list[i].partial)
+            continue;
+        backup_look(j->place.dir, &j->keys, &e);
+        if (e.rc && !*j->why_full)
+            why(j, "%s: %s", e.is.file, e.err.message);
+        if (suits(j, &e, m, &done)) {
+            found = 1;
+            *ret = e.about;
+        }
+        backup_about_fini(&e.about); /* the lists in it, of which nothing is wanted */
+    }
+    free(list);
+    return found;
+}
+
+static int find_parent(struct backup_job *j, const struct mark *m, int marked,
+                       struct backup_about *ret, struct azoth_error *err)
+{
+    struct azoth_error unread = {0};
+    struct snapshot *sn;
+    struct store_head head = {0};
+    j->why_full[0] = 0;
+    if (!marked)
+        return why(j, "the database does not know this directory of backups yet");
+    if (m->broken)
+        return why(j,
+                   "the redo records after transaction %llu were given up, since there was more of "
+                   "them than writer.redo_keep allows",
+                   (unsigned long long)m->txn);
+    int rc = search(j, m, ret, err);
+    if (rc < 0 || (rc == 0 && *j->why_full))
+        return rc;
+    if (rc == 0)
+        return why(j, "no backup in it ends at transaction %llu, where its mark is",
+                   (unsigned long long)m->txn);
+    ret->projection = NULL;
+    ret->absent = NULL;
+    ret->projections = ret->absences = 0;
+    rc = snapshot_begin(j->store, &sn, &unread);
+    if (!rc) {
+        rc = snapshot_head(sn, &head, &unread);
+        snapshot_end(sn);
+    }
+    if (rc) {
+        *err = unread;
+        return rc;
+    }
+    if (head.txn < ret->to.txn || head.event < ret->to.event)
+        return why(j,
+                   "the newest backup in it is at transaction %llu, beyond the head: it is of "
+                   "another history",
+                   (unsigned long long)ret->to.txn);
+    j->why_full[0] = 0;
+    return 1;
+}
+
+/* ---- the file ---- */
+
+struct writing {
+    struct backup_job *j;
+    unsigned parts;
+};
+
+static int on_part(void *arg, struct azoth_bytes part, struct azoth_error *err)
+{
+    struct writing *w = arg;
+    char name[40];
+    snprintf(name, sizeof name, "changes/%08u", ++w->parts);
+    if (cmd_interrupted())
+        return 1;
+    int rc = backupfile_add(w->j->out, name, part, err);
+    CRASH_POINT(increment_part);
+    backup_say(w->j);
+    return rc;
+}
+
+static int set_range(struct backup_job *j, const struct backup_about *parent,
+                     const struct store_head *head, struct azoth_error *err)
+{
+    struct backup_about *a = &j->about;
+    snprintf(a->parent, sizeof a->parent, "%s", parent->id);
+    a->from = parent->to;
+    a->chain_from = parent->chain;
+    a->to = (struct backup_point){head->txn, head->event, head->time_ns};
+    a->chain = head->chain;
+    a->running_ms = head->running_ms;
+    a->id_first = head->id_first;
+    struct snapshot *sn;
+    int rc = snapshot_begin(j->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_chain_start(sn, &a->chain_start, err);
+    snapshot_end(sn);
+    return rc < 0 ? rc : 0;
+}
+
+static int read_head(struct backup_job *j, struct store_head *ret, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    int rc = snapshot_begin(j->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_head(sn, ret, err);
+    snapshot_end(sn);
+    return rc;
+}
+
+/* What is new since parent; j->nothing_new when nothing is. */
+static int write_increment(struct backup_job *j, const struct backup_about *parent,
+                           struct azoth_error *err)
+{
+    struct writing w = {.j = j};
+    struct store_head head;
+    int rc = backup_set_about(j, BACKUP_INCREMENT, err);
+    if (!rc)
+        rc = read_head(j, &head, err);
+    if (rc)
+        return rc;
+    rc = set_range(j, parent, &head, err);
+    j->nothing_new = !rc && head.txn == parent->to.txn;
+    if (rc || j->nothing_new)
+        return rc;
+    rc = backup_begin_output(j, err);
+    CRASH_POINT(increment_began);
+    struct increment_at at = {parent->to.txn, parent->to.event, parent->chain};
+    if (!rc)
+        rc = increment_export(j->store, &at, &head, on_part, &w, err);
+    CRASH_POINT(increment_written);
+    if (!rc)
+        return backup_end_output(j, err);
+    backupfile_abort(j->out);
+    j->out = NULL;
+    j->path[0] = 0;
+    return rc;
+}
+
+/* ---- a full one ---- */
+
+static int full_marked(struct backup_job *j, int anew, struct azoth_error *err)
+{
+    struct azoth_error unset = {0};
+    if (anew && set_mark(j, &unset))
+        snprintf(j->mark_note, sizeof j->mark_note,
+                 "no increment can follow: the mark was not set: %.140s", unset.message);
+    CRASH_POINT(increment_mark_set);
+    int rc = backup_set_about(j, BACKUP_FULL, err);
+    return rc ? rc : backup_full(j, err);
+}
+
+/* The increment that leads on to the full one that was made, beside it. */
+static int lead_on(struct backup_job *full, const struct backup_about *parent,
+                   struct azoth_error *err)
+{
+    struct backup_job *j = malloc(sizeof *j);
+    if (!j)
+        return error_set(err, AZOTH_ERR_NOMEM, "an increment");
+    *j = *full;
+    j->about = (struct backup_about){0};
+    snprintf(j->about.database, sizeof j->about.database, "%s", full->about.database);
+    j->path[0] = 0;
+    j->expected = 0;
+    int rc = write_increment(j, parent, err);
+    if (!rc) {
+        snprintf(full->increment, sizeof full->increment, "%s", j->path);
+        move_mark(full, &j->about.to);
+    }
+    backup_about_fini(&j->about);
+    free(j);
+    return rc;
+}
+
+int backup_full_placed(struct backup_job *j, struct azoth_error *err)
+{
+    struct backup_about parent = {0};
+    struct mark m = {0};
+    int marked = read_mark(j, &m, err);
+    int has_parent = marked == 1 ? find_parent(j, &m, marked, &parent, err) : 0;
+    j->why_full[0] = 0; /* it was asked for */
+    if (marked < 0 || has_parent < 0)
+        return marked < 0 ? marked : has_parent;
+    int rc = full_marked(j, marked && !has_parent, err);
+    if (rc)
+        return rc;
+    if (has_parent) {
+        rc = lead_on(j, &parent, err);
+        /* The full one is there: what can not lead on to it is no failure of it. */
+        if (rc < 0)
+            snprintf(j->mark_note, sizeof j->mark_note, "no increment leads on to it: %.150s",
+                     err->message);
+        if (rc == AZOTH_ERR_DIVERGED || rc == AZOTH_ERR_BACKUP_MISSING)
+            move_mark(j, &j->about.to);
+        return rc == 1 ? 1 : 0;
+    }
+    move_mark(j, &j->about.to);
+    return 0;
+}
+
+/* ---- an increment ---- */
+
+int backup_increment(struct backup_job *j, struct azoth_error *err)
+{
+    struct backup_about parent = {0};
+    struct mark m = {0};
+    int rc = read_mark(j, &m, err);
+    if (rc < 0)
+        return rc;
+    int found = find_parent(j, &m, rc, &parent, err);
+    if (found < 0)
+        return found;
+    if (found) {
+        rc = write_increment(j, &parent, err);
+        if (!rc) {
+            move_mark(j, &j->about.to);
+            return 0;
+        }
+        if (rc != AZOTH_ERR_DIVERGED && rc != AZOTH_ERR_BACKUP_MISSING)
+            return rc;
+        why(j, "%.190s", err->message);
+        *err = (struct azoth_error){0};
+    }
+    rc = full_marked(j, 1, err);
+    if (!rc)
+        move_mark(j, &j->about.to);
+    return rc;
+}
