@@ -135,6 +135,7 @@
     X(increment_durable)                                                                           \
     X(increment_mark_moved)                                                                        \
     X(increment_applied)                                                                           \
+    X(prune_removed)                                                                               \
     X(restore_begun)                                                                               \
     X(restore_segments)                                                                            \
     X(restore_loaded)                                                                              \

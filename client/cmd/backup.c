@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/dbdir.h"
 #include "writer/restore.h"
+#include "writer/retention.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -72,6 +73,8 @@ static void tell_json(const struct backup_job *j, struct json_text *t)
         out_bool(t, "nothing_new", j->nothing_new);
         out_str(t, "why_full", *j->why_full ? j->why_full : NULL);
     }
+    if (j->keep)
+        out_u64(t, "removed", j->pruned);
     out_str(t, "increment", *j->increment ? j->increment : NULL);
     out_str(t, "mark_note", *j->mark_note ? j->mark_note : NULL);
     out_u64(t, "content_bytes", j->content);
@@ -138,6 +141,8 @@ static void tell(const struct backup_job *j, FILE *to)
     if (j->paused)
         fprintf(to,
                 "  commits came too fast to begin between two: they were paused for a moment\n");
+    if (j->keep)
+        fprintf(to, "  %llu older ones removed\n", (unsigned long long)j->pruned);
     fprintf(to, "  digest %s\n", digest);
 }
 
@@ -194,6 +199,20 @@ static int make_kind(struct backup_job *j, struct azoth_error *err)
     return j->place.fd >= 0 ? backup_full_placed(j, err) : backup_full(j, err);
 }
 
+/* The backup is there; what fails now is told of as such. */
+static int prune_after(struct backup_job *j, struct azoth_error *err)
+{
+    struct backup_pruned done;
+    char why[sizeof err->message];
+    int rc = backup_prune_locked(j->place.dir, &j->keys, j->keep, 0, NULL, 1, &done, err);
+    j->pruned = done.removed;
+    if (rc) {
+        snprintf(why, sizeof why, "%s", err->message);
+        snprintf(err->message, sizeof err->message, "the backup is made, but %.220s", why);
+    }
+    return rc;
+}
+
 static int make(struct backup_job *j, struct azoth_error *err)
 {
     int rc = backup_keys_read(&j->f, &j->keys, err);
@@ -207,7 +226,7 @@ static int make(struct backup_job *j, struct azoth_error *err)
     if (!rc)
         rc = make_kind(j, err);
     progress_end(&j->progress);
-    return rc;
+    return rc || !j->keep ? rc : prune_after(j, err);
 }
 
 static void fini(struct backup_job *j)
@@ -223,12 +242,17 @@ static void fini(struct backup_job *j)
 static int run_make(struct backup_job *j)
 {
     struct azoth_error err = {0};
+    struct retention_rule rule;
     if (strcmp(j->to, "-") == 0 && !j->plain && isatty(STDOUT_FILENO))
         return cmd_usage(j->l, "a backup is not for a terminal: redirect it, or name a directory");
     if (j->plain && (j->f.key_file || j->f.passphrase_file))
         return cmd_usage(j->l, "--plain is not encrypted");
     if (j->incremental && (strcmp(j->to, "-") == 0 || j->plain || j->about.kind == BACKUP_SEALED))
         return cmd_usage(j->l, "--incremental is for a directory of backups");
+    if (j->keep && (strcmp(j->to, "-") == 0 || j->plain))
+        return cmd_usage(j->l, "--keep is for a directory of backups");
+    if (j->keep && retention_parse(j->keep, &rule, &err))
+        return cmd_fail(&err);
     if (j->f.level.given && j->f.level.n > 19)
         return cmd_usage(j->l, "--level is 0 to 19");
     int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
@@ -251,8 +275,8 @@ static int run_make(struct backup_job *j)
 /* What else can be done with backups: azoth backup WORD DEST. */
 struct backup_words {
     const struct backup_flags *f;
-    const char *place;
-    int deep;
+    const char *place, *keep;
+    int deep, dry_run;
 };
 
 static int word_list(struct cmd_line *l, const struct backup_words *w, const char *dest)
@@ -270,6 +294,11 @@ static int word_forget(struct cmd_line *l, const struct backup_words *w, const c
     return backup_forget(l, dest, w->place);
 }
 
+static int word_prune(struct cmd_line *l, const struct backup_words *w, const char *dest)
+{
+    return backup_prune(l, w->f, dest, w->keep, w->dry_run);
+}
+
 static const struct backup_word {
     const char *name;
     int (*run)(struct cmd_line *l, const struct backup_words *w, const char *dest);
@@ -278,6 +307,7 @@ static const struct backup_word {
     {"list", word_list, 0},
     {"verify", word_verify, 0},
     {"forget", word_forget, 1},
+    {"prune", word_prune, 0},
     {NULL, NULL, 0},
 };
 
@@ -303,6 +333,8 @@ static int run_backup(struct cmd_line *l)
                                      {"--incremental", FLAG_SWITCH, &j.incremental},
                                      {"--deep", FLAG_SWITCH, &w.deep},
                                      {"--place", FLAG_TEXT, &w.place},
+                                     {"--keep", FLAG_TEXT, &w.keep},
+                                     {"--dry-run", FLAG_SWITCH, &w.dry_run},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 1, 2);
     if (rc)
@@ -319,13 +351,15 @@ static int run_backup(struct cmd_line *l)
     if (sealed && j.about.without_archive)
         return cmd_usage(l, "--sealed has every event, archived or not");
     j.to = l->word[0];
+    j.keep = w.keep;
     j.about.kind = sealed ? BACKUP_SEALED : BACKUP_FULL;
     return run_make(&j);
 }
 
 const struct cmd cmd_backup = {
     .name = "backup",
-    .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST | forget DEST|--place UUID  "
+    .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST | prune DEST --keep RULE | "
+                "forget DEST|--place UUID  "
                 "[--incremental | --sealed] [--key-file F | "
                 "--passphrase-file F] [--json]",
     .summary = "Back the database up while it runs; list and verify backups",
@@ -349,6 +383,12 @@ const struct cmd cmd_backup = {
         "  --signed-by F.pub  verify: who must have signed it\n"
         "  --deep             verify: restores it into --tmp and checks that, too\n"
         "  --tmp DIR          for copies of projections; default DEST, else TMPDIR or /var/tmp\n"
+        "  --keep RULE        afterwards, or prune: which stay, as \"7 daily, 4 weekly, 12 "
+        "monthly\", "
+        "with all\n"
+        "                     that they build on; also last, hourly, yearly\n"
+        "  --dry-run          prune: only says which would be removed\n"
+        "  --place UUID       forget: of a directory that is gone\n"
         "  --quiet            nothing but errors\n\n"
         "A backup is of one commit: writes go on meanwhile. It is there when it is whole: a name "
         "that "
@@ -357,6 +397,7 @@ const struct cmd cmd_backup = {
         "  azoth backup /var/backups/azoth/main\n"
         "  azoth backup --key-file backup.key - | ssh host 'cat > main.azb'\n"
         "  azoth backup --incremental /var/backups/azoth/main\n"
+        "  azoth backup prune /var/backups/azoth/main --keep '7 daily, 4 weekly'\n"
         "  azoth backup list /var/backups/azoth/main\n"
         "  azoth backup verify /var/backups/azoth/main\n",
     .run = run_backup,

@@ -9,7 +9,7 @@
  *   backup_list.c    list and verify
  *   backup_increment.c  an increment, and the mark that it builds on
  *   backup_chain.c   what builds on what in a directory of backups
- *   backup_forget.c  forget
+ *   backup_forget.c  forget                 backup_prune.c   prune
  *   restore.c        the command's line, and the order of a restore
  *   restore_load.c   a backup's members into a database in the making
  *   restore_archive.c  its segments
@@ -180,7 +180,8 @@ int backup_known_parent(const struct backup_known *list, int n, int i);
 struct backup_job {
     struct cmd_line *l;
     struct backup_flags f;
-    const char *to; /* "-", a path */
+    const char *to;   /* "-", a path */
+    const char *keep; /* the rule that the place is pruned by afterwards; NULL */
     int plain, no_projections, incremental;
     struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;     /* of sealing, ms */
@@ -196,8 +197,9 @@ struct backup_job {
     /* what came of it */
     uint64_t content, bytes, growth;
     uint64_t begun_ns;
-    int paused;               /* commits came too fast: they were paused for a moment */
-    int nothing_new;          /* since the newest increment: none was written */
+    int paused;      /* commits came too fast: they were paused for a moment */
+    int nothing_new; /* since the newest increment: none was written */
+    uint64_t pruned;
     char why_full[200];       /* an increment was asked for, and why it is a full one */
     char increment[PATH_MAX]; /* beside a full one: that leads the increments on to it */
     char mark_note[200];      /* why the database's mark was not set or moved */
@@ -242,6 +244,17 @@ int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *di
 int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *path, int deep);
 /* Drops the mark of a place: of the directory, or of this UUID when dir is NULL. */
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid);
+
+struct backup_pruned {
+    uint64_t removed, bytes;
+};
+/* Removes what the rule does not keep, or only tells (dry_run), of a place that is locked by the caller: lines, or objects
+ * into t when that is not NULL. USAGE: the rule. Why one of them can not be read: nothing is removed then. */
+int backup_prune_locked(const char *dir, const struct backup_keys *keys, const char *rule,
+                        int dry_run, struct json_text *t, int quiet, struct backup_pruned *ret,
+                        struct azoth_error *err);
+int backup_prune(struct cmd_line *l, const struct backup_flags *f, const char *dir,
+                 const char *rule, int dry_run);
 
 /* ---- restoring ---- */
 

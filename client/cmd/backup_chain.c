@@ -67,7 +67,7 @@ int backup_known_parent(const struct backup_known *list, int n, int i)
         if (k == i || !list[k].known || list[k].is.number >= list[i].is.number ||
             strcmp(a->database, b->database) != 0)
             continue;
-        if (b->kind == BACKUP_FULL && b->to.txn >= a->from.txn && b->to.txn < a->to.txn)
+        if (b->kind == BACKUP_FULL && b->to.txn >= a->from.txn && b->to.txn <= a->to.txn)
             return k;
         if (b->kind == BACKUP_INCREMENT && before < 0 && strcmp(a->parent, b->id) == 0)
             before = k;

@@ -155,6 +155,41 @@ static void a_death_at_every_point_loses_nothing(void **state)
     assert_true(deaths >= 7);
 }
 
+/* Whatever a prune that died has left: it all is restored, and each increment has what it builds on. */
+static void a_death_while_pruning_breaks_no_chain(void **state)
+{
+    (void)state;
+    char crash[40], line[200];
+    unsigned deaths = 0;
+    for (int full = 0; full < 3; full++) {
+        changes();
+        must("$AZOTH backup $D.dest");
+        for (int i = 0; i < 2; i++) {
+            changes();
+            must("$AZOTH backup --incremental $D.dest");
+        }
+    }
+    must("cp -r $D.dest $D.all");
+    for (;; deaths++) {
+        char out[4000];
+        must("rm -r $D.dest && cp -r $D.all $D.dest");
+        snprintf(crash, sizeof crash, "prune_removed:%u", deaths + 1);
+        snprintf(line, sizeof line,
+                 "AZOTH_CRASH=%s $AZOTH backup prune $D.dest --keep '2 last' 2>&1", crash);
+        int status = run(out, sizeof out, line);
+        same();
+        must("$AZOTH backup list $D.dest --json | jq -e "
+             "'all(.kind == \"full\" or .builds_on != null)' >/dev/null");
+        if (status == 0)
+            break;
+        assert_int_equal(status, 128 + SIGKILL);
+        must("$AZOTH backup prune $D.dest --keep '2 last'");
+        same();
+    }
+    print_message("MEASURED %u deaths\n", deaths);
+    assert_true(deaths > 3);
+}
+
 /* The writer dies while increments are made: each that is there is of one history. */
 static void the_writer_may_die_between_and_meanwhile(void **state)
 {
@@ -177,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_death_at_every_point_loses_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(a_death_while_pruning_breaks_no_chain, begin, end),
         cmocka_unit_test_setup_teardown(the_writer_may_die_between_and_meanwhile, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ exits "a full one between" 0 "leads on to it" azoth backup "$TMP/dest"
 commit 5; remember
 check "does not interrupt the increments" azoth backup --incremental "$TMP/dest"
 says "list has them in order" fiifii "$(kinds "$TMP/dest")"
-says "and what builds on what" "null 1 2 null 3 4" "$(azoth backup list "$TMP/dest" --json | jq -r '[.[].builds_on] | map(tostring) | join(" ")')"
+says "and what builds on what" "null 1 2 null 4 4" "$(azoth backup list "$TMP/dest" --json | jq -r '[.[].builds_on] | map(tostring) | join(" ")')"
 exits "all of them are whole" 0 "events 71 to 80" azoth backup verify "$TMP/dest"
 
 # --- restoring ---
