@@ -136,6 +136,9 @@
     X(increment_mark_moved)                                                                        \
     X(increment_applied)                                                                           \
     X(prune_removed)                                                                               \
+    X(exec_begun)                                                                                  \
+    X(exec_ended)                                                                                  \
+    X(exec_noted)                                                                                  \
     X(restore_begun)                                                                               \
     X(restore_segments)                                                                            \
     X(restore_loaded)                                                                              \

@@ -9,6 +9,7 @@
 #define MAGIC     0x314d5a41u /* "AZM1" */
 #define BROKEN    1u
 #define CONFIRMED 2u
+#define FOLLOWED  4u
 #define PREFIX    "mark:"
 
 void mark_key(char out[MARK_KEY + 1], const uint8_t place[MARK_PLACE])
@@ -31,7 +32,8 @@ static uint64_t checksum(const unsigned char *rec, const uint8_t place[MARK_PLAC
 void mark_encode(unsigned char out[MARK_RECORD], const struct mark *m)
 {
     put_u32(out, MAGIC);
-    put_u32(out + 4, (m->broken ? BROKEN : 0) | (m->confirmed ? CONFIRMED : 0));
+    put_u32(out + 4, (m->broken ? BROKEN : 0) | (m->confirmed ? CONFIRMED : 0) |
+                         (m->followed ? FOLLOWED : 0));
     put_u64(out + 8, m->txn);
     put_u64(out + 16, m->event);
     put_u64(out + 24, (uint64_t)m->since_ns);
@@ -56,10 +58,12 @@ int mark_decode(struct azoth_bytes key, struct azoth_bytes rec, struct mark *ret
             return AZOTH_ERR_CORRUPT;
         m.place[i] = (uint8_t)(high << 4 | low);
     }
-    if (get_u64(p + 32) != checksum(p, m.place) || (get_u32(p + 4) & ~(BROKEN | CONFIRMED)))
+    if (get_u64(p + 32) != checksum(p, m.place) ||
+        (get_u32(p + 4) & ~(BROKEN | CONFIRMED | FOLLOWED)))
         return AZOTH_ERR_CORRUPT;
     m.broken = (get_u32(p + 4) & BROKEN) != 0;
     m.confirmed = (get_u32(p + 4) & CONFIRMED) != 0;
+    m.followed = (get_u32(p + 4) & FOLLOWED) != 0;
     m.txn = get_u64(p + 8);
     m.event = get_u64(p + 16);
     m.since_ns = (int64_t)get_u64(p + 24);

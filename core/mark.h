@@ -3,7 +3,7 @@
  *
  * One record in meta under "mark:" and the place's UUID as 32 hexadecimal digits:
  *
- *   u32 magic "AZM1" | u32 flags (1: broken, 2: confirmed) | u64 txn | u64 event | i64 since_ns
+ *   u32 magic "AZM1" | u32 flags (1: broken; 2: confirmed; 4: followed) | u64 txn | u64 event | i64 since_ns
  *   | u64 checksum (XXH3_64bits over the 32 bytes before, seeded with that of the UUID)
  *
  * Integers little-endian. Written by writer/control.c and, when redo records that it wants are thrown away,
@@ -25,6 +25,7 @@ struct mark {
     int64_t since_ns;    /* commit time of that */
     int broken;          /* redo records after txn are gone: the next backup there is a full one */
     int confirmed; /* a backup was durable there since the mark was set; else the place has nothing yet */
+    int followed; /* by azoth backup --follow: it is to come close to the head at all times */
 };
 
 void mark_key(char out[MARK_KEY + 1], const uint8_t place[MARK_PLACE]);

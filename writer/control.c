@@ -104,6 +104,23 @@ static int do_mark(struct append *a, struct azoth_bytes argument, int *ret_code,
                : move_mark(a, &m, there, p + MARK_PLACE, ret_code, detail);
 }
 
+static int do_follow(struct append *a, struct azoth_bytes argument, int *ret_code,
+                     struct azoth_error *detail)
+{
+    struct mark m = {0};
+    if (argument.len != MARK_PLACE)
+        return bad_argument(ret_code, argument.len, detail);
+    int there = find_mark(a, argument.ptr, &m, detail);
+    if (there < 0)
+        return there;
+    if (!there) {
+        *ret_code = error_set(detail, AZOTH_ERR_NOT_FOUND, "this place of backups has no mark");
+        return 0;
+    }
+    m.followed = 1;
+    return put_mark(a, &m, detail);
+}
+
 static int do_unmark(struct append *a, struct azoth_bytes argument, int *ret_code,
                      struct azoth_error *detail)
 {
@@ -161,6 +178,7 @@ static const struct operation {
     operation_fn *run;
 } operations[] = {
     {"mark", do_mark},
+    {"follow", do_follow},
     {"unmark", do_unmark},
     {"seal", do_seal},
     {"unseal", do_unseal},

@@ -14,6 +14,8 @@
  *   mark       place | u64 txn | u64 event | i64 commit time
  *                                         moves the mark on and confirms it, after the backup up to there is durable. NOT_FOUND
  *                                         (no mark), BACKUP_MISSING (broken), BAD_REQUEST (back, or beyond the head)
+ *   follow     place, 16 bytes            says that somebody follows with backups to this place. NOT_FOUND (no mark). Stays until
+ *                                         `unmark`
  *   unmark     place, 16 bytes            drops the mark, if it is there
  *   seal       u32 pid | i64 time | who   seals until `unseal`, over restarts (core/seal.h): at the head, which a seal of
  *                                         the segment (shm/pause.h) holds already, or TIMEOUT.

@@ -220,6 +220,10 @@ static int make(struct backup_job *j, struct azoth_error *err)
         rc = store_open(j->dir, 0, &j->store, err);
     if (!rc && !j->plain && strcmp(j->to, "-") != 0)
         rc = backup_place_lock(j->to, &j->place, err);
+    if (!rc && j->place.fd >= 0 && backup_exec_is(j->place.dir))
+        rc = error_set(
+            err, AZOTH_ERR_USAGE,
+            "%s: it has what a command has had of backups (--exec), and is for that alone", j->to);
     if (!rc)
         rc = backup_set_about(j, j->about.kind, err);
     progress_begin(&j->progress, "backup", j->f.quiet, 0);
@@ -315,7 +319,8 @@ static int run_backup(struct cmd_line *l)
 {
     static struct backup_job j;
     struct backup_words w = {0};
-    int sealed = 0;
+    struct cmd_number interval = {.n = 1000};
+    int sealed = 0, follow = 0;
     j.l = l;
     j.place.fd = -1;
     j.timeout.n = 60000;
@@ -334,6 +339,9 @@ static int run_backup(struct cmd_line *l)
                                      {"--deep", FLAG_SWITCH, &w.deep},
                                      {"--place", FLAG_TEXT, &w.place},
                                      {"--keep", FLAG_TEXT, &w.keep},
+                                     {"--follow", FLAG_SWITCH, &follow},
+                                     {"--interval", FLAG_SECONDS, &interval},
+                                     {"--exec", FLAG_TEXT, &j.exec},
                                      {"--dry-run", FLAG_SWITCH, &w.dry_run},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 1, 2);
@@ -353,14 +361,20 @@ static int run_backup(struct cmd_line *l)
     j.to = l->word[0];
     j.keep = w.keep;
     j.about.kind = sealed ? BACKUP_SEALED : BACKUP_FULL;
-    return run_make(&j);
+    if (!follow)
+        return j.exec || interval.given ? cmd_usage(l, "--exec and --interval are for --follow")
+                                        : run_make(&j);
+    if (sealed || j.plain || strcmp(j.to, "-") == 0 || interval.n > 3600000)
+        return cmd_usage(l, "--follow DEST: a directory; --interval is at most 1h");
+    j.incremental = 1;
+    return backup_follow(&j, interval.n);
 }
 
 const struct cmd cmd_backup = {
     .name = "backup",
     .synopsis = "DEST | - | --plain DIR | list DEST | verify FILE|DEST | prune DEST --keep RULE | "
                 "forget DEST|--place UUID  "
-                "[--incremental | --sealed] [--key-file F | "
+                "[--incremental | --follow | --sealed] [--key-file F | "
                 "--passphrase-file F] [--json]",
     .summary = "Back the database up while it runs; list and verify backups",
     .help =
@@ -368,6 +382,9 @@ const struct cmd cmd_backup = {
         "  -                  one stream to standard output\n"
         "  --plain DIR        a directory with its members as files, not compressed\n"
         "  --incremental      what is new since the newest backup in DEST; the first one is full\n"
+        "  --follow           stays, and makes one whenever commits have come\n"
+        "  --interval TIME    of that: between two at least; default 1 s\n"
+        "  --exec COMMAND     of that: each goes to the standard input of this command, for sh\n"
         "  --sealed           content by its meaning: the same content is the same file. Writes "
         "are "
         "paused\n"

@@ -10,6 +10,8 @@
  *   backup_increment.c  an increment, and the mark that it builds on
  *   backup_chain.c   what builds on what in a directory of backups
  *   backup_forget.c  forget                 backup_prune.c   prune
+ *   backup_follow.c  an increment whenever commits have come
+ *   backup_exec.c    backups to a command's standard input, and what it has
  *   restore.c        the command's line, and the order of a restore
  *   restore_load.c   a backup's members into a database in the making
  *   restore_archive.c  its segments
@@ -25,6 +27,7 @@
 #include "client/cmd/progress.h"
 #include "core/archived.h"
 #include "projector/filecopy.h"
+#include "core/service.h"
 #include "writer/advance.h"
 #include "writer/backupfile.h"
 
@@ -181,7 +184,12 @@ struct backup_job {
     struct cmd_line *l;
     struct backup_flags f;
     const char *to;   /* "-", a path */
-    const char *keep; /* the rule that the place is pruned by afterwards; NULL */
+    const char *exec; /* backups go to this command, and j->place has only what it has had; NULL */
+    struct service *service; /* whose watchdog is told while it goes on; NULL */
+    int out_fd;              /* of the command's standard input, while it runs */
+    pid_t pid;               /* 0: it does not */
+    uint64_t number;         /* of the backup that it gets */
+    const char *keep;        /* the rule that the place is pruned by afterwards; NULL */
     int plain, no_projections, incremental;
     struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;     /* of sealing, ms */
@@ -231,6 +239,16 @@ int backup_add_archive(struct backup_job *j, struct azoth_error *err);
 int backup_add_projections(struct backup_job *j, struct azoth_error *err);
 int backup_add_definitions(struct backup_job *j, struct azoth_error *err);
 int backup_add_file(struct backup_job *j, const char *name, struct azoth_error *err);
+/* To j->exec: starts it, with what it may know in the environment; waits until it has ended, which must be with 0, and
+ * notes durably that it has this backup; ends it in the middle of one that failed. IO. */
+int backup_exec_begin(struct backup_job *j, const struct backupfile_options *o,
+                      struct azoth_bytes about, struct azoth_error *err);
+int backup_exec_end(struct backup_job *j, struct azoth_error *err);
+void backup_exec_abort(struct backup_job *j);
+/* What it had last: 1 and *ret with j->number, 0 nothing, or an error. */
+int backup_exec_had(struct backup_job *j, struct backup_about *ret, struct azoth_error *err);
+/* 1: the place is that of a command. */
+int backup_exec_is(const char *dir);
 /* Ends it, and fills what came of it. */
 int backup_end_output(struct backup_job *j, struct azoth_error *err);
 void backup_say(struct backup_job *j);
@@ -244,6 +262,14 @@ int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *di
 int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *path, int deep);
 /* Drops the mark of a place: of the directory, or of this UUID when dir is NULL. */
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid);
+
+#define BACKUP_FOLLOWER                                                                            \
+    "follow " /* begins its participant's name; the place's first digits follow */
+/* Stays and makes them: an exit code. j is as for an increment; interval_ms between two at least. */
+int backup_follow(struct backup_job *j, uint64_t interval_ms);
+/* A control operation (writer/control.h) on the mark of j->place. */
+int backup_control(const struct backup_job *j, const char *operation, const void *argument,
+                   size_t len, struct azoth_error *err);
 
 struct backup_pruned {
     uint64_t removed, bytes;

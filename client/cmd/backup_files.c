@@ -26,6 +26,8 @@
 
 void backup_say(struct backup_job *j)
 {
+    if (j->service)
+        service_heartbeat(j->service, clock_mono_ns());
     progress_say(&j->progress, j->out ? backupfile_written(j->out) >> 20 : 0, j->expected >> 20,
                  "MiB");
 }
@@ -46,6 +48,8 @@ int backup_begin_output(struct backup_job *j, struct azoth_error *err)
     if (j->plain) {
         snprintf(j->path, sizeof j->path, "%s", j->to);
         rc = backupfile_create_dir(j->path, &o, about, &j->out, err);
+    } else if (j->exec) {
+        rc = backup_exec_begin(j, &o, about, err);
     } else if (j->place.fd < 0) {
         rc = backupfile_stream(STDOUT_FILENO, &o, about, &j->out, err);
     } else {
@@ -60,6 +64,8 @@ int backup_begin_output(struct backup_job *j, struct azoth_error *err)
 int backup_end_output(struct backup_job *j, struct azoth_error *err)
 {
     j->content = backupfile_written(j->out);
+    if (j->exec)
+        return backup_exec_end(j, err);
     int rc = backupfile_finish(j->out, j->digest, err);
     j->out = NULL;
     struct stat st;

@@ -48,8 +48,8 @@ static int read_mark(const struct backup_job *j, struct mark *ret, struct azoth_
     return rc;
 }
 
-static int control(const struct backup_job *j, const void *argument, size_t len,
-                   struct azoth_error *err)
+int backup_control(const struct backup_job *j, const char *operation, const void *argument,
+                   size_t len, struct azoth_error *err)
 {
     const struct azoth_options opt = {.name = "azoth backup"};
     struct txn_result done;
@@ -57,7 +57,7 @@ static int control(const struct backup_job *j, const void *argument, size_t len,
     int rc = azoth_open(j->dir, &opt, &db, err);
     if (rc)
         return rc;
-    rc = client_control(db, "mark", bytes_of(argument, len), clock_mono_ns() + CONTROL_NS, &done,
+    rc = client_control(db, operation, bytes_of(argument, len), clock_mono_ns() + CONTROL_NS, &done,
                         err);
     azoth_close(db);
     return rc;
@@ -67,7 +67,7 @@ static int set_mark(struct backup_job *j, struct azoth_error *err)
 {
     uint8_t place[MARK_PLACE];
     (void)cmd_unhex(j->place.uuid, place, sizeof place);
-    return control(j, place, sizeof place, err);
+    return backup_control(j, "mark", place, sizeof place, err);
 }
 
 /* What fails here costs no backup: the redo records are kept a while longer. */
@@ -83,7 +83,7 @@ static void move_mark(struct backup_job *j, const struct backup_point *to)
     put_u64(argument + MARK_PLACE + 8, to->event);
     put_u64(argument + MARK_PLACE + 16, (uint64_t)to->time_ns);
     CRASH_POINT(increment_durable);
-    if (control(j, argument, sizeof argument, &err))
+    if (backup_control(j, "mark", argument, sizeof argument, &err))
         snprintf(j->mark_note, sizeof j->mark_note, "the mark stays at transaction %llu: %.150s",
                  (unsigned long long)m.txn, err.message);
     CRASH_POINT(increment_mark_moved);
@@ -139,6 +139,18 @@ static int search(struct backup_job *j, const struct mark *m, struct backup_abou
     return found;
 }
 
+/* A command has had its backups: which was the last one is noted. */
+static int find_had(struct backup_job *j, const struct mark *m, struct backup_about *ret,
+                    struct azoth_error *err)
+{
+    int done, rc = backup_exec_had(j, ret, err);
+    struct backup_known e = {.known = 1};
+    if (rc <= 0)
+        return rc;
+    e.about = *ret;
+    return suits(j, &e, m, &done);
+}
+
 static int find_parent(struct backup_job *j, const struct mark *m, int marked,
                        struct backup_about *ret, struct azoth_error *err)
 {
@@ -153,7 +165,7 @@ static int find_parent(struct backup_job *j, const struct mark *m, int marked,
                    "the redo records after transaction %llu were given up, since there was more of "
                    "them than writer.redo_keep allows",
                    (unsigned long long)m->txn);
-    int rc = search(j, m, ret, err);
+    int rc = j->exec ? find_had(j, m, ret, err) : search(j, m, ret, err);
     if (rc < 0 || (rc == 0 && *j->why_full))
         return rc;
     if (rc == 0)
@@ -254,6 +266,7 @@ static int write_increment(struct backup_job *j, const struct backup_about *pare
     CRASH_POINT(increment_written);
     if (!rc)
         return backup_end_output(j, err);
+    backup_exec_abort(j);
     backupfile_abort(j->out);
     j->out = NULL;
     j->path[0] = 0;

@@ -39,8 +39,21 @@ static int over(const struct lag *g, const struct lag_row *row)
                                     (row->behind && row->seconds_behind < 0)));
 }
 
+/* Only what is followed is to come close to the head at all times. */
+static int backup_over(const struct lag_backup *b)
+{
+    if (!b->followed || !limited())
+        return 0;
+    return strcmp(b->state, "broken") == 0 ||
+           (limits.events_max.given && b->behind > limits.events_max.n) ||
+           (limits.ms_max.given && b->seconds_behind * 1e3 > (double)limits.ms_max.n);
+}
+
 static int any_over(const struct lag *g)
 {
+    for (uint32_t i = 0; i < g->backups && !g->names.n; i++)
+        if (backup_over(&g->backup[i]))
+            return 1;
     for (uint32_t i = 0; i < g->rows; i++)
         if (over(g, &g->row[i]))
             return 1;
@@ -102,6 +115,26 @@ static void json_supervisor(struct json_text *j, const struct lag *g, const stru
     out_close(j, '}');
 }
 
+static void json_backups(struct json_text *j, const struct lag *g)
+{
+    out_open(j, "backups", '[');
+    for (uint32_t i = 0; i < g->backups && !g->names.n; i++) {
+        const struct lag_backup *b = &g->backup[i];
+        out_open(j, NULL, '{');
+        out_str(j, "place", b->place);
+        out_str(j, "state", b->state);
+        out_bool(j, "followed", b->followed);
+        out_u64(j, "event", b->event);
+        out_u64(j, "transaction", b->txn);
+        out_u64(j, "behind", b->behind);
+        out_u64(j, "transactions_behind", b->txns_behind);
+        out_real(j, "seconds_behind", b->seconds_behind);
+        out_bool(j, "over_limit", backup_over(b));
+        out_close(j, '}');
+    }
+    out_close(j, ']');
+}
+
 static int print_json(const struct lag *g)
 {
     struct json_text j = {0};
@@ -147,6 +180,7 @@ static int print_json(const struct lag *g)
         out_close(&j, '}');
     }
     out_close(&j, ']');
+    json_backups(&j, g);
     if (g->left_out)
         out_u64(&j, "left_out", g->left_out);
     if (g->store_err.code)
@@ -204,16 +238,23 @@ static void print_failure(const struct lag_row *row)
     puts("");
 }
 
-static void print_text(const struct lag *g)
+static void print_backups(const struct lag *g)
+{
+    char age[CMD_TIME_TEXT];
+    if (!g->backups || g->names.n)
+        return;
+    printf("%-34s %-9s %12s %12s %10s\n", "PLACE OF BACKUPS", "STATE", "EVENT", "BEHIND", "AGE");
+    for (uint32_t i = 0; i < g->backups; i++) {
+        const struct lag_backup *b = &g->backup[i];
+        printf("%-34s %-9s %12llu %12llu %10s%s\n", b->place, b->state,
+               (unsigned long long)b->event, (unsigned long long)b->behind,
+               seconds(b->seconds_behind, age), backup_over(b) ? "  OVER" : "");
+    }
+}
+
+static void print_rows(const struct lag *g)
 {
     char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT], text[600];
-    if (g->head_known)
-        printf("head: event %llu; ", (unsigned long long)g->head);
-    printf("feed: %s\n", g->feed_alive < 0 ? "unknown" : g->feed_alive ? "running" : "not running");
-    if (g->pauses.writes != WRITES_OPEN)
-        print_pauses("writes: ", &g->pauses, g->now_ns);
-    if (g->store_err.code)
-        printf("times are not known: %s\n", g->store_err.message);
     if (!g->rows) {
         puts("no projection is defined here, and none has reported");
         return;
@@ -237,6 +278,19 @@ static void print_text(const struct lag *g)
     }
     if (g->left_out)
         printf("%u more are not told of: name those that are wanted\n", g->left_out);
+}
+
+static void print_text(const struct lag *g)
+{
+    if (g->head_known)
+        printf("head: event %llu; ", (unsigned long long)g->head);
+    printf("feed: %s\n", g->feed_alive < 0 ? "unknown" : g->feed_alive ? "running" : "not running");
+    if (g->pauses.writes != WRITES_OPEN)
+        print_pauses("writes: ", &g->pauses, g->now_ns);
+    if (g->store_err.code)
+        printf("times are not known: %s\n", g->store_err.message);
+    print_rows(g);
+    print_backups(g);
 }
 
 /* ---- the command ---- */
@@ -392,7 +446,11 @@ const struct cmd cmd_lag = {
         "for\n"
         "longer than feed.lapse, or there is no feed), diverged (ahead of the log), unseen "
         "(defined,\n"
-        "but nobody has reported).\n\n"
+        "but nobody has reported).\n"
+        "Places of backups that the database keeps something for come last: following, silent "
+        "(followed by\n"
+        "azoth backup --follow, which does not run), broken, kept (nobody follows: no limit counts "
+        "it).\n\n"
         "  azoth lag --max-events 1000 --max-seconds 10 || alert\n"
         "  azoth tx \"$REQUEST\" && azoth lag accounts --wait && azoth query accounts 'SELECT "
         "...'\n",

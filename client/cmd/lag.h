@@ -13,6 +13,7 @@
 
 #include "client/cmd/supervised.h"
 #include "client/cmd/view.h"
+#include "core/mark.h"
 #include "projector/last.h"
 
 #define LAG_ROWS_MAX (SHM_PROJECTIONS + 896u)
@@ -34,12 +35,26 @@ struct lag_row {
     struct supervised supervised; /* of lag_ask_supervisor() */
 };
 
+/* How far a place of backups is behind: by its mark, so also when nobody follows. */
+struct lag_backup {
+    char place[33];
+    uint64_t event, txn, behind, txns_behind;
+    double seconds_behind; /* age of the oldest event that it lacks; -1: not known */
+    int followed;          /* by azoth backup --follow: the limits are for it, too */
+    const char *
+        state; /* "following", "silent" (nobody does), "broken", "kept" (backups by hand or timer) */
+};
+
 struct lag {
     char dir[4096];
     struct config config;
     struct cmd_list names; /* wanted; none: all */
     struct lag_row row[LAG_ROWS_MAX];
     uint32_t rows;
+    struct lag_backup backup[MARKS_MAX];
+    uint32_t backups;
+    char follower[MARKS_MAX][17]; /* digits of the places that somebody follows with backups now */
+    uint32_t followers;
     uint32_t left_out; /* rows that there was no room for */
     uint64_t head;
     int head_known;   /* 0: no gauges are there, and the store did not answer */

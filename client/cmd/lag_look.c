@@ -1,5 +1,6 @@
 /* lag_look.c - looking at the lag of projections; see lag.h. */
 #include "client/cmd/lag.h"
+#include "client/cmd/backup.h"
 
 #include "core/clock.h"
 #include "core/dbdir.h"
@@ -255,6 +256,21 @@ static void read_head(struct lag *g, const struct view *v)
     g->head_rate = rate_since(then_ns, was, clock_mono_ns(), g->head);
 }
 
+/* Followers are known by the names of their rows among those who take part. */
+static void read_followers(struct lag *g, const struct view *v)
+{
+    const size_t prefix = sizeof BACKUP_FOLLOWER - 1;
+    g->followers = 0;
+    for (uint32_t i = 0; v->segment && i < SHM_PARTICIPANTS && g->followers < MARKS_MAX; i++) {
+        const struct participant_shm *p = &v->segment->participant[i];
+        char name[sizeof p->name + 1] = "";
+        memcpy(name, (const char *)p->name, sizeof p->name);
+        if ((atomic_load((A64 *)&p->word) & 0xff) == PARTICIPANT_LIVE &&
+            strncmp(name, BACKUP_FOLLOWER, prefix) == 0 && view_participant_alive(v, i) == 1)
+            snprintf(g->follower[g->followers++], 17, "%.16s", name + prefix);
+    }
+}
+
 void lag_read_rows(struct lag *g)
 {
     struct view v;
@@ -276,6 +292,7 @@ void lag_read_rows(struct lag *g)
     ask_files(g);
     ask_failures(g);
     read_head(g, &v);
+    read_followers(g, &v);
     view_close(&v);
 }
 
@@ -286,6 +303,10 @@ struct question {
     uint64_t head;
     uint64_t id[LAG_ROWS_MAX];
     int64_t time_ns[LAG_ROWS_MAX]; /* 0: there is no such event */
+    uint64_t head_txn;
+    struct mark mark[MARKS_MAX];
+    int64_t mark_time_ns[MARKS_MAX]; /* of the oldest event that it lacks; 0: there is none */
+    uint32_t marks;
 };
 
 static int event_time(struct snapshot *sn, uint64_t id, int64_t *ret, struct azoth_error *err)
@@ -302,6 +323,17 @@ static int event_time(struct snapshot *sn, uint64_t id, int64_t *ret, struct azo
     return rc < 0 ? rc : 0;
 }
 
+static int ask_marks(struct snapshot *sn, const struct store_head *head, struct question *q,
+                     struct azoth_error *err)
+{
+    q->head_txn = head->txn;
+    int rc = snapshot_marks(sn, q->mark, MARKS_MAX, &q->marks, err);
+    for (uint32_t i = 0; !rc && i < q->marks; i++)
+        if (q->mark[i].event < head->event)
+            rc = event_time(sn, q->mark[i].event + 1, &q->mark_time_ns[i], err);
+    return rc;
+}
+
 static int ask_times(struct store *s, void *arg, struct azoth_error *err)
 {
     struct question *q = arg;
@@ -313,6 +345,8 @@ static int ask_times(struct store *s, void *arg, struct azoth_error *err)
     rc = snapshot_head(sn, &head, err);
     if (!rc)
         q->head = head.event;
+    if (!rc)
+        rc = ask_marks(sn, &head, q, err);
     for (uint32_t i = 0; !rc && i < q->n; i++)
         if (q->id[i] <= q->head)
             rc = event_time(sn, q->id[i], &q->time_ns[i], err);
@@ -392,6 +426,36 @@ const char *lag_name(const struct lag_row *row, char out[96])
     return out;
 }
 
+static const char *backup_state(const struct lag *g, const struct mark *m, const char *place)
+{
+    if (m->broken)
+        return "broken";
+    for (uint32_t i = 0; i < g->followers; i++)
+        if (strncmp(g->follower[i], place, 16) == 0)
+            return "following";
+    return m->followed ? "silent" : "kept";
+}
+
+static void fill_backups(struct lag *g, const struct question *q)
+{
+    g->backups = q ? q->marks : 0;
+    for (uint32_t i = 0; i < g->backups; i++) {
+        const struct mark *m = &q->mark[i];
+        struct lag_backup *b = &g->backup[i];
+        int64_t then = q->mark_time_ns[i] ? q->mark_time_ns[i] : m->since_ns;
+        cmd_hex(m->place, MARK_PLACE, b->place);
+        b->event = m->event;
+        b->txn = m->txn;
+        b->behind = q->head > m->event ? q->head - m->event : 0;
+        b->txns_behind = q->head_txn > m->txn ? q->head_txn - m->txn : 0;
+        b->seconds_behind = !b->txns_behind      ? 0
+                            : g->wall_ns >= then ? (double)(g->wall_ns - then) / 1e9
+                                                 : 0;
+        b->followed = m->followed;
+        b->state = backup_state(g, m, b->place);
+    }
+}
+
 void lag_look(struct lag *g)
 {
     lag_read_rows(g);
@@ -411,6 +475,7 @@ void lag_look(struct lag *g)
     }
     g->now_ns = clock_mono_ns();
     g->wall_ns = clock_wall_ns();
+    fill_backups(g, q);
     for (uint32_t i = 0; i < g->rows; i++) {
         struct lag_row *row = &g->row[i];
         row->behind = g->head > row->r.cursor ? g->head - row->r.cursor : 0;

@@ -413,6 +413,7 @@ static void json_marks(struct json_text *j, const struct look *k)
         out_u64(j, "event", m->event);
         out_u64(j, "transactions_behind", k->store.head.txn - m->txn);
         out_real(j, "age_s", seconds_since(k, m->since_ns));
+        out_bool(j, "followed", m->followed);
         out_bool(j, "broken", m->broken);
         out_bool(j, "confirmed", m->confirmed);
         out_close(j, '}');

@@ -146,6 +146,9 @@ static void a_death_at_every_point_loses_nothing(void **state)
             nothing_is_lost();
             after_a_death_the_next_increment_has_all();
             changes();
+            dies(name, "backup --follow $D.dest");
+            nothing_is_lost();
+            changes();
             dies(name, "backup $D.dest"); /* of the increment that leads on to a full one */
             nothing_is_lost();
         }
@@ -153,6 +156,36 @@ static void a_death_at_every_point_loses_nothing(void **state)
     }
     print_message("MEASURED %u deaths\n", deaths);
     assert_true(deaths >= 7);
+}
+
+/* Backups through a command: what it has had it may get once more, and nothing is left out. */
+static void a_death_beside_the_command_loses_nothing(void **state)
+{
+    (void)state;
+    static const char follow[] =
+        "backup --follow $D.sent --exec 'cat >$D.far/$AZOTH_BACKUP_NAME' --interval 10ms";
+    static const char *const points[] = {"exec_begun", "exec_ended", "exec_noted"};
+    char line[1000];
+    must("mkdir $D.far");
+    for (unsigned i = 0; i < 6; i++) {
+        changes();
+        dies(points[i % 3], follow);
+        changes();
+        snprintf(
+            line, sizeof line,
+            "cp -n $D.sent/place $D.far/; $AZOTH %s 2>/dev/null & p=$!\n"
+            "want=$($AZOTH status --json | jq .head.event)\n"
+            "for i in $(seq 600); do\n"
+            "  there=$($AZOTH backup list $D.far --json | jq 'map(.to_event // 0) | max // 0')\n"
+            "  mark=$($AZOTH status --json | jq '[.store.marks[].event] | max // 0')\n"
+            "  test $there = $want -a $mark = $want && break\n"
+            "done\n"
+            "kill $p; wait $p; test $mark = $want",
+            follow);
+        must(line);
+        must("rm -rf $D.new; $AZOTH restore $D.far $D.new && "
+             "test \"$($AZOTH digest)\" = \"$($AZOTH digest --dir $D.new)\"");
+    }
 }
 
 /* Whatever a prune that died has left: it all is restored, and each increment has what it builds on. */
@@ -212,6 +245,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_death_at_every_point_loses_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(a_death_beside_the_command_loses_nothing, begin, end),
         cmocka_unit_test_setup_teardown(a_death_while_pruning_breaks_no_chain, begin, end),
         cmocka_unit_test_setup_teardown(the_writer_may_die_between_and_meanwhile, begin, end),
     };

@@ -551,6 +551,26 @@ static void a_batch_that_is_aborted_leaves_marks_and_redo_as_they_were(void **st
 
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+static void a_mark_that_is_followed_stays_so_until_it_is_dropped(void **state)
+{
+    (void)state;
+    begin();
+    assert_int_equal(control("follow", place[0], MARK_PLACE), AZOTH_ERR_NOT_FOUND);
+    assert_int_equal(control("mark", place[0], MARK_PLACE), 0);
+    assert_int_equal(control("follow", place[0], MARK_PLACE), 0);
+    assert_int_equal(control("follow", place[0], 3), AZOTH_ERR_BAD_REQUEST);
+    commit();
+    counts(2);
+    move(place[0], 1);
+    assert_int_equal(mark_of(place[0]).followed, 1);
+    assert_int_equal(mark_of(place[0]).txn, 1);
+    begin();
+    assert_int_equal(control("unmark", place[0], MARK_PLACE), 0);
+    assert_int_equal(control("mark", place[0], MARK_PLACE), 0);
+    commit();
+    assert_int_equal(mark_of(place[0]).followed, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,6 +581,7 @@ int main(void)
         WITH_STORE(without_a_mark_nothing_is_written_twice),
         WITH_STORE(what_the_lowest_mark_does_not_want_is_removed_with_later_commits),
         WITH_STORE(over_the_limit_the_lowest_mark_is_broken_and_the_others_keep_theirs),
+        WITH_STORE(a_mark_that_is_followed_stays_so_until_it_is_dropped),
         WITH_STORE(a_missing_record_is_a_gap_for_who_needs_it),
         WITH_STORE(a_batch_that_is_aborted_leaves_marks_and_redo_as_they_were),
     };

@@ -1,0 +1,235 @@
+/*
+ * backup_exec.c - backups to the standard input of a command, and what it has had.
+ *
+ * DEST/had says which was the last one that it took: a line with its number, then its about.json. It is written when the
+ * command has ended with 0, and before the mark moves: after a death between, it gets the same transactions once
+ * more, under another name, which a restore passes over.
+ *
+ * In the middle of one that fails the command gets SIGTERM before its input ends, so that it does not take half
+ * a backup for a whole one. What it has of it is no backup: a file without its end is told from a whole one.
+ */
+#include "client/cmd/backup.h"
+
+#include "core/clock.h"
+#include "core/crash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HAD "had"
+
+/* ---- what it has had ---- */
+
+int backup_exec_is(const char *dir)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/" HAD, dir) < PATH_MAX && access(path, F_OK) == 0;
+}
+
+static int read_all(const char *path, struct buf *out, struct azoth_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+    ssize_t n = 1;
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
+    while (!rc && n && out->len <= BACKUPFILE_ABOUT_MAX) {
+        unsigned char piece[4096];
+        n = read(fd, piece, sizeof piece);
+        if (n < 0)
+            rc = error_errno(err, errno, "%s", path);
+        else if (buf_add(out, piece, (size_t)n))
+            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
+    }
+    close(fd);
+    return rc ? rc : 1;
+}
+
+int backup_exec_had(struct backup_job *j, struct backup_about *ret, struct azoth_error *err)
+{
+    char path[PATH_MAX + 8], *end = NULL;
+    struct buf text = {0};
+    snprintf(path, sizeof path, "%s/" HAD, j->place.dir);
+    int rc = read_all(path, &text, err);
+    if (rc == 1 && buf_add(&text, "", 1))
+        rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
+    if (rc == 1) {
+        j->number = strtoull((char *)text.ptr, &end, 10);
+        int parsed = *end != '\n' ? error_set(err, AZOTH_ERR_CORRUPT,
+                                              "%s: it should begin with a number", path)
+                                  : backup_about_parse(bytes_str(end + 1), ret, err);
+        if (parsed) {
+            rc = parsed;
+        } else {
+            backup_about_fini(ret); /* of the lists nothing is wanted */
+        }
+    }
+    buf_fini(&text);
+    return rc;
+}
+
+static int write_had(const struct backup_job *j, struct azoth_error *err)
+{
+    char path[PATH_MAX + 8], fresh[PATH_MAX + 16];
+    struct buf text = {0};
+    struct buf about = {0};
+    snprintf(path, sizeof path, "%s/" HAD, j->place.dir);
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    int rc = backup_about_text(&j->about, &about, err);
+    if (!rc && (buf_addf(&text, "%llu\n", (unsigned long long)j->number) ||
+                buf_add(&text, about.ptr, about.len)))
+        rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
+    int fd = rc ? -1 : open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    int dir = rc ? -1 : open(j->place.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!rc && (fd < 0 || dir < 0))
+        rc = error_errno(err, errno, "%s", fresh);
+    if (!rc) {
+        ssize_t n = write(fd, text.ptr, text.len);
+        if (n != (ssize_t)text.len)
+            rc = error_errno(err, n < 0 ? errno : ENOSPC, "%s", fresh);
+        else if (fsync(fd) || rename(fresh, path) || fsync(dir))
+            rc = error_errno(err, errno, "%s", path);
+    }
+    if (fd >= 0)
+        close(fd);
+    if (dir >= 0)
+        close(dir);
+    buf_fini(&text);
+    buf_fini(&about);
+    return rc;
+}
+
+/* ---- the command ---- */
+
+/* The environment with what is told of the backup; the strings are those of `told`. */
+struct environment {
+    char name[80], kind[48], from[48], to[48];
+    char **vars;
+};
+
+static int set_environment(struct backup_job *j, struct environment *e)
+{
+    size_t n = 0;
+    struct tm tm;
+    time_t s = (time_t)(clock_wall_ns() / (int64_t)NS_PER_S);
+    char stamp[32];
+    while (environ[n])
+        n++;
+    e->vars = calloc(n + 5, sizeof *e->vars);
+    if (!e->vars)
+        return AZOTH_ERR_NOMEM;
+    gmtime_r(&s, &tm);
+    strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm);
+    snprintf(j->path, sizeof j->path, "%s-%06llu-%s.azb", stamp, (unsigned long long)j->number,
+             backup_kind_name(j->about.kind));
+    snprintf(e->name, sizeof e->name, "AZOTH_BACKUP_NAME=%.60s", j->path);
+    snprintf(e->kind, sizeof e->kind, "AZOTH_BACKUP_KIND=%s", backup_kind_name(j->about.kind));
+    snprintf(e->from, sizeof e->from, "AZOTH_BACKUP_FROM=%llu",
+             (unsigned long long)j->about.from.txn + 1);
+    snprintf(e->to, sizeof e->to, "AZOTH_BACKUP_TO=%llu", (unsigned long long)j->about.to.txn);
+    /* Of two of one name the first counts. */
+    char *const told[] = {e->name, e->kind, e->from, e->to};
+    memcpy(e->vars, told, sizeof told);
+    memcpy(e->vars + 4, environ, n * sizeof *e->vars);
+    return 0;
+}
+
+/* Its input is what is read from fd; signals are as they were before we took them. */
+static int start(struct backup_job *j, int fd, struct azoth_error *err)
+{
+    char *argv[] = {"sh", "-c", (char *)(uintptr_t)j->exec, NULL};
+    struct environment e = {0};
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t none, pipes;
+    if (set_environment(j, &e))
+        return error_set(err, AZOTH_ERR_NOMEM, "a command's environment");
+    sigemptyset(&none);
+    sigemptyset(&pipes);
+    sigaddset(&pipes, SIGPIPE);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                        POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &pipes);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, fd, STDIN_FILENO);
+    int rc = posix_spawn(&j->pid, "/bin/sh", &files, &attr, argv, e.vars);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attr);
+    free(e.vars);
+    if (rc)
+        j->pid = 0;
+    return rc ? error_errno(err, rc, "/bin/sh") : 0;
+}
+
+int backup_exec_begin(struct backup_job *j, const struct backupfile_options *o,
+                      struct azoth_bytes about, struct azoth_error *err)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        return error_errno(err, errno, "a pipe");
+    j->number++;
+    int rc = start(j, ends[0], err);
+    close(ends[0]);
+    j->out_fd = ends[1];
+    if (rc) {
+        close(ends[1]);
+        return rc;
+    }
+    CRASH_POINT(exec_begun);
+    return backupfile_stream(j->out_fd, o, about, &j->out, err);
+}
+
+/* How it ended; the watchdog is told meanwhile, since a command may take long over its last bytes. */
+static int reap(struct backup_job *j, int *ret_status)
+{
+    for (;;) {
+        pid_t got = waitpid(j->pid, ret_status, j->service ? WNOHANG : 0);
+        if (got == j->pid || (got < 0 && errno != EINTR))
+            break;
+        if (j->service) {
+            service_heartbeat(j->service, clock_mono_ns());
+            cmd_sleep_ms(20);
+        }
+    }
+    j->pid = 0;
+    return 0;
+}
+
+int backup_exec_end(struct backup_job *j, struct azoth_error *err)
+{
+    int status = 0, rc = backupfile_finish(j->out, j->digest, err);
+    j->out = NULL;
+    if (rc) {
+        backup_exec_abort(j);
+        return rc;
+    }
+    close(j->out_fd);
+    reap(j, &status);
+    CRASH_POINT(exec_ended);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        return error_set(err, AZOTH_ERR_IO, "the command did not take %.60s: it ended with %s %d",
+                         j->path, WIFEXITED(status) ? "exit code" : "signal",
+                         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    rc = write_had(j, err);
+    CRASH_POINT(exec_noted);
+    return rc;
+}
+
+void backup_exec_abort(struct backup_job *j)
+{
+    int status;
+    if (!j->pid)
+        return;
+    kill(-j->pid, SIGTERM);
+    close(j->out_fd);
+    reap(j, &status);
+}

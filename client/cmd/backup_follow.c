@@ -1,0 +1,287 @@
+/*
+ * backup_follow.c - azoth backup --follow: an increment whenever commits have come.
+ *
+ * A loop in one thread: wait until the head is beyond the newest backup, woken by the writer's own announcement of it;
+ * make one increment of all that there is by then; not before the interval since the last one is over. What is durable is
+ * found by the files (or by what the command has had) at each turn, so nothing is remembered over a restart, and
+ * other backups may be made into the same directory meanwhile. The directory is locked while one is made, not between.
+ *
+ *   the writer ends                  what it has committed is shipped; then the next one is waited for
+ *   a backup fails                   told once, tried again after 1 s, 2 s, ... at most a minute; the mark stays
+ *   SIGTERM                          the increment in hand is finished, exit 0; a full one is left
+ *   killed                           a partial file, which the next one to lock the directory removes
+ */
+#include "client/cmd/backup.h"
+
+#include "client/internal.h"
+#include "core/clock.h"
+#include "core/dbdir.h"
+#include "core/log.h"
+#include "core/mark.h"
+#include "shm/participant.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BACKOFF_MS      1000u
+#define BACKOFF_MAX_MS  60000u
+#define WITHOUT_LOOK_MS 500u /* without a writer nobody wakes us */
+
+struct follow {
+    struct backup_job *j;
+    struct service service;
+    struct azoth *db; /* NULL until there was a writer */
+    uint64_t interval_ms, made_ns, backoff_ms;
+    uint64_t at_txn, at_event; /* the newest backup, as far as known */
+    uint64_t files, bytes;
+    int known, ready;
+    char told[sizeof((struct azoth_error *)0)->message];
+};
+
+/* ---- one backup ---- */
+
+static void reset(struct backup_job *j)
+{
+    backup_about_fini(&j->about);
+    memset(&j->about, 0, sizeof j->about);
+    j->path[0] = j->tmp[0] = j->why_full[0] = j->increment[0] = j->mark_note[0] = 0;
+    j->expected = j->content = j->bytes = j->growth = j->pruned = 0;
+    j->paused = j->nothing_new = 0;
+    j->begun_ns = clock_mono_ns();
+}
+
+static int make_locked(struct backup_job *j, struct azoth_error *err)
+{
+    struct backup_pruned done;
+    if (!j->exec && backup_exec_is(j->place.dir))
+        return error_set(err, AZOTH_ERR_USAGE,
+                         "%s: it has what a command has had of backups (--exec)", j->to);
+    int rc = backup_set_about(j, BACKUP_INCREMENT, err);
+    if (!rc)
+        rc = backup_increment(j, err);
+    if (!rc && j->keep && !j->nothing_new) {
+        rc = backup_prune_locked(j->place.dir, &j->keys, j->keep, 0, NULL, 1, &done, err);
+        j->pruned = rc ? 0 : done.removed;
+    }
+    return rc;
+}
+
+static int make(struct backup_job *j, struct azoth_error *err)
+{
+    reset(j);
+    int rc = backup_place_lock(j->to, &j->place, err);
+    if (rc)
+        return rc;
+    rc = make_locked(j, err);
+    if (rc) {
+        backup_exec_abort(j);
+        backupfile_abort(j->out);
+        j->out = NULL;
+    }
+    backup_place_unlock(&j->place);
+    return rc;
+}
+
+/* The database says of this place that somebody follows: azoth lag tells when nobody does. */
+static void say_followed(struct follow *f)
+{
+    uint8_t place[MARK_PLACE];
+    struct azoth_error err;
+    if (f->known || !cmd_unhex(f->j->place.uuid, place, sizeof place))
+        return;
+    f->known = backup_control(f->j, "follow", place, sizeof place, &err) == 0;
+}
+
+static void made(struct follow *f)
+{
+    const struct backup_job *j = f->j;
+    f->made_ns = clock_mono_ns();
+    f->at_txn = j->about.to.txn;
+    f->at_event = j->about.to.event;
+    say_followed(f);
+    if (j->nothing_new)
+        return;
+    f->files++;
+    f->bytes += j->content;
+    if (*j->why_full)
+        log_line(LOG_LEVEL_NOTICE, "backup kind=full file=%s to=%llu why=\"%s\"", j->path,
+                 (unsigned long long)j->about.to.txn, j->why_full);
+}
+
+/* Told when it is another one than the last time. */
+static void failed(struct follow *f, const struct azoth_error *err)
+{
+    if (strcmp(f->told, err->message) != 0)
+        log_error(LOG_LEVEL_WARN, "a backup failed and is tried again", err);
+    snprintf(f->told, sizeof f->told, "%s", err->message);
+    service_status(&f->service, "Fails since event %llu: %.200s", (unsigned long long)f->at_event,
+                   err->message);
+    f->backoff_ms = f->backoff_ms ? 2 * f->backoff_ms : BACKOFF_MS;
+    if (f->backoff_ms > BACKOFF_MAX_MS)
+        f->backoff_ms = BACKOFF_MAX_MS;
+}
+
+/* 0; what failed is told and waited for. */
+static int turn(struct follow *f)
+{
+    struct azoth_error err = {0};
+    struct backup_job *j = f->j;
+    int rc = make(j, &err);
+    /* Without its mark the next one would be a full one again. */
+    if (!rc && *j->mark_note && j->about.kind == BACKUP_FULL)
+        rc = error_set(&err, AZOTH_ERR_NO_WRITER, "%s", j->mark_note);
+    if (rc) {
+        failed(f, &err);
+        return rc;
+    }
+    made(f);
+    f->backoff_ms = 0;
+    if (*f->told)
+        log_line(LOG_LEVEL_NOTICE, "backups go on event=%llu", (unsigned long long)f->at_event);
+    f->told[0] = 0;
+    if (!f->ready)
+        log_line(LOG_LEVEL_NOTICE, "ready to=%s event=%llu", j->to,
+                 (unsigned long long)f->at_event);
+    if (!f->ready)
+        service_ready(&f->service, "follows database to=%s event=%llu", j->to,
+                      (unsigned long long)f->at_event);
+    f->ready = 1;
+    service_status(&f->service, "At event %llu (transaction %llu), %llu files",
+                   (unsigned long long)f->at_event, (unsigned long long)f->at_txn,
+                   (unsigned long long)f->files);
+    return 0;
+}
+
+/* ---- waiting ---- */
+
+/* A signal ends it. */
+static void nap(struct follow *f, uint64_t ms)
+{
+    struct pollfd p = {.fd = f->service.signal_fd, .events = POLLIN};
+    uint64_t until = clock_mono_ns() + ms * NS_PER_MS, now;
+    while (!service_poll(&f->service) && (now = clock_mono_ns()) < until) {
+        uint64_t left = (until - now) / NS_PER_MS + 1;
+        service_heartbeat(&f->service, now);
+        poll(&p, 1, (int)(left < 1000 ? left : 1000));
+    }
+}
+
+static int head_txn(struct follow *f, uint64_t *ret)
+{
+    struct snapshot *sn;
+    struct store_head head;
+    struct azoth_error err;
+    if (snapshot_begin(f->j->store, &sn, &err))
+        return 0;
+    int rc = snapshot_head(sn, &head, &err);
+    snapshot_end(sn);
+    *ret = rc ? 0 : head.txn;
+    return rc == 0;
+}
+
+/* The handle through which the writer wakes us; azoth status and lag know it by its name. */
+static void attach(struct follow *f)
+{
+    struct azoth_error err;
+    char name[32];
+    if (f->db)
+        return;
+    snprintf(name, sizeof name, BACKUP_FOLLOWER "%.16s", f->j->place.uuid);
+    const struct azoth_options opt = {.name = name};
+    if (azoth_open(f->j->dir, &opt, &f->db, &err))
+        f->db = NULL;
+}
+
+/* Until the head is beyond the newest backup: sleeps on the writer's announcement, in slices for the watchdog. */
+static void wait_for_commits(struct follow *f)
+{
+    uint64_t head;
+    while (!service_poll(&f->service)) {
+        struct watch w = {0};
+        attach(f);
+        if (f->db)
+            watch_begin(f->db, &w);
+        int behind = !head_txn(f, &head) || head > f->at_txn;
+        if (!behind && w.attachment)
+            watch_wait(&w, NS_PER_S);
+        if (f->db)
+            watch_end(f->db, &w);
+        if (behind)
+            return;
+        if (!w.attachment)
+            nap(f, WITHOUT_LOOK_MS);
+        service_heartbeat(&f->service, clock_mono_ns());
+    }
+}
+
+static void loop(struct follow *f)
+{
+    while (!service_poll(&f->service)) {
+        /* The first one sets the mark, which the writer does. */
+        if (!f->ready && !writer_place_held(f->j->dir)) {
+            service_status(&f->service, "Waits for the writer");
+            nap(f, WITHOUT_LOOK_MS);
+            continue;
+        }
+        if (turn(f)) {
+            nap(f, f->backoff_ms);
+            continue;
+        }
+        wait_for_commits(f);
+        uint64_t since = (clock_mono_ns() - f->made_ns) / NS_PER_MS;
+        if (since < f->interval_ms)
+            nap(f, f->interval_ms - since);
+    }
+}
+
+/* ---- the command ---- */
+
+static int open_all(struct follow *f, struct azoth_error *err)
+{
+    struct backup_job *j = f->j;
+    int rc = backup_keys_read(&j->f, &j->keys, err);
+    if (!rc)
+        rc = store_open(j->dir, 0, &j->store, err);
+    /* What no second try mends is told at once. */
+    if (!rc)
+        rc = backup_place_lock(j->to, &j->place, err);
+    if (rc == AZOTH_ERR_BUSY)
+        rc = 0;
+    backup_place_unlock(&j->place);
+    return rc;
+}
+
+int backup_follow(struct backup_job *j, uint64_t interval_ms)
+{
+    static struct follow f;
+    struct azoth_error err = {0};
+    f.j = j;
+    f.interval_ms = interval_ms;
+    int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
+    if (rc)
+        return rc;
+    if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
+        return cmd_usage(j->l, "%s: the path is too long", j->dir);
+    log_init("azoth-backup", LOG_LEVEL_INFO);
+    if (service_init(&f.service, &err))
+        return cmd_fail(&err);
+    j->service = &f.service;
+    j->f.quiet = 1;
+    progress_begin(&j->progress, "backup", 1, 0);
+    rc = open_all(&f, &err);
+    if (!rc) {
+        loop(&f);
+        service_stopping(&f.service);
+        log_line(LOG_LEVEL_NOTICE, "stopped event=%llu files=%llu", (unsigned long long)f.at_event,
+                 (unsigned long long)f.files);
+    }
+    if (f.db)
+        azoth_close(f.db);
+    store_close(j->store);
+    backup_about_fini(&j->about);
+    backup_keys_fini(&j->keys);
+    service_fini(&f.service);
+    return rc ? cmd_fail(&err) : 0;
+}

@@ -1,0 +1,92 @@
+#!/bin/bash
+# azoth backup --follow: each commit is in a backup soon after, whoever is killed meanwhile, also through a command.
+. "$(dirname "$0")/checks.sh"
+export AZOTH_DIR=$TMP/db
+azoth init "$AZOTH_DIR" >/dev/null
+begin_writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=($writer); until_true 20 grep -q ready "$TMP/writer.log"; }
+begin_follower() { "$BUILD/azoth" backup --follow --interval 50ms "$@" 2>>"$TMP/follow.log" & follower=$!; pids+=($follower); }
+tx() { azoth tx '{"add":{"n":1},"events":[{"type":"a"}]}' >"$TMP/out" 2>&1; }
+there() { azoth backup list "$1" --json | jq 'map(select(.complete) | .to_event) | max // 0'; }
+reaches() { [ "$(there "$1")" -ge "$2" ]; } # DEST EVENT
+head_event() { azoth status --json | jq '.head.event // .event'; }
+rows() { azoth lag --json | jq -r '.backups[] | "\(.state) \(.behind)"'; }
+
+"$BUILD/azoth" backup --follow --interval 50ms "$TMP/dest" 2>>"$TMP/follow.log" & follower=$!; pids+=($follower)
+check "a writer runs" begin_writer
+check "the follower has waited for it" until_true 20 grep -q "ready to=" "$TMP/follow.log"
+says "and made a full backup" 1 "$(ls "$TMP/dest"/*-full.azb | wc -l)"
+tx
+check "a commit is shipped" until_true 20 reaches "$TMP/dest" 1
+before=$(ls "$TMP/dest" | wc -l)
+for i in 1 2 3; do tx; until_true 20 reaches "$TMP/dest" $((i + 1)); done
+says "each by an increment" $((before + 3)) "$(ls "$TMP/dest" | wc -l)"
+check "lag tells of it" until_true 20 eval '[ "$(rows)" = "following 0" ]'
+exits "and is content" 0 "following" azoth lag --max-events 0
+kill -9 $follower; wait $follower 2>/dev/null
+tx; tx
+says "lag tells when nobody follows" "silent 2" "$(rows)"
+exits "and by how much it is behind" 1 "OVER" azoth lag --max-events 1
+exits "the limit is in time, too" 1 "OVER" azoth lag --max-seconds 0.001
+begin_follower "$TMP/dest"
+check "another one goes on where it was" until_true 20 reaches "$TMP/dest" 6
+says "without another full one" 1 "$(ls "$TMP/dest"/*-full.azb | wc -l)"
+kill -9 $writer; wait $writer 2>/dev/null
+check "the writer is killed, and there is another" begin_writer
+tx
+check "which is followed as well" until_true 20 reaches "$TMP/dest" 7
+exits "another backup is made into the same place meanwhile" 0 "full backup" until_true 20 azoth backup "$TMP/dest"
+tx
+check "and is followed by increments" until_true 20 reaches "$TMP/dest" 8
+
+# --- under load, with deaths ---
+(while "$BUILD/azoth" tx - < <(for i in {1..200}; do echo '{"add":{"n":1},"events":[{"type":"a"}]}'; done) >/dev/null 2>&1; do :; done) & load=$!
+for i in 1 2 3; do
+    event=$(head_event)
+    check "it keeps up" until_true 20 reaches "$TMP/dest" $((event + 200))
+    kill -9 $follower; wait $follower 2>/dev/null; begin_follower "$TMP/dest"
+done
+kill $load; wait $load 2>/dev/null
+# What the machine of the writer takes with it is at most what came after the last file.
+kill -9 $writer $follower; wait $writer $follower 2>/dev/null
+last=$(there "$TMP/dest")
+check "the machine is gone: the newest file is restored" azoth restore "$TMP/dest" "$TMP/new"
+says "whole, and the sum is that of its events" "$last $last" "$(azoth get n --dir "$TMP/new") $(azoth digest --dir "$TMP/new" --json | jq .event)"
+check "verify finds nothing" azoth verify --dir "$TMP/new" >"$TMP/out"
+check "a writer runs again" begin_writer
+begin_follower "$TMP/dest"
+check "what had not been shipped is" until_true 20 reaches "$TMP/dest" "$(head_event)"
+kill $follower; wait $follower
+says "it ends when it is told to" 0 $?
+says "and lag says so" silent "$(rows | cut -d" " -f1)"
+says "without anything half done" 0 "$(ls "$TMP/dest" | grep -c partial)"
+
+# --- through a command ---
+mkdir "$TMP/far"
+cat >"$TMP/ship" <<'S'
+[ ! -e "$FAR/refuse" ] || { cat >/dev/null; exit 7; }
+cat >"$FAR/.$AZOTH_BACKUP_NAME" && mv "$FAR/.$AZOTH_BACKUP_NAME" "$FAR/$AZOTH_BACKUP_NAME"
+echo "$AZOTH_BACKUP_KIND $AZOTH_BACKUP_FROM $AZOTH_BACKUP_TO" >>"$FAR/log"
+S
+export FAR=$TMP/far
+: >"$TMP/follow.log"
+begin_follower "$TMP/sent" --exec "sh $TMP/ship"
+check "a command gets the backups" until_true 20 grep -q "ready to=" "$TMP/follow.log"
+event=$(head_event); tx
+check "each of them" until_true 20 reaches "$TMP/far" $((event + 1))
+says "and is told which it is" "increment" "$(tail -1 "$TMP/far/log" | cut -d' ' -f1)"
+touch "$TMP/far/refuse"; tx
+check "one that refuses is told of" until_true 20 grep -q "ended with exit code 7" "$TMP/follow.log"
+says "and the mark has not moved" $((event + 1)) "$(azoth status --json | jq "[.store.marks[] | select(.place == \"$(cat "$TMP/sent/place")\")][0].event")"
+rm "$TMP/far/refuse"
+check "it is tried again" until_true 20 reaches "$TMP/far" $((event + 2))
+kill -9 $follower; wait $follower 2>/dev/null; tx
+begin_follower "$TMP/sent" --exec "sh $TMP/ship"
+check "another one goes on" until_true 20 reaches "$TMP/far" $((event + 3))
+says "with one full backup in all" 1 "$(ls "$TMP"/far/*-full.azb | wc -l)"
+kill $follower; wait $follower
+cp "$TMP/sent/place" "$TMP/far/"
+check "what has come there is restored" azoth restore "$TMP/far" "$TMP/new2"
+says "to the newest" "$(azoth digest)" "$(azoth digest --dir "$TMP/new2")"
+exits "its directory is for nothing else" 2 "is for that alone" azoth backup --incremental "$TMP/sent"
+exits "a command is for following" 2 "are for --follow" azoth backup --exec cat "$TMP/sent"
+checks_end
