@@ -1,6 +1,7 @@
 /*
- * test_backup_kills.c - backups of a bank at work while its writer, feed and projector and the backups themselves are
- * killed: each backup that is there is whole, and of one moment of the bank's history.
+ * test_backup_kills.c - backups of a bank at work, whose old events are archived meanwhile, while its writer, feed and
+ * projector, runs of archiving and the backups themselves are killed: each backup that is there is whole, and of one
+ * moment of the bank's history.
  *
  * Also its own client program: with arguments it is bank_client_main().
  */
@@ -66,7 +67,9 @@ static void backup_and_kill(uint64_t *seed, unsigned *killed)
 {
     struct process *b =
         harness_start(&h, "backup", 0, "azoth", "backup", "--quiet", "--dir", h.dir, dest, NULL);
-    struct process *victims[] = {writer, writer, projector, feed, b};
+    struct process *a = harness_start(&h, "archive", 0, "azoth", "archive", "--quiet", "--dir",
+                                      h.dir, "--keep-events", "100", NULL);
+    struct process *victims[] = {writer, writer, projector, feed, b, a};
     nap_ms((long)(random_next(seed) % 60));
     harness_supervise(&h);
     struct process *v = victims[random_next(seed) % (sizeof victims / sizeof *victims)];
@@ -77,7 +80,9 @@ static void backup_and_kill(uint64_t *seed, unsigned *killed)
     int status = harness_wait(&h, b, PATIENCE);
     if (v != b && status != 0)
         fail_msg("a backup ended with status %x", (unsigned)status);
-    h.processes--; /* it was the last one: its place is free */
+    /* Refused while the projection is behind, or the writer away for long: it is tried again. */
+    harness_wait(&h, a, PATIENCE);
+    h.processes -= 2; /* they were the last ones: their places are free */
 }
 
 /* The restored bank's events are the first ones of the bank's, and its accounts what they make of it. */
@@ -129,10 +134,29 @@ static void restore_and_check(const char *file)
     assert_int_equal(azoth_open(to, &o, &copy, &err), 0);
     check_history(copy);
     azoth_close(copy);
+    if (harness_run(out, sizeof out, (char *[]){program, "verify", "--dir", to, NULL}))
+        fail_msg("the store in %s: %s", file, out);
     if (harness_run(out, sizeof out,
                     (char *[]){program, "verify", "--dir", to, "--projection", "accounts", NULL}))
         fail_msg("the projection in %s: %s", file, out);
     assert_int_equal(harness_run(out, sizeof out, (char *[]){"rm", "-r", to, NULL}), 0);
+}
+
+/* The newest event that lies in a segment. */
+static unsigned long long archived(void)
+{
+    static char out[65536];
+    char program[256];
+    unsigned long long n = 0;
+    harness_program(&h, "azoth", program);
+    assert_int_equal(
+        harness_run(out, sizeof out,
+                    (char *[]){program, "archive", "list", "--json", "--dir", h.dir, NULL}),
+        0);
+    const char *at = strstr(out, "\"last_archived\":");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "\"last_archived\":%llu", &n), 1);
+    return n;
 }
 
 static void what_was_backed_up_between_kills_is_a_moment_of_the_banks_history(void **state)
@@ -154,11 +178,13 @@ static void what_was_backed_up_between_kills_is_a_moment_of_the_banks_history(vo
         harness_wait(&h, client[i], PATIENCE);
     }
     int n = backups(&g);
-    print_message("MEASURED %u kills, %d backups of %d\n", killed, n, ROUNDS);
+    print_message("MEASURED %u kills, %d backups of %d, %llu events archived\n", killed, n, ROUNDS,
+                  archived());
     uint64_t head;
     assert_true(n >= ROUNDS / 2);
     assert_int_equal(azoth_head(db, &head, NULL, NULL), 0);
     assert_true(head > 2 * ACCOUNTS); /* the bank was at work */
+    assert_true(archived() > ACCOUNTS);
     for (int i = 0; i < n; i++)
         restore_and_check(g.gl_pathv[i]);
     globfree(&g);
