@@ -240,25 +240,32 @@ void audit_records(struct audit *a)
 
 /* ---- the log ---- */
 
-static int is_type(const struct azoth_event *ev, const char *type)
+int audit_is_type(const struct azoth_event *ev, const char *type)
 {
     return ev->type.len == strlen(type) && memcmp(ev->type.ptr, type, ev->type.len) == 0;
 }
 
-/* Moves the money of one event (A6). */
+int audit_replay(int64_t balance[OP_ACCOUNTS], const struct azoth_event *ev)
+{
+    if (audit_is_type(ev, "opened")) {
+        balance[bank_member(ev->payload, "account") % OP_ACCOUNTS] +=
+            bank_member(ev->payload, "amount");
+    } else if (audit_is_type(ev, "transferred")) {
+        int64_t amount = bank_member(ev->payload, "amount");
+        int from = (int)(bank_member(ev->payload, "from") % OP_ACCOUNTS);
+        balance[from] -= amount;
+        balance[bank_member(ev->payload, "to") % OP_ACCOUNTS] += amount;
+        return from;
+    }
+    return -1;
+}
+
+/* A6. */
 static void replay(struct audit *a, const struct azoth_event *ev)
 {
-    int64_t amount = bank_member(ev->payload, "amount");
-    if (is_type(ev, "opened")) {
-        a->balance[bank_member(ev->payload, "account") % OP_ACCOUNTS] += amount;
-    } else if (is_type(ev, "transferred")) {
-        int64_t from = bank_member(ev->payload, "from") % OP_ACCOUNTS;
-        a->balance[from] -= amount;
-        a->balance[bank_member(ev->payload, "to") % OP_ACCOUNTS] += amount;
-        if (a->balance[from] < 0)
-            audit_violation(a, "A6 event %" PRIu64 " takes account %" PRId64 " below zero", ev->id,
-                            from);
-    }
+    int from = audit_replay(a->balance, ev);
+    if (from >= 0 && a->balance[from] < 0)
+        audit_violation(a, "A6 event %" PRIu64 " takes account %d below zero", ev->id, from);
 }
 
 /* A2: the event is the next part of what was sent. */
@@ -310,7 +317,7 @@ static void on_operation_event(struct audit *a, const struct azoth_event *ev)
     }
     t->seen++;
     in_time(a, ref, t);
-    if (is_type(ev, "wrote")) {
+    if (audit_is_type(ev, "wrote")) {
         struct register_history *h = audit_register(a, t->key);
         if (h)
             h->last = t->value;
@@ -335,7 +342,7 @@ void audit_log(struct audit *a, struct azoth *db, uint64_t head)
                 (uint32_t)((a->chain[ev.id - 1] * UINT64_C(31) + ev.id) % 1000000007u);
             a->next_event = ev.id + 1;
             replay(a, &ev);
-            if (!is_type(&ev, "opened"))
+            if (!audit_is_type(&ev, "opened"))
                 on_operation_event(a, &ev);
         }
         azoth_events_free(it);

@@ -83,6 +83,9 @@ unsigned audit_run(struct audit *a, struct azoth *db, int final);
 
 /* Used by the audit's files. */
 void audit_violation(struct audit *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int audit_is_type(const struct azoth_event *ev, const char *type);
+/* Moves the money of one event; the account that it comes from, or -1. */
+int audit_replay(int64_t balance[OP_ACCOUNTS], const struct azoth_event *ev);
 void audit_records(struct audit *a);
 struct tracked *audit_tracked(struct audit *a, int64_t ref);
 struct register_history *audit_register(struct audit *a, int64_t key);

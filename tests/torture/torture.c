@@ -16,6 +16,7 @@
 #include "shm/stripe.h"
 #include "tests/system/harness.h"
 #include "tests/torture/audit.h"
+#include "tests/torture/backups.h"
 #include "tests/torture/world.h"
 
 #include <signal.h>
@@ -39,6 +40,7 @@
 struct torture {
     struct world w;
     struct audit audit;
+    struct backups backups;
     unsigned kills, stops, pairs, reapers, holders; /* what was done */
     uint64_t continued_ns;                          /* when the last stopped one was */
     uint64_t worst_ns;
@@ -54,7 +56,9 @@ static uint64_t draw(struct torture *t, uint64_t below)
 static struct process *victim(struct torture *t)
 {
     struct world *w = &t->w;
-    uint64_t n = draw(t, 20);
+    uint64_t n = draw(t, 23);
+    if (n >= 20)
+        return w->backup->pid ? w->backup : w->writer;
     if (n < 4)
         return w->writer;
     if (n < 7)
@@ -169,7 +173,7 @@ static struct process *round_two(struct torture *t)
         int before = b->restarts;
         harness_kill(b, SIGKILL);
         kill_one(t, a);
-        while (b->restarts == before)
+        while (!world_is_back(&t->w, b, before))
             world_nap(&t->w, NS_PER_MS);
         t->kills++;
         t->pairs++;
@@ -254,7 +258,7 @@ static struct process *round_reaper(struct torture *t)
         struct process *reaper = reaper_of(t, (uint32_t)slot);
         t->reapers += reaper != NULL;
         kill_one(t, reaper ? reaper : t->w.writer);
-        while (p->restarts == before)
+        while (!world_is_back(&t->w, p, before))
             world_nap(&t->w, NS_PER_MS);
         t->kills++;
         return p;
@@ -292,6 +296,9 @@ static int told(struct torture *t, uint64_t seed, uint64_t ns)
            (unsigned long long)a->refused, (unsigned long long)a->given_up,
            (unsigned long long)(a->next_event - 1), (unsigned long long)a->histories,
            (unsigned long long)a->history_ops);
+    printf("%u backups were made and %u died; %u are whole, %u were restored, with %llu events\n",
+           w->backups, w->backup_deaths, t->backups.here + t->backups.dropped, t->backups.restored,
+           (unsigned long long)t->backups.events);
     int ok = a->violations == 0 && w->unexpected == 0 && t->late == 0 && t->probes_failed == 0;
     if (!ok)
         printf("%u violations, %u ends that were not ours, %u late commits, %u failed probes\n",
@@ -317,13 +324,16 @@ static int run(unsigned kills, uint64_t seconds, uint64_t seed)
         }
         if (clock_mono_ns() - audited > AUDIT_EVERY_NS) {
             audit_run(&t.audit, t.w.db, 0);
+            backups_check(&t.backups, &t.w, &t.audit, 0);
             audited = clock_mono_ns();
         }
     }
     uint64_t took = clock_mono_ns() - began;
-    int ok = world_stop_clients(&t.w);
+    int ok = world_stop_backups(&t.w);
+    ok = world_stop_clients(&t.w) && ok;
     ok = world_segment_clean(&t.w) && ok;
     audit_run(&t.audit, t.w.db, 1);
+    backups_check(&t.backups, &t.w, &t.audit, 1);
     ok = told(&t, seed, took) && ok;
     audit_fini(&t.audit);
     ok = world_end(&t.w) && ok;

@@ -6,18 +6,21 @@
 #include "shm/participant.h"
 #include "tests/system/bank.h"
 #include "tests/torture/audit.h"
+#include "writer/restore.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define FINISH_NS (60 * NS_PER_S)
-#define CLEAN_MS  8000 /* longer than the deadline of a request that a worker may still have */
+#define FINISH_NS      (60 * NS_PER_S)
+#define BACKUP_MOST_NS (300 * NS_PER_MS) /* between two, at most */
+#define CLEAN_MS       8000 /* longer than the deadline of a request that a worker may still have */
 
 static const char accounts_sql[] =
     "-- azoth: projection accounts\n"
@@ -61,6 +64,27 @@ static void failed(const char *what)
 }
 
 /* ---- starting ---- */
+
+static char places[300];
+
+/* Beside the database's directory: what the harness does not know of. */
+static void remove_places(void)
+{
+    if (!getenv("AZOTH_TEST_KEEP") && *places)
+        restore_remove_tree(places);
+}
+
+static void begin_backups(struct world *w)
+{
+    snprintf(places, sizeof places, "%s.backups", w->h.dir);
+    snprintf(w->place, sizeof w->place, "%s/place", places);
+    snprintf(w->place_of_copies, sizeof w->place_of_copies, "%s", places);
+    if (mkdir(places, 0700))
+        failed(places);
+    w->backup = harness_start(&w->h, "backup", 0, "azoth", "backup", "--quiet", "--dir", w->h.dir,
+                              w->place, NULL);
+    w->backup_runs = w->backing_up = 1;
+}
 
 static void put_projection(struct world *w, const char *name, const char *sql)
 {
@@ -114,6 +138,7 @@ void world_begin(struct world *w, uint64_t seed)
     w->random = seed | 1;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    atexit(remove_places); /* after the harness has ended what writes there */
     harness_begin(&w->h);
     put_projection(w, "accounts", accounts_sql);
     put_projection(w, "chain", chain_sql);
@@ -127,6 +152,7 @@ void world_begin(struct world *w, uint64_t seed)
         failed(err.message);
     for (unsigned i = 0; i < WORLD_CLIENTS; i++)
         w->client[i] = start_client(w, i + 1, paths[i]);
+    begin_backups(w);
 }
 
 /* ---- supervising ---- */
@@ -150,8 +176,29 @@ static void arm(struct world *w)
              1 + (unsigned)(random_next(&w->random) % 20));
     setenv("AZOTH_CRASH", value, 1);
 }
+
+/* One in three, at one of their own. */
+static void arm_backup(struct world *w)
+{
+    const char *own[CRASH_POINT_COUNT];
+    unsigned n = 0;
+    char value[64];
+    for (unsigned i = 0; i < CRASH_POINT_COUNT; i++)
+        if (strncmp(points[i], "backup", 6) == 0 || strncmp(points[i], "copy_", 5) == 0)
+            own[n++] = points[i];
+    unsetenv("AZOTH_CRASH");
+    if (!w->crash_points || random_next(&w->random) % 3)
+        return;
+    snprintf(value, sizeof value, "%s:1", own[random_next(&w->random) % n]);
+    setenv("AZOTH_CRASH", value, 1);
+}
 #else
 static void arm(struct world *w)
+{
+    (void)w;
+}
+
+static void arm_backup(struct world *w)
 {
     (void)w;
 }
@@ -184,12 +231,97 @@ static void ended(struct world *w, const struct process *p)
         tell_log(w, p);
 }
 
+/* ---- backups ---- */
+
+static void backup_ended(struct world *w)
+{
+    struct process *p = w->backup;
+    w->backup_runs = 0;
+    w->next_backup_ns = clock_mono_ns() + random_next(&w->random) % BACKUP_MOST_NS;
+    if (WIFEXITED(p->status) && WEXITSTATUS(p->status) == 0) {
+        w->backups++;
+        w->backup_floor = w->backup_began_at;
+    } else {
+        w->backup_deaths++;
+        ended(w, p);
+    }
+}
+
+static void begin_backup(struct world *w)
+{
+    struct process *p = w->backup;
+    if (azoth_head(w->db, &w->backup_began_at, NULL, NULL))
+        return;
+    arm_backup(w);
+    harness_spawn(&w->h, p);
+    w->restarts[p - w->h.process] = ++p->restarts;
+    w->backup_runs = 1;
+    arm(w);
+}
+
+static void supervise_backup(struct world *w)
+{
+    if (!w->backup || w->backup->pid)
+        return;
+    if (w->backup_runs)
+        backup_ended(w);
+    else if (w->backing_up && clock_mono_ns() >= w->next_backup_ns)
+        begin_backup(w);
+}
+
+int world_stop_backups(struct world *w)
+{
+    uint64_t until = clock_mono_ns() + FINISH_NS;
+    unsigned made = w->backups;
+    w->crash_points = 0;
+    /* The one that is under way may carry a crash point: it does not count. */
+    w->backing_up = 0;
+    while (w->backup_runs && clock_mono_ns() < until)
+        world_nap(w, NS_PER_MS);
+    made = w->backups;
+    begin_backup(w);
+    while (w->backup_runs && clock_mono_ns() < until)
+        world_nap(w, NS_PER_MS);
+    if (w->backup_runs)
+        fprintf(stderr, "torture: a backup does not end\n");
+    return w->backups == made + 1;
+}
+
+int world_azoth(struct world *w, const char *const *words)
+{
+    char program[256], line[] = "exec \"$0\" \"$@\" >&2"; /* into its log */
+    const char *word[8] = {0};
+    for (int i = 0; i < 8 && words[i]; i++)
+        word[i] = words[i];
+    unsetenv("AZOTH_CRASH");
+    harness_program(&w->h, "azoth", program);
+    struct process *p =
+        harness_start(&w->h, "azoth", 0, "/bin/sh", "-c", line, program, word[0], word[1], word[2],
+                      word[3], word[4], word[5], word[6], word[7], NULL);
+    arm(w);
+    while (p->pid)
+        world_nap(w, NS_PER_MS);
+    int status = p->status;
+    if (status)
+        tell_log(w, p);
+    for (int i = 0; p->argv[i]; i++) {
+        free(p->argv[i]);
+        p->argv[i] = NULL;
+    }
+    w->h.processes--; /* it was the last one: its place is free */
+    return status;
+}
+
+/* ---- supervising all ---- */
+
 void world_supervise(struct world *w)
 {
     if (asked_to_end)
         failed("interrupted");
     azoth_poll(w->db, 0);
-    if (!harness_supervise(&w->h))
+    int some = harness_supervise(&w->h);
+    supervise_backup(w);
+    if (!some)
         return;
     for (int i = 0; i < w->h.processes; i++) {
         struct process *p = &w->h.process[i];
@@ -209,13 +341,18 @@ void world_nap(struct world *w, uint64_t ns)
     } while (clock_mono_ns() < until);
 }
 
+int world_is_back(const struct world *w, const struct process *p, int before)
+{
+    return p->restarts != before || (p == w->backup && !p->pid);
+}
+
 int world_kill(struct world *w, struct process *p)
 {
     int before = p->restarts;
     if (!p->pid)
         return 0;
     harness_kill(p, SIGKILL);
-    while (p->restarts == before) {
+    while (!world_is_back(w, p, before)) {
         world_supervise(w);
         nap_1ms();
     }
