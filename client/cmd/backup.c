@@ -12,6 +12,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#define LOCK_NS (NS_PER_S)
+
 /* ---- keys ---- */
 
 int backup_keys_read(const struct backup_flags *f, struct backup_keys *ret, struct azoth_error *err)
@@ -213,13 +215,24 @@ static int prune_after(struct backup_job *j, struct azoth_error *err)
     return rc;
 }
 
+/* One that follows has the place for a moment at a time: that is waited for. */
+static int lock_place(struct backup_job *j, struct azoth_error *err)
+{
+    uint64_t until = clock_mono_ns() + LOCK_NS;
+    int rc;
+    while ((rc = backup_place_lock(j->to, &j->place, err)) == AZOTH_ERR_BUSY &&
+           clock_mono_ns() < until && !cmd_interrupted())
+        cmd_sleep_ms(20);
+    return rc;
+}
+
 static int make(struct backup_job *j, struct azoth_error *err)
 {
     int rc = backup_keys_read(&j->f, &j->keys, err);
     if (!rc)
         rc = store_open(j->dir, 0, &j->store, err);
     if (!rc && !j->plain && strcmp(j->to, "-") != 0)
-        rc = backup_place_lock(j->to, &j->place, err);
+        rc = lock_place(j, err);
     if (!rc && j->place.fd >= 0 && backup_exec_is(j->place.dir))
         rc = error_set(
             err, AZOTH_ERR_USAGE,

@@ -119,6 +119,8 @@ static void failed(struct follow *f, const struct azoth_error *err)
     service_status(&f->service, "Fails since event %llu: %.200s", (unsigned long long)f->at_event,
                    err->message);
     f->backoff_ms = f->backoff_ms ? 2 * f->backoff_ms : BACKOFF_MS;
+    if (err->code == AZOTH_ERR_BUSY) /* another backup is made into it: that ends */
+        f->backoff_ms = BACKOFF_MS;
     if (f->backoff_ms > BACKOFF_MAX_MS)
         f->backoff_ms = BACKOFF_MAX_MS;
 }

@@ -257,11 +257,30 @@ systemd-tmpfiles --create azoth.conf
 check "its timer can be enabled" systemctl enable --now $backup.timer
 check "and knows when it is the next time" matches $backup.timer NextElapseUSecRealtime '[0-9]'
 check "and be disabled" systemctl disable --now $backup.timer
+follow=azoth-backup-follow@main checkpoint=azoth-checkpoint@main
+shipped() { [ "$(azoth backup list /var/backups/azoth/main --json | jq 'map(.to_event // 0) | max')" = "$(azoth status --json | jq .head.event)" ]; }
+check "backups commit by commit can be enabled" systemctl enable --now $follow
+check "they are ready when there is a full one" eval 'ls /var/backups/azoth/main/*-full.azb'
+azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
+check "a commit is shipped" until_true 20 shipped
+check "which the status says" until_true 10 matches $follow StatusText 'At event [0-9]+ .*files'
+says "and azoth lag" "following 0" "$(azoth lag --json | jq -r '.backups[0] | "\(.state) \(.behind)"')"
+check "one that is killed is started again" eval "systemctl kill -s KILL $follow && until_true 30 eval '[ \$(prop $follow NRestarts) = 1 ] && active $follow'"
+azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
+check "and goes on" until_true 20 shipped
+check "they can be disabled" systemctl disable --now $follow
+says "and have ended well" success "$(prop $follow Result)"
+check "a backup at the stop can be enabled" systemctl enable --now $checkpoint
+azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
+head=$(azoth status --json | jq .head.event)
 
 # --- the end, and again ---
 systemctl stop azoth@main.target
 check "all stops with the target" until_true 30 eval "! active $writer && [ -z \"\$(systemctl list-units --plain --no-legend 'azoth-*@main*.service')\" ]"
 stopped_at() { journalctl -q -o json | jq -r --arg u "$1" 'select(.UNIT == $u and (.MESSAGE | startswith("Stopped "))) | .__MONOTONIC_TIMESTAMP' | tail -1; }
+says "what was committed last is in a backup then" "$head" "$(azoth backup list /var/backups/azoth/main --json | jq 'map(.to_event) | max')"
+check "which was made before the writer stopped" eval "! journalctl -q -o cat -u $checkpoint | grep 'mark stays'"
+systemctl disable $checkpoint >/dev/null 2>&1
 for u in "${members[@]}"; do check "$u before the feed" [ "$(stopped_at "$u")" -le "$(stopped_at $feed)" ]; done
 check "the feed before the writer" [ "$(stopped_at $feed)" -le "$(stopped_at $writer)" ]
 says "without a failure" "" "$(systemctl list-units --failed --plain --no-legend 'azoth*')"

@@ -12,7 +12,7 @@ no() { echo "not ok - $1"; failed=1; }
 
 if (cd "$root" && make -s BUILD="$build" DESTDIR="$stage" install >"$stage.log" 2>&1); then ok "make install fills a staging tree"; else no "make install fills a staging tree"; cat "$stage.log"; fi
 units=$stage/usr/local/lib/systemd/system
-for u in azoth@.target azoth-members.target azoth-writer@.service azoth-feed@.service azoth-worker@.service azoth-projector@.service azoth-effects@.service azoth-exporter@.service azoth-backup@.{service,timer}; do
+for u in azoth@.target azoth-members.target azoth-writer@.service azoth-feed@.service azoth-worker@.service azoth-projector@.service azoth-effects@.service azoth-exporter@.service azoth-backup@.{service,timer} azoth-backup-follow@.service azoth-checkpoint@.service; do
     if [ -f "$units/$u" ]; then ok "$u is installed"; else no "$u is installed"; fi
 done
 for u in azoth-{writer,feed,worker,projector,effects}@.service; do
