@@ -220,7 +220,7 @@ static int make_segments(struct run *r, struct azoth_error *err)
     struct archive_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
-    int rc = archiver_delete(&r->a, err); /* of a run that died */
+    int rc = archiver_resume(&r->a, err);
     while (!rc && (rc = archiver_segment(&r->a, r->end, e, err)) == 1) {
         progress_end(&r->progress);
         count(r, e);

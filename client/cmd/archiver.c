@@ -10,7 +10,8 @@
  *   named, not recorded  a file that counts for nothing, its events are in LMDB. The next run compares it with
  *                        LMDB and records it; if the run ends elsewhere it is removed from a directory below the
  *                        database's, and left in another one
- *   recorded             its events are in LMDB as well, and are read from there; the next run deletes them
+ *   recorded             its events are in LMDB as well, and are read from there; the next run checks the file once
+ *                        more, and deletes them
  *   between two pieces   likewise: the record says which event is the first in LMDB (core/archived.h)
  *   while it is moved    the file is in both places, and one of them is recorded. The next run goes on
  *
@@ -77,6 +78,44 @@ static int sync_directory(const char *path, struct azoth_error *err)
     return rc;
 }
 
+/* The directory's own name is durable, too: that of one that was just made is in the one above it. */
+static int sync_above(const char *path, struct azoth_error *err)
+{
+    char above[PATH_MAX];
+    snprintf(above, sizeof above, "%s", path);
+    char *slash = strrchr(above, '/');
+    if (slash)
+        slash[slash == above] = 0;
+    if (slash && sync_directory(above, NULL) == 0)
+        return 0;
+    int fd = open(path, O_RDONLY | O_DIRECTORY |
+                            O_CLOEXEC); /* that one may not be read: all of its disk */
+    int rc = fd < 0 || syncfs(fd) ? error_errno(err, errno, "%s", path) : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* 1 when both are one name in one directory, by whichever way: a link to the directory, or a mount of it. */
+static int same_name(const char *a, const char *b)
+{
+    char above[2][PATH_MAX + ARCHIVE_PATH_MAX];
+    struct stat st[2];
+    const char *path[2] = {a, b}, *name[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(above[i], sizeof above[i], "%s", path[i]);
+        char *slash = strrchr(above[i], '/');
+        name[i] = strrchr(path[i], '/');
+        if (!slash)
+            return 0;
+        slash[slash == above[i]] = 0;
+        if (stat(above[i], &st[i]))
+            return 0;
+    }
+    return st[0].st_dev == st[1].st_dev && st[0].st_ino == st[1].st_ino &&
+           strcmp(name[0], name[1]) == 0;
+}
+
 static int archive_of(struct store *s, struct archive_state *state, uint64_t id,
                       struct archive_entry *e, struct azoth_error *err)
 {
@@ -132,7 +171,7 @@ int archiver_dest(struct archiver *a, const char *dest, int make, struct azoth_e
         snprintf(a->dest, sizeof a->dest, "%s", path); /* not there yet: only told */
     if (strlen(a->dest) + ARCHIVE_NAME_MAX > ARCHIVE_PATH_MAX)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", a->dest);
-    return 0;
+    return make ? sync_above(a->dest, err) : 0;
 }
 
 static int event_at(struct snapshot *sn, uint64_t id, struct event_record *ret,
@@ -552,6 +591,34 @@ int archiver_delete(struct archiver *a, struct azoth_error *err)
     }
 }
 
+/* Of a recorded segment whose events are in LMDB, too: the file is there, and all of it is good. */
+static int prove_recorded(void *arg, const struct archive_entry *e, struct azoth_error *err)
+{
+    struct archiver *a = arg;
+    struct archive_state s = {0};
+    struct archivefile *f;
+    int rc = archive_of(a->store, &s, 0, NULL, err);
+    if (rc || e->about.last < s.first_in_store)
+        return rc;
+    rc = store_archive_open(a->store, e, &f, err);
+    if (rc)
+        return rc;
+    rc = archivefile_verify(f, NULL, NULL, err);
+    archivefile_close(f);
+    return rc;
+}
+
+int archiver_resume(struct archiver *a, struct azoth_error *err)
+{
+    struct snapshot *sn;
+    int rc = snapshot_begin(a->store, &sn, err);
+    if (rc)
+        return rc;
+    rc = snapshot_archives(sn, prove_recorded, a, err);
+    snapshot_end(sn);
+    return rc ? rc : archiver_delete(a, err);
+}
+
 /* ---- moving ---- */
 
 static int copy_bytes(int from, int to, const char *path, struct azoth_error *err)
@@ -625,7 +692,7 @@ static int drop_old(struct archiver *a, const struct archive_entry *e, const cha
 {
     char dir[PATH_MAX], old[PATH_MAX];
     if (dbdir_path(dir, sizeof dir, a->dir, SEGMENT_DIR) ||
-        join(old, sizeof old, dir, name, NULL) || strcmp(old, now) == 0 || is_segment(old, e, NULL))
+        join(old, sizeof old, dir, name, NULL) || same_name(old, now) || is_segment(old, e, NULL))
         return 0;
     return unlink(old) ? error_errno(err, errno, "%s", old) : 0;
 }
@@ -654,7 +721,8 @@ int archiver_move(struct archiver *a, const struct archive_entry *e, struct azot
             : control(a, "archive-move", buf_bytes(&argument), NULL, err);
     buf_fini(&argument);
     CRASH_POINT(archive_moved);
-    if (!rc && unlink(from) && errno != ENOENT)
+    /* Where a directory has two paths the old file is the new one. */
+    if (!rc && !same_name(from, to) && unlink(from) && errno != ENOENT)
         rc = error_errno(err, errno, "%s", from);
     return rc ? rc : 1;
 }

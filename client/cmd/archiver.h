@@ -50,6 +50,9 @@ int archiver_end(struct archiver *a, uint64_t before, uint64_t *ret, struct azot
  */
 int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret,
                      struct azoth_error *err);
+/* What a run that died has left to delete, after its files were checked once more: nothing is deleted when one is missing
+ * or damaged (NOT_FOUND, CORRUPT, and its name). */
+int archiver_resume(struct archiver *a, struct azoth_error *err);
 /* Has the writer delete what recorded segments have, piece by piece, to the end. */
 int archiver_delete(struct archiver *a, struct azoth_error *err);
 /* Copies a segment to dest, has its new path recorded and removes the old file. 1, or 0 when it lies there. */

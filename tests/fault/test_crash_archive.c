@@ -316,6 +316,17 @@ static void a_run_with_nothing_new_deletes_what_is_recorded(void **state)
     dies(archiver);
     assert_int_equal(verified(&last, &first), 1);
     assert_int_equal(first, 1);
+    /* LMDB may have the only copy by now. */
+    char is[300], away[300];
+    snprintf(away, sizeof away, "%s/away", h.dir);
+    snprintf(is, sizeof is, "%s/archive", h.dir);
+    assert_int_equal(rename(is, away), 0);
+    assert_int_equal(harness_azoth(&h, out, sizeof out, "archive", "--before", "1", NULL),
+                     azoth_code_exit(AZOTH_ERR_NOT_FOUND));
+    assert_int_equal(rmdir(is), 0);
+    assert_int_equal(rename(away, is), 0);
+    assert_int_equal(verified(&last, &first), 1);
+    assert_int_equal(first, 1);
     assert_int_equal(harness_azoth(&h, out, sizeof out, "archive", "--before", "1", NULL), 0);
     assert_int_equal(verified(&last, &first), 1);
     assert_int_equal(first, last + 1);

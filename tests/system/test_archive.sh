@@ -141,6 +141,12 @@ says "and what was committed is what is read" "$((sent - 1)) $sent 2" "$(ids --f
 exits "segments are moved" 0 "segments moved to $TMP/elsewhere" archive --move "$TMP/elsewhere"
 says "all of them" "0 $(archive list --json | jq '.segments | length')" "$(ls "$AZOTH_DIR/archive" | wc -l) $(ls "$TMP/elsewhere" | wc -l)"
 says "are read there" "1 $sent $sent" "$(ids)"
+mv "$TMP/elsewhere" "$TMP/linked"; ln -s "$TMP/linked" "$TMP/elsewhere"; rmdir "$AZOTH_DIR/archive"; ln -s "$TMP/linked" "$AZOTH_DIR/archive"
+exits "to where they are by another path" 0 "segments moved to $TMP/linked" archive --move "$TMP/elsewhere"
+says "they stay" "1 $sent $sent" "$(ids)"
+exits "also when nothing is to be moved" 0 "0 segments moved" archive --move "$AZOTH_DIR/archive"
+says "all of them" "1 $sent $sent" "$(ids)"
+rm "$AZOTH_DIR/archive" "$TMP/elsewhere"; mkdir "$AZOTH_DIR/archive" "$TMP/elsewhere"; archive --move "$TMP/elsewhere" >"$TMP/out"
 check "more events" commit 50
 check "that are applied" caught_up p
 exits "the next one lies beside them" 0 "$TMP/elsewhere/events-" archive --keep-events 0
