@@ -3,7 +3,8 @@
  *
  * The points are those of core/crash.h whose names begin with "copy_", "backup_" and "restore_"; one that is not passed
  * fails the run. After the death of a backup there is what was there before, and after that of a restore nothing that
- * is a database, or the whole one; the next call does it, and leaves nothing of the dead one.
+ * is a database, or the whole one; the next call does it, and leaves nothing of the dead one. Deaths of the writer and
+ * of a projector at each of their points while a copy is under way change nothing of what is copied.
  */
 #include "core/clock.h"
 #include "core/crash.h"
@@ -202,6 +203,93 @@ static void one_that_is_stopped_inside_its_copy_holds_up_no_commit(void **state)
     must("$AZOTH backup --dir $D $D.dest");
 }
 
+struct answer {
+    int ended, code;
+};
+
+static void on_answer(struct azoth_txn *t, int code, const struct azoth_commit_info *info,
+                      const struct azoth_error *err, void *arg)
+{
+    struct answer *a = arg;
+    (void)t;
+    (void)info;
+    (void)err;
+    a->ended = 1;
+    a->code = code;
+}
+
+/* Starts again what has ended, without a crash point; how many had. */
+static unsigned revive(struct process *const *list, size_t n)
+{
+    unsigned ended = 0;
+    harness_supervise(&h);
+    for (size_t i = 0; i < n; i++)
+        if (!list[i]->pid) {
+            assert_true(WIFSIGNALED(list[i]->status) && WTERMSIG(list[i]->status) == SIGKILL);
+            harness_spawn(&h, list[i]);
+            ended++;
+        }
+    return ended;
+}
+
+/* Writer, feed and projector are made anew and die there, if they pass it, while a transaction is committed and
+ * applied: how many did. */
+static unsigned others_die_at(const char *point, struct process *const *list, size_t n)
+{
+    struct answer a = {0};
+    struct azoth_error err = {0};
+    unsigned deaths = 0;
+    uint64_t head = 0, until = clock_mono_ns() + 30 * NS_PER_S;
+    for (size_t i = 0; i < n; i++) {
+        harness_kill(list[i], SIGKILL);
+        harness_wait(&h, list[i], 10000);
+    }
+    setenv("AZOTH_CRASH", point, 1);
+    for (size_t i = 0; i < n; i++)
+        harness_spawn(&h, list[i]);
+    unsetenv("AZOTH_CRASH");
+    struct azoth_txn *t = azoth_txn_new(db);
+    azoth_add_i64(t, AZOTH_STR("n"), 1);
+    azoth_event_json(t, "a", "{}");
+    azoth_txn_set_deadline(t, 20000);
+    assert_int_equal(azoth_submit(t, on_answer, &a, &err), 0);
+    while (!a.ended) {
+        azoth_poll(db, 1);
+        deaths += revive(list, n);
+    }
+    if (a.code)
+        fail_msg("%s: a commit is answered with %d", point, a.code);
+    azoth_txn_free(t);
+    assert_int_equal(azoth_head(db, &head, NULL, NULL), 0);
+    while (azoth_wait_projected(db, "p", head, 20, &err) && clock_mono_ns() < until)
+        deaths += revive(list, n);
+    assert_true(clock_mono_ns() < until);
+    return deaths;
+}
+
+static void a_copy_that_is_stopped_outlives_every_death_of_the_others(void **state)
+{
+    (void)state;
+    char was[300], is[300];
+    unsigned deaths = 0;
+    struct process *others[] = {&h.process[0], &h.process[1], &h.process[2]};
+    assert_int_equal(run(was, sizeof was, "$AZOTH digest --with-times --dir $D"), 0);
+    struct process *p = stopped_at("copy_begun");
+    for (int at = 0; at < CRASH_POINT_COUNT; at++)
+        if (strncmp(point_name[at], "writer_", 7) == 0 ||
+            strncmp(point_name[at], "projector_", 10) == 0)
+            deaths += others_die_at(point_name[at], others, 3);
+    print_message("MEASURED %u deaths beside one backup\n", deaths);
+    assert_true(deaths > 15);
+    harness_kill(p, SIGCONT);
+    assert_int_equal(harness_wait(&h, p, 20000), 0);
+    must("$AZOTH restore $D.dest $D.new && $AZOTH verify --dir $D.new --store --all-projections "
+         "--replay");
+    assert_int_equal(run(is, sizeof is, "$AZOTH digest --with-times --dir $D.new"), 0);
+    assert_string_equal(was, is);
+    must("$AZOTH verify --dir $D --store --all-projections --replay");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +297,8 @@ int main(void)
             every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of_it, begin, end),
         cmocka_unit_test_setup_teardown(
             one_that_is_stopped_finds_segments_that_were_moved_meanwhile, begin, end),
+        cmocka_unit_test_setup_teardown(a_copy_that_is_stopped_outlives_every_death_of_the_others,
+                                        begin, end),
         cmocka_unit_test_setup_teardown(one_that_is_stopped_inside_its_copy_holds_up_no_commit,
                                         begin, end),
     };
