@@ -28,7 +28,7 @@ check "and a projector" until_true 20 grep -q 'ready projection=p' "$TMP/p.log"
 commit 20; remember
 azoth lag p --wait --timeout 20 >"$TMP/out"
 exits "the first increment is a full backup, and says why" 0 "does not know this directory" azoth backup --incremental "$TMP/dest"
-says "which has a mark from then on" "20 false" "$(azoth status --json | jq -r '.store.marks[0] | "\(.txn) \(.broken)"')"
+says "which has a mark from then on, confirmed by it" "20 false true" "$(azoth status --json | jq -r '.store.marks[0] | "\(.txn) \(.broken) \(.confirmed)"')"
 exits "what is not new is not written" 0 "nothing was written" azoth backup --incremental "$TMP/dest"
 commit 5; remember
 exits "the next one has what is new" 0 "events 41 to 50, transactions 21 to 25" azoth backup --incremental "$TMP/dest"
@@ -132,6 +132,16 @@ exits "a place that is forgotten" 0 "keeps nothing" azoth backup forget "$TMP/de
 exits "one that is gone, by its identity" 0 "keeps nothing" azoth backup forget --place "$(cat "$TMP/secret/place")"
 says "has no mark" 0 "$(azoth status --json | jq '.store.marks | length')"
 exits "and begins with a full one" 0 "does not know this directory" azoth backup --incremental "$TMP/dest"
+# --- beside archiving ---
+commit 2
+check "an increment before archiving" azoth backup --incremental "$TMP/dest"
+exits "what backups have is archived" 0 "" azoth archive --before $((2 * n - 3)) "$TMP/segments"
+commit 2
+exits "an increment after it" 0 "increment backup" azoth backup --incremental "$TMP/dest"
+exits "and a full one with what leads on to it" 0 "full backup" azoth backup "$TMP/dest"
+commit 1; azoth backup --incremental "$TMP/dest" >"$TMP/out"
+says "to the newest" "$(azoth digest --with-times)" "$(restored)"
+says "and to an event in what was archived since" $((2 * n - 10)) "$(restored --to-event $((2 * n - 10)) >/dev/null; azoth digest --dir "$TMP/new" --json | jq .event)"
 # --- another history ---
 kill $writer; wait $writer
 rm -rf "$TMP/new"; azoth restore --same-uuid --to-event 60 "$TMP/dest" "$TMP/new" >"$TMP/out"
