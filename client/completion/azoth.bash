@@ -113,7 +113,7 @@ _azoth_word() {
     init: | run: | "key:make ") _azoth_files '' "$4" ;;
     archive:) _azoth_files '' "$4"; COMPREPLY+=($(compgen -W "$(_azoth_help "$1" "$2" | _azoth_words)" -- "$4")) ;;
     backup:) _azoth_reply "$(_azoth_help "$1" backup | _azoth_words; compgen -d -- "$4")" "$4" ;;
-    "backup:list ") _azoth_files '' "$4" ;;
+    "backup:list " | "backup:prune " | "backup:forget ") _azoth_files '' "$4" ;;
     "backup:verify " | restore:) _azoth_files .azb "$4" ;;
     restore:*) _azoth_files '' "$4" ;;
     lag:* | query:) _azoth_reply "$(_azoth_projections)" "$4" ;;

@@ -74,7 +74,7 @@ says "to verify --projection" "accounts mails" "$(completes azoth verify --proje
 says "to a projector" "accounts mails" "$(completes azoth-projector '')"
 says "to azoth run, of the directory that it is given" "others" "$(completes azoth run other --projection '')"
 says "a new key lies in a directory" "db other sub" "$(completes azoth key make '')"
-says "backup lists and verifies, or goes into a directory" "db list other sub verify" "$(completes azoth backup '')"
+says "backup lists, verifies, prunes and forgets, or goes into a directory" "db forget list other prune sub verify" "$(completes azoth backup '')"
 touch db/some.azb
 says "a backup is a file" "db/some.azb" "$(completes azoth backup verify db/s)"
 says "that is restored into a directory" "other" "$(completes azoth restore db/some.azb o)"
