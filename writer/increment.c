@@ -36,12 +36,24 @@ static int gather_event(struct look *l, const struct redo_record *r, uint64_t wa
         return error_set(err, AZOTH_ERR_CORRUPT,
                          "event %llu and the redo record of transaction %llu do not agree",
                          (unsigned long long)want, (unsigned long long)r->txn);
-    return record_frame_add(&l->frames, ev.id, raw) || buf_add(&l->records, &ev, sizeof ev)
+    return record_frame_add(&l->frames, ev.id, raw)
                ? error_set(err, AZOTH_ERR_NOMEM, "a transaction's events")
                : 0;
 }
 
-/* The events of r into l->frames; they borrow the snapshot, as l->records do. */
+/* What was read borrows the scan until its next call, if it lies in a segment: these borrow l->frames. */
+static int decode_frames(struct look *l, struct azoth_error *err)
+{
+    struct event_record ev;
+    size_t at = 0;
+    int rc;
+    while ((rc = record_frame_next(buf_bytes(&l->frames), &at, &ev, NULL)) == 1)
+        if (buf_add(&l->records, &ev, sizeof ev))
+            return error_set(err, AZOTH_ERR_NOMEM, "a transaction's events");
+    return rc ? error_set(err, rc, "an event fails its check") : 0;
+}
+
+/* The events of r into l->frames and l->records. */
 static int gather(struct look *l, const struct redo_record *r, struct azoth_error *err)
 {
     int rc = 0;
@@ -55,7 +67,7 @@ static int gather(struct look *l, const struct redo_record *r, struct azoth_erro
                          (unsigned long long)l->at->event + 1);
     for (uint64_t id = r->first_event; !rc && id <= r->last_event; id++)
         rc = gather_event(l, r, id, err);
-    return rc;
+    return rc ? rc : decode_frames(l, err);
 }
 
 static int add_entry(struct look *l, uint64_t txn, struct azoth_bytes redo, struct azoth_error *err)

@@ -346,7 +346,7 @@ static int run_backup(struct cmd_line *l)
                                      {"--sealed", FLAG_SWITCH, &sealed},
                                      {"--timeout", FLAG_SECONDS, &j.timeout},
                                      {"--without-projections", FLAG_SWITCH, &j.no_projections},
-                                     {"--without-archive", FLAG_SWITCH, &j.about.without_archive},
+                                     {"--without-archive", FLAG_SWITCH, &j.no_archive},
                                      {"--archive", FLAG_TEXT, &j.f.archive},
                                      {"--incremental", FLAG_SWITCH, &j.incremental},
                                      {"--deep", FLAG_SWITCH, &w.deep},
@@ -369,7 +369,7 @@ static int run_backup(struct cmd_line *l)
                                    l->word[0]);
     if (l->words != 1)
         return cmd_usage(l, "what is %s for?", l->word[1]);
-    if (sealed && j.about.without_archive)
+    if (sealed && j.no_archive)
         return cmd_usage(l, "--sealed has every event, archived or not");
     j.to = l->word[0];
     j.keep = w.keep;

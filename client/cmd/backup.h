@@ -190,7 +190,7 @@ struct backup_job {
     pid_t pid;               /* 0: it does not */
     uint64_t number;         /* of the backup that it gets */
     const char *keep;        /* the rule that the place is pruned by afterwards; NULL */
-    int plain, no_projections, incremental;
+    int plain, no_archive, no_projections, incremental;
     struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;     /* of sealing, ms */
     char dir[4096], projections[4200], tmp[PATH_MAX];

@@ -40,6 +40,7 @@ static int on_entry(void *arg, const struct archive_entry *e, struct azoth_error
 
 int backup_list_archive(struct backup_job *j, struct snapshot *sn, struct azoth_error *err)
 {
+    j->about.without_archive = j->no_archive;
     return snapshot_archives(sn, on_entry, j, err);
 }
 

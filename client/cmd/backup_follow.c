@@ -283,6 +283,7 @@ int backup_follow(struct backup_job *j, uint64_t interval_ms)
         azoth_close(f.db);
     store_close(j->store);
     backup_about_fini(&j->about);
+    free(j->archive);
     backup_keys_fini(&j->keys);
     service_fini(&f.service);
     return rc ? cmd_fail(&err) : 0;

@@ -70,7 +70,7 @@ static int set_mark(struct backup_job *j, struct azoth_error *err)
     return backup_control(j, "mark", place, sizeof place, err);
 }
 
-/* What fails here costs no backup: the redo records are kept a while longer. */
+/* Also to where it is, when that confirms it. What fails here costs no backup: the redo records are kept a while longer. */
 static void move_mark(struct backup_job *j, const struct backup_point *to)
 {
     unsigned char argument[CONTROL_MARK_MOVE];
@@ -175,7 +175,8 @@ static int find_parent(struct backup_job *j, const struct mark *m, int marked,
                    (unsigned long long)m->txn);
     ret->projection = NULL;
     ret->absent = NULL;
-    ret->projections = ret->absences = 0;
+    ret->segment = NULL;
+    ret->projections = ret->absences = ret->segments = 0;
     rc = snapshot_begin(j->store, &sn, &unread);
     if (!rc) {
         rc = snapshot_head(sn, &head, &unread);

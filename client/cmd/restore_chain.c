@@ -145,7 +145,9 @@ static int add_step(struct plan *p, int i, struct azoth_error *err)
     /* An increment has none of these. */
     more[j->steps].about.projection = NULL;
     more[j->steps].about.absent = NULL;
+    more[j->steps].about.segment = NULL;
     more[j->steps].about.projections = more[j->steps].about.absences = 0;
+    more[j->steps].about.segments = 0;
     j->steps++;
     p->last = i;
     return 0;

@@ -169,6 +169,31 @@ forge "which about.json calls its own" 4 "the store's segment up to event 400 is
 says "nothing is left of a lie" 0 "$(left)"
 check "the truth is restored" azoth restore "$TMP/plain" "$TMP/truth"
 
+# --- increments, from a full one with segments on; events that a place does not have yet stay ---
+azoth lag p --wait --timeout 20 >"$TMP/out"; azoth archive --keep-events 0 >"$TMP/out" 2>&1
+point() { azoth digest --json | jq .event; }
+exits "the first of a directory of increments is a full one" 0 "full backup" azoth backup --incremental "$TMP/steps"
+says "which confirms its mark, though nothing was written meanwhile" "true" "$(azoth status --json | jq -c '.store.marks[0].confirmed')"
+check "events behind it" commit 5000 5040
+a=$(point) digest_a=$(digest)
+azoth lag p --wait --timeout 20 >"$TMP/out"
+exits "are not archived before they are backed up" 1 "have events up to $((a - 82)) only" azoth archive --keep-events 0
+exits "an increment has them" 0 "" azoth backup --incremental "$TMP/steps"
+exits "then they are" 0 "events up to $a are archived" azoth archive --keep-events 0
+check "and more" commit 5041 5060
+azoth lag p --wait --timeout 20 >"$TMP/out"; azoth backup --incremental "$TMP/steps" >"$TMP/out"; azoth archive --keep-events 7 >"$TMP/out"
+exits "full and increments are restored" 0 "2 increments" azoth restore "$TMP/steps" "$TMP/stepped"
+says "with all of it" "$(digest)" "$(digest --dir "$TMP/stepped")"
+exits "which is whole" 0 "whole" azoth verify --dir "$TMP/stepped"
+exits "to an event between" 0 "events 1 to $a," azoth restore "$TMP/steps" "$TMP/between" --to-event "$a"
+says "it is as it was then" "$digest_a" "$(digest --dir "$TMP/between")"
+exits "to one that lies in segments of the full one" 1 "before the oldest full backup" azoth restore "$TMP/steps" "$TMP/never" --to-event 100
+exits "or in LMDB of it" 1 "before the oldest full backup" azoth restore "$TMP/steps" "$TMP/never" --to-event $((a - 83))
+azoth backup --without-archive "$TMP/steps" >"$TMP/out"
+exits "a full one without its archive leads on as well" 0 "restored" azoth restore "$TMP/steps" "$TMP/stepped2" --archive "$AZOTH_DIR/archive"
+says "with all of it, too" "$(digest)" "$(digest --dir "$TMP/stepped2")"
+says "nothing is left of what was refused" 0 "$(left)"
+
 # --- large ones come in parts ---
 azoth init "$TMP/large" >/dev/null
 for i in 1 2 3 4 5 6 7 8 9 10 11 12; do printf '{"events":[{"type":"large","data":"%s"}]}\n' "$(head -c 720000 /dev/urandom | base64 -w0)"; done >"$TMP/large.json"

@@ -137,17 +137,22 @@ static void commit(void)
     moment[txns].is = content_of(store);
 }
 
-static void control(const void *argument, size_t len)
+static void operate(const char *operation, const void *argument, size_t len)
 {
     struct txn_builder b = {0};
     struct txn_result r;
     int code;
-    assert_int_equal(txn_set_control(&b, bytes_str("mark"), bytes_of(argument, len), &err), 0);
+    assert_int_equal(txn_set_control(&b, bytes_str(operation), bytes_of(argument, len), &err), 0);
     begin();
     assert_int_equal(control_apply(append, txn_image(&b), &code, &r, &err), 0);
     assert_int_equal(code, 0);
     commit();
     txn_builder_fini(&b);
+}
+
+static void control(const void *argument, size_t len)
+{
+    operate("mark", argument, len);
 }
 
 /* Sets, deletes, sums, events: some of each, or none. */
@@ -497,6 +502,85 @@ static void transactions_out_of_order_are_refused(void **unused)
     fini();
 }
 
+#define LARGE 200000u
+
+/* Transactions of so many events that no cache has all blocks of the segment that one of them lies in. */
+static void large_txns(unsigned n)
+{
+    static char payload[LARGE];
+    struct txn_builder b = {0};
+    struct txn_result r;
+    int code;
+    begin();
+    for (unsigned i = 0; i < n; i++) {
+        txn_builder_clear(&b);
+        for (int k = 0; k < 19; k++) {
+            memset(payload, 'a' + (int)i + k, sizeof payload);
+            assert_int_equal(txn_add_event(&b, bytes_str("e"), bytes_str("s"), bytes_str(""),
+                                           bytes_of(payload, sizeof payload), &err),
+                             0);
+        }
+        assert_int_equal(append_apply(append, txn_image(&b), NULL, 0, &code, &r, &err), 0);
+        assert_int_equal(code, 0);
+        txns++;
+    }
+    commit();
+    txn_builder_fini(&b);
+}
+
+static void archive_all(void)
+{
+    static struct archive_entry e;
+    struct archivefile_out *o;
+    struct snapshot *sn;
+    struct event_scan *es;
+    struct event_record ev;
+    struct azoth_bytes raw;
+    struct archive_state state = {0};
+    struct buf rec = {0};
+    char path[100];
+    snprintf(path, sizeof path, "%s/segment", dir);
+    assert_int_equal(archivefile_create(path, store_identity(store)->uuid, 1, &o, &err), 0);
+    assert_int_equal(snapshot_begin(store, &sn, &err), 0);
+    assert_int_equal(event_scan_open(sn, 1, 0, &es, &err), 0);
+    while (event_scan_next(es, &ev, &raw, &err) == 1)
+        assert_int_equal(archivefile_add(o, &ev, raw, &err), 0);
+    event_scan_close(es);
+    snapshot_end(sn);
+    assert_int_equal(archivefile_finish(o, NULL, NULL, &e.about, &err), 0);
+    strcpy(e.path, "segment");
+    assert_int_equal(archive_entry_encode(&rec, &e), 0);
+    operate("archive", rec.ptr, rec.len);
+    buf_fini(&rec);
+    while (state.first_in_store <= e.about.last) {
+        operate("archive-piece", NULL, 0);
+        assert_int_equal(snapshot_begin(store, &sn, &err), 0);
+        assert_int_equal(snapshot_archive(sn, &state, &err), 0);
+        snapshot_end(sn);
+    }
+}
+
+static void an_increment_of_archived_events_is_the_same(void **unused)
+{
+    (void)unused;
+    open_store();
+    control(place, sizeof place);
+    struct increment_at from = at_now(), at = from;
+    large_txns(2);
+    struct store_head to = head_now();
+    struct increment *in = increment;
+    memset(in, 0, 2 * sizeof *in);
+    increments = 2;
+    assert_int_equal(increment_export(store, &at, &to, keep_part, &in[0], &err), 0);
+    archive_all();
+    at = from;
+    assert_int_equal(increment_export(store, &at, &to, keep_part, &in[1], &err), 0);
+    assert_int_equal(in[0].n, in[1].n);
+    for (unsigned i = 0; i < in[0].n; i++)
+        assert_true(bytes_eq(buf_bytes(&in[0].parts[i]), buf_bytes(&in[1].parts[i])));
+    fini();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -506,6 +590,7 @@ int main(void)
         cmocka_unit_test(redo_records_that_are_gone_are_a_missing_backup),
         cmocka_unit_test(a_part_with_a_changed_byte_is_refused),
         cmocka_unit_test(transactions_out_of_order_are_refused),
+        cmocka_unit_test(an_increment_of_archived_events_is_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
