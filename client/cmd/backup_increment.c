@@ -75,7 +75,7 @@ static void move_mark(struct backup_job *j, const struct backup_point *to)
 {
     unsigned char argument[CONTROL_MARK_MOVE];
     struct azoth_error err = {0};
-    struct mark m;
+    struct mark m = {0};
     /* To where it stands, too, when that confirms it: the place has something from then on. */
     if (read_mark(j, &m, &err) != 1 || m.broken || m.txn > to->txn ||
         (m.txn == to->txn && m.confirmed))
