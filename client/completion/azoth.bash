@@ -89,7 +89,7 @@ _azoth_files() {
 # The value of flag $1, of which $2 is there: 1 when the flag takes none.
 _azoth_value() {
     case $1 in
-    --dir | --move | --tmp) _azoth_files '' "$2" ;;
+    --archive | --dir | --move | --tmp) _azoth_files '' "$2" ;;
     --key-file | --passphrase-file | --sign-key | --signed-by) compopt -o default 2>/dev/null; COMPREPLY=() ;;
     --load) _azoth_files .so "$2" ;;
     --definition) _azoth_files .sql "$2" ;;

@@ -78,6 +78,7 @@ says "backup lists, verifies, prunes and forgets, or goes into a directory" "db 
 touch db/some.azb
 says "a backup is a file" "db/some.azb" "$(completes azoth backup verify db/s)"
 says "that is restored into a directory" "other" "$(completes azoth restore db/some.azb o)"
+says "segments are in a directory" "" "$(completes azoth backup verify --archive db/s | one_line)"
 rm db/some.azb
 says "no name for a new one" "" "$(completes azoth projection new a | one_line)"
 
