@@ -68,14 +68,26 @@ static json_t *listed(struct world *w, struct audit *a)
     return list;
 }
 
+static int is_full(const json_t *e)
+{
+    return strcmp(json_string_value(json_object_get(e, "kind")), "full") == 0;
+}
+
+static unsigned fulls(const json_t *list)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < json_array_size(list); i++)
+        n += is_full(json_array_get(list, i)) != 0;
+    return n;
+}
+
 /* Those before the newest that stands alone are needed by none. */
 static void drop_older(struct backups *b, const struct world *w, const json_t *list)
 {
     b->here = (unsigned)json_array_size(list);
     size_t keep = json_array_size(list);
     while (keep-- > 0)
-        if (strcmp(json_string_value(json_object_get(json_array_get(list, keep), "kind")),
-                   "full") == 0)
+        if (is_full(json_array_get(list, keep)))
             break;
     for (size_t i = 0; i < keep && keep < json_array_size(list); i++) {
         char path[600];
@@ -83,6 +95,7 @@ static void drop_older(struct backups *b, const struct world *w, const json_t *l
                  json_string_value(json_object_get(json_array_get(list, i), "file")));
         if (unlink(path) == 0) {
             b->dropped++;
+            b->dropped_full += is_full(json_array_get(list, i)) != 0;
             b->here--;
         }
     }
@@ -257,7 +270,7 @@ static void same_rows(struct moment *m, const char *copy)
 /* ---- one restored ---- */
 
 static void check_moment(struct backups *b, struct world *w, struct audit *a, const char *copy,
-                         uint64_t floor)
+                         uint64_t floor, uint64_t ceiling)
 {
     const struct azoth_options o = {.flags = AZOTH_READ_ONLY};
     struct moment m = {.a = a, .cursor = cursor_of(a, copy, "accounts")};
@@ -268,9 +281,10 @@ static void check_moment(struct backups *b, struct world *w, struct audit *a, co
         audit_violation(a, "B3 what was restored is not opened: %s", err.message);
         return;
     }
-    if (m.head < floor)
-        audit_violation(a, "B3 a backup ends at %" PRIu64 ", and %" PRIu64 " was durable before it",
-                        m.head, floor);
+    if (m.head < floor || m.head > ceiling)
+        audit_violation(a,
+                        "B3 what was restored ends at %" PRIu64 ", not in %" PRIu64 " to %" PRIu64,
+                        m.head, floor, ceiling);
     audit_run(a, w->db, 0); /* the live log is known that far, and all registers are */
     m.value = calloc(a->registers_len + 1, sizeof *m.value);
     if (!m.value)
@@ -294,22 +308,42 @@ static void check_moment(struct backups *b, struct world *w, struct audit *a, co
     }
 }
 
-/* B2, of one backup, or of the newest of the place. */
-static void restore_and_check(struct backups *b, struct world *w, struct audit *a)
+/* B2, of the newest state that the place has, or of an earlier one. */
+static void restore_and_check(struct backups *b, struct world *w, struct audit *a, uint64_t event)
 {
-    char copy[300];
+    char copy[300], number[24];
     uint64_t floor = w->backup_floor; /* what comes after is newer */
     snprintf(copy, sizeof copy, "%s/restored", w->place_of_copies);
-    if (world_azoth(w, (const char *[]){"restore", "--quiet", w->place, copy, NULL})) {
-        audit_violation(a, "B2 the newest backup is not restored");
+    snprintf(number, sizeof number, "%" PRIu64, event);
+    const char *newest[] = {"restore", "--quiet", w->place, copy, NULL};
+    const char *earlier[] = {"restore", "--quiet", "--to-event", number, w->place, copy, NULL};
+    if (world_azoth(w, event ? earlier : newest)) {
+        audit_violation(a, "B2 the backups are not restored, to event %" PRIu64, event);
         return;
     }
     b->restored++;
     if (world_azoth(w, (const char *[]){"verify", "--dir", copy, "--store", "--all-projections",
                                         "--replay", NULL}))
         audit_violation(a, "B2 what was restored has findings");
-    check_moment(b, w, a, copy, floor);
+    /* The whole transactions up to an event: it may lie inside of one. */
+    if (event)
+        check_moment(b, w, a, copy, event < OP_PARTS_MAX ? 0 : event - OP_PARTS_MAX + 1, event);
+    else
+        check_moment(b, w, a, copy, floor, UINT64_MAX);
     restore_remove_tree(copy);
+}
+
+/* An event between the oldest full backup and the newest increment; 0: there is none. */
+static uint64_t some_event(struct world *w, const json_t *list)
+{
+    size_t n = json_array_size(list), first = 0;
+    while (first < n && !is_full(json_array_get(list, first)))
+        first++;
+    if (first + 1 >= n)
+        return 0;
+    json_int_t from = json_integer_value(json_object_get(json_array_get(list, first), "to_event"));
+    json_int_t to = json_integer_value(json_object_get(json_array_get(list, n - 1), "to_event"));
+    return to <= from ? 0 : (uint64_t)from + random_next(&w->random) % (uint64_t)(to - from);
 }
 
 void backups_check(struct backups *b, struct world *w, struct audit *a, int final)
@@ -319,13 +353,16 @@ void backups_check(struct backups *b, struct world *w, struct audit *a, int fina
         return;
     place_is_tidy(w, a, final);
     json_t *list = listed(w, a);
-    if (json_array_size(list) + b->dropped < w->backups)
-        audit_violation(a, "B1 %u backups ended well, and %zu are listed", w->backups,
-                        json_array_size(list) + b->dropped);
+    if (fulls(list) + b->dropped_full < w->full_backups)
+        audit_violation(a, "B1 %u full backups ended well, and %u are listed", w->full_backups,
+                        fulls(list) + b->dropped_full);
     if (final && world_azoth(w, (const char *[]){"backup", "verify", w->place, NULL}))
         audit_violation(a, "B2 a backup that is listed is not whole");
+    uint64_t event = some_event(w, list);
+    if (event && (final || random_next(&w->random) % 2))
+        restore_and_check(b, w, a, event);
     drop_older(b, w, list);
-    restore_and_check(b, w, a);
+    restore_and_check(b, w, a, 0);
     json_decref(list);
     b->next_ns = clock_mono_ns() + SHARE * (clock_mono_ns() - began);
 }

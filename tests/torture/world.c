@@ -74,6 +74,10 @@ static void remove_places(void)
         restore_remove_tree(places);
 }
 
+/* What a backup's second word may be: one in four has everything, the others what is new. */
+static const char longest_kind[] = "--incremental";
+static const char *const kinds[] = {longest_kind, longest_kind, longest_kind, "--quiet"};
+
 static void begin_backups(struct world *w)
 {
     snprintf(places, sizeof places, "%s.backups", w->h.dir);
@@ -81,8 +85,8 @@ static void begin_backups(struct world *w)
     snprintf(w->place_of_copies, sizeof w->place_of_copies, "%s", places);
     if (mkdir(places, 0700))
         failed(places);
-    w->backup = harness_start(&w->h, "backup", 0, "azoth", "backup", "--quiet", "--dir", w->h.dir,
-                              w->place, NULL);
+    w->backup = harness_start(&w->h, "backup", 0, "azoth", "backup", longest_kind, "--quiet",
+                              "--dir", w->h.dir, w->place, NULL);
     w->backup_runs = w->backing_up = 1;
 }
 
@@ -184,7 +188,8 @@ static void arm_backup(struct world *w)
     unsigned n = 0;
     char value[64];
     for (unsigned i = 0; i < CRASH_POINT_COUNT; i++)
-        if (strncmp(points[i], "backup", 6) == 0 || strncmp(points[i], "copy_", 5) == 0)
+        if (strncmp(points[i], "backup", 6) == 0 || strncmp(points[i], "copy_", 5) == 0 ||
+            strncmp(points[i], "increment_", 10) == 0)
             own[n++] = points[i];
     unsetenv("AZOTH_CRASH");
     if (!w->crash_points || random_next(&w->random) % 3)
@@ -240,6 +245,7 @@ static void backup_ended(struct world *w)
     w->next_backup_ns = clock_mono_ns() + random_next(&w->random) % BACKUP_MOST_NS;
     if (WIFEXITED(p->status) && WEXITSTATUS(p->status) == 0) {
         w->backups++;
+        w->full_backups += strcmp(p->argv[2], longest_kind) != 0;
         w->backup_floor = w->backup_began_at;
     } else {
         w->backup_deaths++;
@@ -252,6 +258,8 @@ static void begin_backup(struct world *w)
     struct process *p = w->backup;
     if (azoth_head(w->db, &w->backup_began_at, NULL, NULL))
         return;
+    snprintf(p->argv[2], sizeof longest_kind, "%s",
+             kinds[random_next(&w->random) % (sizeof kinds / sizeof *kinds)]);
     arm_backup(w);
     harness_spawn(&w->h, p);
     w->restarts[p - w->h.process] = ++p->restarts;

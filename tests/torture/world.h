@@ -31,6 +31,7 @@ struct world {
     uint64_t backup_began_at; /* the log's head before it was begun */
     uint64_t backup_floor;    /* the same of the last one that was made */
     unsigned backups;         /* that were made */
+    unsigned full_backups;    /* of these; an increment that finds nothing new makes none */
     unsigned backup_deaths;
     unsigned deaths, unexpected;
 };
