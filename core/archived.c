@@ -21,7 +21,7 @@
 
 /* ---- records ---- */
 
-void archive_state_encode(unsigned char out[ARCHIVE_STATE], const struct archive_state *s)
+void archived_state_encode(unsigned char out[ARCHIVE_STATE], const struct archived_state *s)
 {
     put_u32(out, STATE_MAGIC);
     put_u32(out + 4, 0);
@@ -30,7 +30,7 @@ void archive_state_encode(unsigned char out[ARCHIVE_STATE], const struct archive
     put_u64(out + 24, XXH3_64bits(out, 24));
 }
 
-int archive_state_decode(struct azoth_bytes rec, struct archive_state *ret)
+int archived_state_decode(struct azoth_bytes rec, struct archived_state *ret)
 {
     const unsigned char *p = rec.ptr;
     if (rec.len != ARCHIVE_STATE || get_u32(p) != STATE_MAGIC ||
@@ -39,17 +39,17 @@ int archive_state_decode(struct azoth_bytes rec, struct archive_state *ret)
     uint64_t first = get_u64(p + 8), last = get_u64(p + 16);
     if (first == 0 || first - 1 > last)
         return AZOTH_ERR_CORRUPT;
-    *ret = (struct archive_state){first, last};
+    *ret = (struct archived_state){first, last};
     return 0;
 }
 
-void archive_key(unsigned char out[ARCHIVE_KEY], uint64_t last)
+void archived_key(unsigned char out[ARCHIVE_KEY], uint64_t last)
 {
     memcpy(out, ARCHIVE_KEY_PREFIX, 8);
     put_be64(out + 8, last);
 }
 
-int archive_entry_encode(struct buf *out, const struct archive_entry *e)
+int archived_entry_encode(struct buf *out, const struct archived_entry *e)
 {
     const struct archive_about *a = &e->about;
     size_t n = strlen(e->path), at = out->len;
@@ -79,7 +79,7 @@ int archive_entry_encode(struct buf *out, const struct archive_entry *e)
     return 0;
 }
 
-int archive_entry_decode(struct azoth_bytes rec, struct archive_entry *ret)
+int archived_entry_decode(struct azoth_bytes rec, struct archived_entry *ret)
 {
     const unsigned char *p = rec.ptr;
     if (rec.len <= ARCHIVE_ENTRY + 8 || rec.len > ARCHIVE_ENTRY_MAX || get_u32(p) != ENTRY_MAGIC)
@@ -107,14 +107,14 @@ int archive_entry_decode(struct azoth_bytes rec, struct archive_entry *ret)
     return a->first && a->first <= a->last ? 0 : AZOTH_ERR_CORRUPT;
 }
 
-int archive_path(char *out, size_t size, const char *dir, const char *recorded)
+int archived_path(char *out, size_t size, const char *dir, const char *recorded)
 {
     int n = recorded[0] == '/' ? snprintf(out, size, "%s", recorded)
                                : snprintf(out, size, "%s/%s", dir, recorded);
     return n < 0 || (size_t)n >= size ? AZOTH_ERR_USAGE : 0;
 }
 
-const char *archive_path_recorded(const char *dir, const char *absolute)
+const char *archived_path_recorded(const char *dir, const char *absolute)
 {
     size_t n = strlen(dir);
     return strncmp(absolute, dir, n) == 0 && absolute[n] == '/' ? absolute + n + 1 : absolute;
@@ -130,7 +130,7 @@ struct open_segment {
     uint32_t users;
 };
 
-struct archive_block {
+struct archived_block {
     uint8_t digest[ARCHIVE_DIGEST]; /* of its segment */
     uint32_t number;
     uint32_t users;
@@ -139,17 +139,17 @@ struct archive_block {
     struct buf frames;
 };
 
-struct archive_cache {
+struct archived_cache {
     char dir[PATH_MAX];
     pthread_mutex_t lock;
     uint64_t clock;
     struct open_segment segment[FILES_MAX];
-    struct archive_block *block[BLOCKS_MAX];
+    struct archived_block *block[BLOCKS_MAX];
 };
 
-struct archive_cache *archive_cache_make(const char *dir)
+struct archived_cache *archived_cache_make(const char *dir)
 {
-    struct archive_cache *c = calloc(1, sizeof *c);
+    struct archived_cache *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
     snprintf(c->dir, sizeof c->dir, "%s", dir);
@@ -157,7 +157,7 @@ struct archive_cache *archive_cache_make(const char *dir)
     return c;
 }
 
-static void block_free(struct archive_block *b)
+static void block_free(struct archived_block *b)
 {
     if (!b)
         return;
@@ -165,7 +165,7 @@ static void block_free(struct archive_block *b)
     free(b);
 }
 
-void archive_cache_free(struct archive_cache *c)
+void archived_cache_free(struct archived_cache *c)
 {
     if (!c)
         return;
@@ -177,11 +177,11 @@ void archive_cache_free(struct archive_cache *c)
     free(c);
 }
 
-int archive_cache_open(const struct archive_cache *c, const struct archive_entry *e,
-                       struct archivefile **ret, struct azoth_error *err)
+int archived_cache_open(const struct archived_cache *c, const struct archived_entry *e,
+                        struct archivefile **ret, struct azoth_error *err)
 {
     char path[PATH_MAX + ARCHIVE_PATH_MAX];
-    if (archive_path(path, sizeof path, c->dir, e->path))
+    if (archived_path(path, sizeof path, c->dir, e->path))
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", e->path);
     int rc = archivefile_open(path, ret, err);
     if (rc)
@@ -197,7 +197,7 @@ int archive_cache_open(const struct archive_cache *c, const struct archive_entry
 
 /* Under the lock: the open segment, and one more user of it; opened if need be. *ret_own: not in the table, since
  * all places of it are in use: the caller closes it. */
-static int segment_get(struct archive_cache *c, const struct archive_entry *e,
+static int segment_get(struct archived_cache *c, const struct archived_entry *e,
                        struct open_segment **ret, struct archivefile **ret_own,
                        struct azoth_error *err)
 {
@@ -216,7 +216,7 @@ static int segment_get(struct archive_cache *c, const struct archive_entry *e,
             oldest = s;
     }
     struct archivefile *f = NULL;
-    int rc = archive_cache_open(c, e, &f, err);
+    int rc = archived_cache_open(c, e, &f, err);
     if (rc)
         return rc;
     if (!oldest) {
@@ -231,11 +231,11 @@ static int segment_get(struct archive_cache *c, const struct archive_entry *e,
 }
 
 /* Under the lock. */
-static struct archive_block *block_find(struct archive_cache *c, const uint8_t *digest,
-                                        uint32_t number)
+static struct archived_block *block_find(struct archived_cache *c, const uint8_t *digest,
+                                         uint32_t number)
 {
     for (uint32_t i = 0; i < BLOCKS_MAX; i++) {
-        struct archive_block *b = c->block[i];
+        struct archived_block *b = c->block[i];
         if (b && b->number == number && memcmp(b->digest, digest, ARCHIVE_DIGEST) == 0) {
             b->used = ++c->clock;
             b->users++;
@@ -246,11 +246,11 @@ static struct archive_block *block_find(struct archive_cache *c, const uint8_t *
 }
 
 /* Under the lock: in the place of the one that was used longest ago, if there is one that nobody holds. */
-static void block_keep(struct archive_cache *c, struct archive_block *b)
+static void block_keep(struct archived_cache *c, struct archived_block *b)
 {
-    struct archive_block **place = NULL;
+    struct archived_block **place = NULL;
     for (uint32_t i = 0; i < BLOCKS_MAX; i++) {
-        struct archive_block **at = &c->block[i];
+        struct archived_block **at = &c->block[i];
         if (!*at) {
             place = at;
             break;
@@ -267,9 +267,9 @@ static void block_keep(struct archive_cache *c, struct archive_block *b)
 }
 
 static int block_load(const struct archivefile *f, uint32_t number, const uint8_t *digest,
-                      struct archive_block **ret, struct azoth_error *err)
+                      struct archived_block **ret, struct azoth_error *err)
 {
-    struct archive_block *b = calloc(1, sizeof *b);
+    struct archived_block *b = calloc(1, sizeof *b);
     if (!b)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's block");
     memcpy(b->digest, digest, ARCHIVE_DIGEST);
@@ -283,12 +283,12 @@ static int block_load(const struct archivefile *f, uint32_t number, const uint8_
     return rc;
 }
 
-int archive_cache_block(struct archive_cache *c, const struct archive_entry *e, uint64_t id,
-                        struct archive_block **ret, struct azoth_error *err)
+int archived_cache_block(struct archived_cache *c, const struct archived_entry *e, uint64_t id,
+                         struct archived_block **ret, struct azoth_error *err)
 {
     struct open_segment *s;
     struct archivefile *own;
-    struct archive_block *b = NULL;
+    struct archived_block *b = NULL;
     ensure(id >= e->about.first && id <= e->about.last);
     pthread_mutex_lock(&c->lock);
     int rc = segment_get(c, e, &s, &own, err);
@@ -315,12 +315,13 @@ int archive_cache_block(struct archive_cache *c, const struct archive_entry *e, 
     return rc;
 }
 
-uint64_t archive_cache_behind(struct archive_cache *c, const struct archive_entry *e, uint64_t id)
+uint64_t archived_cache_behind(struct archived_cache *c, const struct archived_entry *e,
+                               uint64_t id)
 {
     struct archivefile *f;
     uint64_t behind = e->about.last + 1;
     ensure(id >= e->about.first && id <= e->about.last);
-    if (archive_cache_open(c, e, &f, NULL))
+    if (archived_cache_open(c, e, &f, NULL))
         return behind;
     uint32_t next = archivefile_block_of(f, id) + 1;
     if (next < archivefile_blocks(f))
@@ -329,7 +330,7 @@ uint64_t archive_cache_behind(struct archive_cache *c, const struct archive_entr
     return behind;
 }
 
-void archive_block_release(struct archive_cache *c, struct archive_block *b)
+void archived_block_release(struct archived_cache *c, struct archived_block *b)
 {
     if (!b)
         return;
@@ -340,7 +341,7 @@ void archive_block_release(struct archive_cache *c, struct archive_block *b)
         block_free(b);
 }
 
-struct azoth_bytes archive_block_frames(const struct archive_block *b)
+struct azoth_bytes archived_block_frames(const struct archived_block *b)
 {
     return buf_bytes(&b->frames);
 }

@@ -32,53 +32,56 @@
 #define ARCHIVE_PIECE_EVENTS 1024u
 #define ARCHIVE_PIECE_BYTES  (1u << 20)
 
-struct archive_state {
+struct archived_state {
     uint64_t first_in_store; /* 1: nothing was archived */
     uint64_t last_archived;  /* of the newest segment; 0: there is none */
 };
 
-struct archive_entry {
+struct archived_entry {
     struct archive_about about;
     char path[ARCHIVE_PATH_MAX + 1]; /* as it is recorded */
 };
 
-void archive_state_encode(unsigned char out[ARCHIVE_STATE], const struct archive_state *s);
-int archive_state_decode(struct azoth_bytes rec, struct archive_state *ret); /* 0 or CORRUPT */
+void archived_state_encode(unsigned char out[ARCHIVE_STATE], const struct archived_state *s);
+int archived_state_decode(struct azoth_bytes rec, struct archived_state *ret); /* 0 or CORRUPT */
 
-void archive_key(unsigned char out[ARCHIVE_KEY], uint64_t last);
+void archived_key(unsigned char out[ARCHIVE_KEY], uint64_t last);
 /* Appends the record. USAGE (the path is empty or too long), NOMEM. */
-int archive_entry_encode(struct buf *out, const struct archive_entry *e);
+int archived_entry_encode(struct buf *out, const struct archived_entry *e);
 /* 0, or CORRUPT. Safe on any bytes. */
-int archive_entry_decode(struct azoth_bytes rec, struct archive_entry *ret);
+int archived_entry_decode(struct azoth_bytes rec, struct archived_entry *ret);
 /* The file's path, for a database in dir: 0 or USAGE (too long). */
-int archive_path(char *out, size_t size, const char *dir, const char *recorded);
+int archived_path(char *out, size_t size, const char *dir, const char *recorded);
 /* The other way: what is recorded for an absolute path. */
-const char *archive_path_recorded(const char *dir, const char *absolute);
+const char *archived_path_recorded(const char *dir, const char *absolute);
 
 /* ---- reading: open files and unpacked blocks of one store, shared by its threads ---- */
 
-struct archive_cache;
-struct archive_block;
+struct archived_cache;
+struct archived_block;
 
 /* Relative paths are below dir. NULL: NOMEM. */
-struct archive_cache *archive_cache_make(const char *dir);
-void archive_cache_free(struct archive_cache *c); /* all blocks were given back; NULL is accepted */
+struct archived_cache *archived_cache_make(const char *dir);
+void archived_cache_free(
+    struct archived_cache *c); /* all blocks were given back; NULL is accepted */
 
 /*
- * The block with event id, which the segment has. Held until archive_block_release(), however many others are
+ * The block with event id, which the segment has. Held until archived_block_release(), however many others are
  * read meanwhile. The file is opened when it is first asked for, must be the one that was recorded (by its digest) and
  * stays open for a while. NOT_FOUND, PERMISSION, CORRUPT, FORMAT, IO, NOMEM; err names the file.
  */
-int archive_cache_block(struct archive_cache *c, const struct archive_entry *e, uint64_t id,
-                        struct archive_block **ret, struct azoth_error *err);
+int archived_cache_block(struct archived_cache *c, const struct archived_entry *e, uint64_t id,
+                         struct archived_block **ret, struct azoth_error *err);
 /* The first event behind the block that has event id, by what the file says of itself; behind the segment when it can
  * not be opened: where reading may go on. */
-uint64_t archive_cache_behind(struct archive_cache *c, const struct archive_entry *e, uint64_t id);
+uint64_t archived_cache_behind(struct archived_cache *c, const struct archived_entry *e,
+                               uint64_t id);
 /* Opens the recorded file for the caller, who closes it: the one that was recorded, by its digest and its range.
- * Errors as of archive_cache_block(). */
-int archive_cache_open(const struct archive_cache *c, const struct archive_entry *e,
-                       struct archivefile **ret, struct azoth_error *err);
-void archive_block_release(struct archive_cache *c, struct archive_block *b); /* NULL is accepted */
-struct azoth_bytes archive_block_frames(const struct archive_block *b);
+ * Errors as of archived_cache_block(). */
+int archived_cache_open(const struct archived_cache *c, const struct archived_entry *e,
+                        struct archivefile **ret, struct azoth_error *err);
+void archived_block_release(struct archived_cache *c,
+                            struct archived_block *b); /* NULL is accepted */
+struct azoth_bytes archived_block_frames(const struct archived_block *b);
 
 #endif

@@ -38,19 +38,19 @@ static const char header_magic[8] = "AZOTHSG1", footer_magic[8] = "AZOTHSGE";
 _Static_assert(ARCHIVE_DIGEST == crypto_generichash_BYTES && ARCHIVE_DIGEST == CHAIN_BYTES,
                "a BLAKE2b-256");
 
-void archive_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last)
+void archivefile_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last)
 {
     snprintf(out, ARCHIVE_NAME_MAX, "events-%020llu-%020llu.azs", (unsigned long long)first,
              (unsigned long long)last);
 }
 
-int archive_name_parse(const char *name, uint64_t *ret_first, uint64_t *ret_last)
+int archivefile_name_parse(const char *name, uint64_t *ret_first, uint64_t *ret_last)
 {
     unsigned long long first, last;
     char again[ARCHIVE_NAME_MAX];
     if (sscanf(name, "events-%20llu-%20llu.azs", &first, &last) != 2)
         return 0;
-    archive_name(again, first, last);
+    archivefile_name(again, first, last);
     if (strcmp(name, again) != 0)
         return 0;
     *ret_first = first;

@@ -50,9 +50,9 @@ struct archive_about {
 };
 
 /* "events-FIRST-LAST.azs", of fixed width, so that names sort as events do. */
-void archive_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last);
+void archivefile_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last);
 /* 1 and both numbers when it is such a name. */
-int archive_name_parse(const char *name, uint64_t *ret_first, uint64_t *ret_last);
+int archivefile_name_parse(const char *name, uint64_t *ret_first, uint64_t *ret_last);
 
 /* ---- writing ---- */
 

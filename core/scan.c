@@ -97,26 +97,26 @@ void scan_close(struct scan *sc)
 
 /* ---- what was archived ---- */
 
-int snapshot_archive(struct snapshot *sn, struct archive_state *ret, struct azoth_error *err)
+int snapshot_archive(struct snapshot *sn, struct archived_state *ret, struct azoth_error *err)
 {
     MDB_val k = {7, "archive"}, v;
     int rc = mdb_get(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_META], &k, &v);
     if (rc == MDB_NOTFOUND) {
-        *ret = (struct archive_state){.first_in_store = 1};
+        *ret = (struct archived_state){.first_in_store = 1};
         return 0;
     }
     if (rc)
         return lmdb_error(err, rc, "meta/archive");
-    rc = archive_state_decode(bytes_of_val(v), ret);
+    rc = archived_state_decode(bytes_of_val(v), ret);
     return rc ? error_set(err, rc, "meta/archive fails its check") : 0;
 }
 
-int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *ret,
+int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archived_entry *ret,
                         struct azoth_error *err)
 {
     unsigned char key[ARCHIVE_KEY];
     MDB_cursor *cursor;
-    archive_key(key, id);
+    archived_key(key, id);
     int rc =
         mdb_cursor_open(snapshot_txn(sn), store_lmdb(snapshot_store(sn))->dbi[DB_META], &cursor);
     if (rc)
@@ -130,7 +130,7 @@ int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *
     if (rc || k.mv_size != sizeof key || memcmp(k.mv_data, ARCHIVE_KEY_PREFIX, 8) != 0)
         return 0;
     uint64_t last = get_be64((const unsigned char *)k.mv_data + 8);
-    rc = archive_entry_decode(bytes_of_val(v), ret);
+    rc = archived_entry_decode(bytes_of_val(v), ret);
     if (rc || ret->about.last != last)
         return error_set(err, AZOTH_ERR_CORRUPT,
                          "the record of the segment up to event %llu fails its check",
@@ -139,12 +139,12 @@ int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *
 }
 
 int snapshot_archives(struct snapshot *sn,
-                      int (*each)(void *arg, const struct archive_entry *e,
+                      int (*each)(void *arg, const struct archived_entry *e,
                                   struct azoth_error *err),
                       void *arg, struct azoth_error *err)
 {
-    struct archive_state state = {0};
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_state state = {0};
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = snapshot_archive(sn, &state, err);
@@ -169,8 +169,9 @@ struct event_scan {
     uintptr_t page; /* where the last record was */
 
     uint64_t border; /* in segments: the first event that is in LMDB; 0: not in segments */
-    struct archive_block *block; /* of a segment: which holds `next`, or was just read to its end */
-    size_t at;                   /* in its frames */
+    struct archived_block
+        *block; /* of a segment: which holds `next`, or was just read to its end */
+    size_t at;  /* in its frames */
 };
 
 int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct event_scan **ret,
@@ -207,10 +208,10 @@ static void read_soon(struct event_scan *es, const void *record)
 }
 
 /* The newest record of the segment that ends where e does: 1 when it tells another path, which is e's then. */
-static int renew_path(struct store *st, struct archive_entry *e)
+static int renew_path(struct store *st, struct archived_entry *e)
 {
     struct snapshot *now;
-    struct archive_entry *newer = calloc(1, sizeof *newer);
+    struct archived_entry *newer = calloc(1, sizeof *newer);
     if (!newer || snapshot_begin(st, &now, NULL)) {
         free(newer);
         return 0;
@@ -224,16 +225,16 @@ static int renew_path(struct store *st, struct archive_entry *e)
     return moved;
 }
 
-int store_archive_open(struct store *s, const struct archive_entry *e, struct archivefile **ret,
+int store_archive_open(struct store *s, const struct archived_entry *e, struct archivefile **ret,
                        struct azoth_error *err)
 {
-    struct archive_cache *c = store_archive(s);
-    struct archive_entry *at = malloc(sizeof *at);
+    struct archived_cache *c = store_archive(s);
+    struct archived_entry *at = malloc(sizeof *at);
     int rc = c && at ? 0 : error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     if (!rc) {
         *at = *e;
         do
-            rc = archive_cache_open(c, at, ret, err);
+            rc = archived_cache_open(c, at, ret, err);
         while (rc == AZOTH_ERR_NOT_FOUND && renew_path(s, at));
     }
     free(at);
@@ -244,11 +245,11 @@ int store_archive_open(struct store *s, const struct archive_entry *e, struct ar
 static int load_block(struct event_scan *es, struct azoth_error *err)
 {
     struct store *st = snapshot_store(es->snapshot);
-    struct archive_cache *c = store_archive(st);
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_cache *c = store_archive(st);
+    struct archived_entry *e = calloc(1, sizeof *e);
     int rc = c && e ? snapshot_archive_of(es->snapshot, es->next, e, err)
                     : error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
-    archive_block_release(c, es->block);
+    archived_block_release(c, es->block);
     es->block = NULL;
     es->at = 0;
     if (rc == 0)
@@ -256,7 +257,7 @@ static int load_block(struct event_scan *es, struct azoth_error *err)
                        (unsigned long long)es->next);
     if (rc == 1) {
         do /* the file may have been moved since the snapshot was taken */
-            rc = archive_cache_block(c, e, es->next, &es->block, err);
+            rc = archived_cache_block(c, e, es->next, &es->block, err);
         while (rc == AZOTH_ERR_NOT_FOUND && renew_path(st, e));
         /* What can not be read there is no verdict on LMDB. The message names the file. */
         if (rc == AZOTH_ERR_IO)
@@ -272,12 +273,12 @@ static int next_archived(struct event_scan *es, struct event_record *ret,
     for (;;) {
         struct azoth_bytes frames = {0};
         if (es->block)
-            frames = archive_block_frames(es->block);
+            frames = archived_block_frames(es->block);
         if (es->at >= frames.len) {
             int rc = load_block(es, err);
             if (rc)
                 return rc;
-            frames = archive_block_frames(es->block);
+            frames = archived_block_frames(es->block);
         }
         size_t at = es->at;
         int rc = record_frame_next(frames, &es->at, ret, NULL);
@@ -298,7 +299,7 @@ static int next_archived(struct event_scan *es, struct event_record *ret,
 /* LMDB does not have the next event: in segments from here on, when it was archived. 1 then, 0 when not. */
 static int enter_segments(struct event_scan *es, struct azoth_error *err)
 {
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     int rc = snapshot_archive(es->snapshot, &state, err);
     if (rc)
         return rc;
@@ -351,13 +352,13 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
 
 uint64_t event_scan_behind(struct event_scan *es, int *ret_segment)
 {
-    struct archive_cache *c = store_archive(snapshot_store(es->snapshot));
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_cache *c = store_archive(snapshot_store(es->snapshot));
+    struct archived_entry *e = calloc(1, sizeof *e);
     uint64_t behind = es->next + 1;
     *ret_segment = es->next < es->border;
     if (*ret_segment && c && e) {
         int rc = snapshot_archive_of(es->snapshot, es->next, e, NULL);
-        behind = rc == 1 ? archive_cache_behind(c, e, es->next)
+        behind = rc == 1 ? archived_cache_behind(c, e, es->next)
                  : rc == 0 && e->about.first > es->next && e->about.first < es->border
                      ? e->about.first
                      : es->border;
@@ -372,7 +373,7 @@ void event_scan_close(struct event_scan *es)
     if (!es)
         return;
     if (es->block)
-        archive_block_release(store_archive(snapshot_store(es->snapshot)), es->block);
+        archived_block_release(store_archive(snapshot_store(es->snapshot)), es->block);
     mdb_cursor_close(es->cursor);
     free(es);
 }

@@ -38,7 +38,7 @@ struct store {
     int file;             /* opened with STORE_FILE */
     pthread_mutex_t lock; /* the idle list, archive */
     struct snapshot *idle;
-    struct archive_cache *archive; /* NULL: nobody has read a segment yet */
+    struct archived_cache *archive; /* NULL: nobody has read a segment yet */
     struct store *next;
 };
 
@@ -321,7 +321,7 @@ void store_close(struct store *s)
             mdb_txn_abort(sn->txn);
             free(sn);
         }
-        archive_cache_free(s->archive);
+        archived_cache_free(s->archive);
         mdb_env_close(s->lmdb.env);
         pthread_mutex_destroy(&s->lock);
         free(s);
@@ -422,7 +422,7 @@ struct store *snapshot_store(struct snapshot *sn)
     return sn->store;
 }
 
-struct archive_cache *store_archive(struct store *s)
+struct archived_cache *store_archive(struct store *s)
 {
     char dir[sizeof s->identity.dir];
     snprintf(dir, sizeof dir, "%s", s->identity.dir);
@@ -430,8 +430,8 @@ struct archive_cache *store_archive(struct store *s)
         *strrchr(dir, '/') = 0;
     pthread_mutex_lock(&s->lock);
     if (!s->archive)
-        s->archive = archive_cache_make(dir);
-    struct archive_cache *c = s->archive;
+        s->archive = archived_cache_make(dir);
+    struct archived_cache *c = s->archive;
     pthread_mutex_unlock(&s->lock);
     return c;
 }
@@ -556,7 +556,7 @@ int store_usage(struct store *s, struct store_usage *ret, struct azoth_error *er
         return rc;
     MDB_envinfo info;
     MDB_stat state, events, ids, redo = {0};
-    struct archive_state archive;
+    struct archived_state archive;
     struct stat st;
     int fd;
     rc = snapshot_archive(sn, &archive, err);

@@ -111,14 +111,14 @@ uint64_t event_scan_behind(struct event_scan *es, int *ret_segment);
 void event_scan_close(struct event_scan *es);
 
 /* What was archived as this snapshot sees it. Nothing: first_in_store is 1. CORRUPT, IO. */
-int snapshot_archive(struct snapshot *sn, struct archive_state *ret, struct azoth_error *err);
+int snapshot_archive(struct snapshot *sn, struct archived_state *ret, struct azoth_error *err);
 /* The recorded segment that has event id: 1 and *ret, 0 when none has it, CORRUPT, IO. */
-int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archive_entry *ret,
+int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archived_entry *ret,
                         struct azoth_error *err);
 /* Calls each for every recorded segment, in the order of events, until it returns other than 0, which is
  * returned. An entry is valid during its call. CORRUPT, IO, NOMEM. */
 int snapshot_archives(struct snapshot *sn,
-                      int (*each)(void *arg, const struct archive_entry *e,
+                      int (*each)(void *arg, const struct archived_entry *e,
                                   struct azoth_error *err),
                       void *arg, struct azoth_error *err);
 
@@ -127,7 +127,7 @@ int snapshot_archives(struct snapshot *sn,
  * since e was read. It is the one that was recorded. NOT_FOUND, PERMISSION, CORRUPT, FORMAT, IO, NOMEM; err names the
  * file. Once it is open a move does not matter.
  */
-int store_archive_open(struct store *s, const struct archive_entry *e, struct archivefile **ret,
+int store_archive_open(struct store *s, const struct archived_entry *e, struct archivefile **ret,
                        struct azoth_error *err);
 
 /* The first event of this transaction: 1 and *ret_id, 0 when it logged none; CORRUPT, FORMAT, GAP, IO,

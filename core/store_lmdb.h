@@ -26,7 +26,7 @@ void store_set_identity(struct store *s, const uint8_t uuid[16], uint64_t create
 MDB_txn *snapshot_txn(struct snapshot *sn);
 struct store *snapshot_store(struct snapshot *sn);
 /* Of the store's segments, made when it is first asked for. NULL: NOMEM. */
-struct archive_cache *store_archive(struct store *s);
+struct archived_cache *store_archive(struct store *s);
 
 /* Error of ours for one of LMDB's. */
 int lmdb_error(struct azoth_error *err, int rc, const char *what);

@@ -244,10 +244,10 @@ static void compare_chain(struct log_walk *w)
 }
 
 /* Of segments whose events are still in LMDB nobody has read: that they are there, and those that were recorded. */
-static int check_unread(void *arg, const struct archive_entry *e, struct azoth_error *err)
+static int check_unread(void *arg, const struct archived_entry *e, struct azoth_error *err)
 {
     struct store_check *c = arg;
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     struct archivefile *f;
     struct azoth_error why;
     c->sum->segments++;

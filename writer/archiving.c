@@ -25,54 +25,54 @@ static int verdict(int rc, int *ret_code)
 
 static const struct azoth_bytes state_key = {"archive", 7};
 
-static int get_state(struct append *a, struct archive_state *ret, struct azoth_error *detail)
+static int get_state(struct append *a, struct archived_state *ret, struct azoth_error *detail)
 {
     struct azoth_bytes rec;
     int rc = append_meta_get(a, state_key, &rec, detail);
-    *ret = (struct archive_state){.first_in_store = 1};
-    if (rc == 1 && archive_state_decode(rec, ret))
+    *ret = (struct archived_state){.first_in_store = 1};
+    if (rc == 1 && archived_state_decode(rec, ret))
         return error_set(detail, AZOTH_ERR_CORRUPT, "meta/archive fails its check");
     return rc < 0 ? rc : 0;
 }
 
-static int put_state(struct append *a, const struct archive_state *s, struct azoth_error *detail)
+static int put_state(struct append *a, const struct archived_state *s, struct azoth_error *detail)
 {
     unsigned char rec[ARCHIVE_STATE];
-    archive_state_encode(rec, s);
+    archived_state_encode(rec, s);
     return append_meta_put(a, state_key, bytes_of(rec, sizeof rec), detail);
 }
 
 /* The record of the segment that ends with this event: 1, 0, or an error. */
-static int get_entry(struct append *a, uint64_t last, struct archive_entry *ret,
+static int get_entry(struct append *a, uint64_t last, struct archived_entry *ret,
                      struct azoth_error *detail)
 {
     unsigned char key[ARCHIVE_KEY];
     struct azoth_bytes rec;
-    archive_key(key, last);
+    archived_key(key, last);
     int rc = append_meta_get(a, bytes_of(key, sizeof key), &rec, detail);
-    if (rc == 1 && archive_entry_decode(rec, ret))
+    if (rc == 1 && archived_entry_decode(rec, ret))
         return error_set(detail, AZOTH_ERR_CORRUPT,
                          "the record of the segment up to event %llu fails its check",
                          (unsigned long long)last);
     return rc;
 }
 
-static int put_entry(struct append *a, const struct archive_entry *e, struct azoth_error *detail)
+static int put_entry(struct append *a, const struct archived_entry *e, struct azoth_error *detail)
 {
     unsigned char key[ARCHIVE_KEY];
     struct buf rec = {0};
-    archive_key(key, e->about.last);
-    int rc = archive_entry_encode(&rec, e);
+    archived_key(key, e->about.last);
+    int rc = archived_entry_encode(&rec, e);
     rc = rc ? error_set(detail, rc, "a segment's record")
             : append_meta_put(a, bytes_of(key, sizeof key), buf_bytes(&rec), detail);
     buf_fini(&rec);
     return rc;
 }
 
-static int record(struct append *a, struct archive_entry *e, struct archive_entry *old,
+static int record(struct append *a, struct archived_entry *e, struct archived_entry *old,
                   int *ret_code, struct azoth_error *detail)
 {
-    struct archive_state s;
+    struct archived_state s;
     int rc = get_state(a, &s, detail);
     int there = rc < 0 ? rc : get_entry(a, e->about.last, old, detail);
     if (there < 0)
@@ -95,11 +95,11 @@ static int record(struct append *a, struct archive_entry *e, struct archive_entr
 int archiving_record(struct append *a, struct azoth_bytes argument, int *ret_code,
                      struct azoth_error *detail)
 {
-    struct archive_entry *e = malloc(2 * sizeof *e);
+    struct archived_entry *e = malloc(2 * sizeof *e);
     if (!e)
         return error_set(detail, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = 0;
-    if (archive_entry_decode(argument, e))
+    if (archived_entry_decode(argument, e))
         *ret_code = error_set(detail, AZOTH_ERR_BAD_REQUEST, "this is no record of a segment");
     else
         rc = record(a, e, e + 1, ret_code, detail);
@@ -110,7 +110,7 @@ int archiving_record(struct append *a, struct azoth_bytes argument, int *ret_cod
 int archiving_piece(struct append *a, struct azoth_bytes argument, int *ret_code,
                     struct azoth_error *detail)
 {
-    struct archive_state s;
+    struct archived_state s;
     if (argument.len) {
         *ret_code = error_set(detail, AZOTH_ERR_BAD_REQUEST, "archive-piece takes no argument");
         return 0;
@@ -134,7 +134,7 @@ int archiving_move(struct append *a, struct azoth_bytes argument, int *ret_code,
         return 0;
     }
     uint64_t last = get_u64(argument.ptr);
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(detail, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = get_entry(a, last, e, detail);

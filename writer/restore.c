@@ -352,25 +352,25 @@ static int corrupt_segment(struct azoth_error *err)
 
 /* The next record from *last on: 1, 0 when there is none, or an error. */
 static int move_segment(MDB_txn *txn, MDB_dbi meta, MDB_cursor *c, uint64_t *last,
-                        struct archive_entry *e, struct azoth_error *err)
+                        struct archived_entry *e, struct azoth_error *err)
 {
     unsigned char key[ARCHIVE_KEY];
     struct buf rec = {0};
     char name[ARCHIVE_NAME_MAX];
-    archive_key(key, *last);
+    archived_key(key, *last);
     MDB_val k = {sizeof key, key}, v;
     int rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
     if (rc == MDB_NOTFOUND || (!rc && (k.mv_size < 8 || memcmp(k.mv_data, key, 8) != 0)))
         return 0;
     if (rc)
         return lmdb_error(err, rc, "meta/segment");
-    if (k.mv_size != sizeof key || archive_entry_decode(bytes_of_val(v), e))
+    if (k.mv_size != sizeof key || archived_entry_decode(bytes_of_val(v), e))
         return corrupt_segment(err);
     memcpy(key, k.mv_data, sizeof key);
     *last = get_be64(key + 8);
-    archive_name(name, e->about.first, e->about.last);
+    archivefile_name(name, e->about.first, e->about.last);
     snprintf(e->path, sizeof e->path, "archive/%s", name);
-    if (archive_entry_encode(&rec, e))
+    if (archived_entry_encode(&rec, e))
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     k = (MDB_val){sizeof key, key};
     v = val_of(buf_bytes(&rec));
@@ -383,7 +383,7 @@ static int move_segments(MDB_txn *txn, MDB_dbi meta, struct azoth_error *err)
 {
     MDB_cursor *c;
     uint64_t last = 0;
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = mdb_cursor_open(txn, meta, &c);

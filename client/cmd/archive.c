@@ -92,7 +92,7 @@ static int decide_before(struct run *r, struct azoth_error *err)
 {
     struct snapshot *sn;
     struct store_head head = {0};
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     int rc = snapshot_begin(r->a.store, &sn, err);
     if (rc)
         return rc;
@@ -182,7 +182,7 @@ static int check_marks(const struct run *r, struct azoth_error *err)
 
 /* ---- a run ---- */
 
-static void json_entry(struct run *r, const struct archive_entry *e)
+static void json_entry(struct run *r, const struct archived_entry *e)
 {
     char digest[2 * ARCHIVE_DIGEST + 1];
     cmd_hex(e->about.digest, ARCHIVE_DIGEST, digest);
@@ -198,7 +198,7 @@ static void json_entry(struct run *r, const struct archive_entry *e)
     out_str(&r->j, "chain", e->about.chained ? digest : NULL);
 }
 
-static void text_entry(const struct archive_entry *e, const char *after)
+static void text_entry(const struct archived_entry *e, const char *after)
 {
     char a[CMD_TIME_TEXT], b[CMD_TIME_TEXT];
     printf("events %llu to %llu  %s of %s  %s%s\n", (unsigned long long)e->about.first,
@@ -207,7 +207,7 @@ static void text_entry(const struct archive_entry *e, const char *after)
     fflush(stdout);
 }
 
-static void count(struct run *r, const struct archive_entry *e)
+static void count(struct run *r, const struct archived_entry *e)
 {
     r->segments++;
     r->events += e->about.last - e->about.first + 1;
@@ -217,7 +217,7 @@ static void count(struct run *r, const struct archive_entry *e)
 
 static int make_segments(struct run *r, struct azoth_error *err)
 {
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = archiver_resume(&r->a, err);
@@ -302,17 +302,17 @@ static int run_out(struct run *r, const char *dest)
 
 /* All records, before anything is done with their files: no snapshot is open meanwhile. */
 struct list {
-    struct archive_entry *e;
+    struct archived_entry *e;
     size_t n, cap;
-    struct archive_state state;
+    struct archived_state state;
 };
 
-static int add_entry(void *arg, const struct archive_entry *e, struct azoth_error *err)
+static int add_entry(void *arg, const struct archived_entry *e, struct azoth_error *err)
 {
     struct list *s = arg;
     if (s->n == s->cap) {
         size_t cap = s->cap ? 2 * s->cap : 16;
-        struct archive_entry *more = realloc(s->e, cap * sizeof *more);
+        struct archived_entry *more = realloc(s->e, cap * sizeof *more);
         if (!more)
             return error_set(err, AZOTH_ERR_NOMEM, "the list of segments");
         s->e = more;
@@ -341,7 +341,7 @@ static int on_verified(void *arg, uint64_t event)
 }
 
 /* The recorded file is there, is that one, and all of it is good. */
-static int verify_entry(struct run *r, const struct archive_entry *e, struct azoth_error *err)
+static int verify_entry(struct run *r, const struct archived_entry *e, struct azoth_error *err)
 {
     struct archivefile *f;
     int rc = store_archive_open(r->a.store, e, &f, err);
@@ -352,7 +352,7 @@ static int verify_entry(struct run *r, const struct archive_entry *e, struct azo
     return rc;
 }
 
-static int one_of_list(struct run *r, const struct archive_entry *e, int verify)
+static int one_of_list(struct run *r, const struct archived_entry *e, int verify)
 {
     struct azoth_error err = {0};
     int rc = verify ? verify_entry(r, e, &err) : 0, exit_code = 0;

@@ -116,8 +116,8 @@ static int same_name(const char *a, const char *b)
            strcmp(name[0], name[1]) == 0;
 }
 
-static int archive_of(struct store *s, struct archive_state *state, uint64_t id,
-                      struct archive_entry *e, struct azoth_error *err)
+static int recorded_of(struct store *s, struct archived_state *state, uint64_t id,
+                      struct archived_entry *e, struct azoth_error *err)
 {
     struct snapshot *sn;
     int rc = snapshot_begin(s, &sn, err);
@@ -133,12 +133,12 @@ static int archive_of(struct store *s, struct archive_state *state, uint64_t id,
 /* Where the newest segment lies. */
 static int dest_of_newest(struct archiver *a, char *out, size_t size, struct azoth_error *err)
 {
-    struct archive_state state = {0};
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_state state = {0};
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
-    int rc = archive_of(a->store, &state, 0, e, err);
-    if (rc == 1 && archive_path(out, size, a->dir, e->path) == 0 && strrchr(out, '/'))
+    int rc = recorded_of(a->store, &state, 0, e, err);
+    if (rc == 1 && archived_path(out, size, a->dir, e->path) == 0 && strrchr(out, '/'))
         *strrchr(out, '/') = 0;
     else if (rc >= 0)
         rc = dbdir_path(out, size, a->dir, SEGMENT_DIR);
@@ -314,9 +314,9 @@ static int chain_before(struct archiver *a, uint64_t *end, struct chain *ret,
                         struct azoth_error *err)
 {
     struct snapshot *sn;
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     struct chain start = {0};
-    struct archive_entry *e = calloc(1, sizeof *e);
+    struct archived_entry *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's record");
     int rc = snapshot_begin(a->store, &sn, err);
@@ -455,7 +455,7 @@ static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive
     rc = prove(a, partial, ret, err);
     if (!rc)
         rc = give_to_owner(a, partial, err);
-    archive_name(name, ret->first, ret->last);
+    archivefile_name(name, ret->first, ret->last);
     if (!rc)
         rc = join(ret_path, PATH_MAX, a->dest, name, err);
     if (!rc)
@@ -469,7 +469,7 @@ static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive
 
 static int below(const char *dir, const char *path)
 {
-    return archive_path_recorded(dir, path) != path;
+    return archived_path_recorded(dir, path) != path;
 }
 
 /* A file that begins with this event and is not recorded: 1 and its path when it is good for what is asked, 0 when
@@ -479,7 +479,7 @@ static int try_left(struct archiver *a, const char *name, uint64_t first, uint64
 {
     uint64_t from, to;
     struct archivefile *f;
-    if (!archive_name_parse(name, &from, &to) || from != first)
+    if (!archivefile_name_parse(name, &from, &to) || from != first)
         return 0;
     int rc = join(ret_path, PATH_MAX, a->dest, name, err);
     if (rc)
@@ -530,13 +530,13 @@ static int control(struct archiver *a, const char *operation, struct azoth_bytes
 }
 
 static int record(struct archiver *a, const struct archive_about *about, const char *path,
-                  struct archive_entry *ret, struct azoth_error *err)
+                  struct archived_entry *ret, struct azoth_error *err)
 {
     struct buf rec = {0};
     ret->about = *about;
     snprintf(ret->path, sizeof ret->path, "%.*s", (int)ARCHIVE_PATH_MAX,
-             archive_path_recorded(a->dir, path));
-    int rc = archive_entry_encode(&rec, ret);
+             archived_path_recorded(a->dir, path));
+    int rc = archived_entry_encode(&rec, ret);
     rc = rc ? error_set(err, rc, "a segment's record")
             : control(a, "archive", buf_bytes(&rec), NULL, err);
     buf_fini(&rec);
@@ -544,13 +544,13 @@ static int record(struct archiver *a, const struct archive_about *about, const c
     return rc;
 }
 
-int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret,
+int archiver_segment(struct archiver *a, uint64_t end, struct archived_entry *ret,
                      struct azoth_error *err)
 {
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     struct archive_about about;
     char path[PATH_MAX];
-    int rc = archive_of(a->store, &state, 0, NULL, err);
+    int rc = recorded_of(a->store, &state, 0, NULL, err);
     if (rc || state.last_archived >= end)
         return rc;
     rc = find_left(a, state.last_archived + 1, end, &about, path, err);
@@ -569,11 +569,11 @@ static void rest(uint64_t began_ns)
 
 int archiver_delete(struct archiver *a, struct azoth_error *err)
 {
-    struct archive_state s, before = {0};
+    struct archived_state s, before = {0};
     struct txn_result head = {0};
     for (;;) {
         uint64_t txn = head.txn, began_ns = clock_mono_ns();
-        int rc = archive_of(a->store, &s, 0, NULL, err);
+        int rc = recorded_of(a->store, &s, 0, NULL, err);
         if (rc || s.first_in_store > s.last_archived)
             return rc;
         if (s.first_in_store == before.first_in_store)
@@ -592,12 +592,12 @@ int archiver_delete(struct archiver *a, struct azoth_error *err)
 }
 
 /* Of a recorded segment whose events are in LMDB, too: the file is there, and all of it is good. */
-static int prove_recorded(void *arg, const struct archive_entry *e, struct azoth_error *err)
+static int prove_recorded(void *arg, const struct archived_entry *e, struct azoth_error *err)
 {
     struct archiver *a = arg;
-    struct archive_state s = {0};
+    struct archived_state s = {0};
     struct archivefile *f;
-    int rc = archive_of(a->store, &s, 0, NULL, err);
+    int rc = recorded_of(a->store, &s, 0, NULL, err);
     if (rc || e->about.last < s.first_in_store)
         return rc;
     rc = store_archive_open(a->store, e, &f, err);
@@ -642,7 +642,7 @@ static int copy_bytes(int from, int to, const char *path, struct azoth_error *er
 }
 
 /* The segment e at path, all of it checked. */
-static int is_segment(const char *path, const struct archive_entry *e, struct azoth_error *err)
+static int is_segment(const char *path, const struct archived_entry *e, struct azoth_error *err)
 {
     struct archivefile *f;
     forget_cached(path);
@@ -658,7 +658,7 @@ static int is_segment(const char *path, const struct archive_entry *e, struct az
 }
 
 static int copy_segment(struct archiver *a, const char *from, const char *to,
-                        const struct archive_entry *e, struct azoth_error *err)
+                        const struct archived_entry *e, struct azoth_error *err)
 {
     char partial[PATH_MAX + 16];
     snprintf(partial, sizeof partial, "%s.partial", to);
@@ -687,7 +687,7 @@ static int copy_segment(struct archiver *a, const char *from, const char *to,
 }
 
 /* One that died after a copy was recorded has left the old file: known only below the database's directory. */
-static int drop_old(struct archiver *a, const struct archive_entry *e, const char *name,
+static int drop_old(struct archiver *a, const struct archived_entry *e, const char *name,
                     const char *now, struct azoth_error *err)
 {
     char dir[PATH_MAX], old[PATH_MAX];
@@ -697,12 +697,12 @@ static int drop_old(struct archiver *a, const struct archive_entry *e, const cha
     return unlink(old) ? error_errno(err, errno, "%s", old) : 0;
 }
 
-int archiver_move(struct archiver *a, const struct archive_entry *e, struct azoth_error *err)
+int archiver_move(struct archiver *a, const struct archived_entry *e, struct azoth_error *err)
 {
     char from[PATH_MAX + ARCHIVE_PATH_MAX], to[PATH_MAX], name[ARCHIVE_NAME_MAX];
-    archive_name(name, e->about.first, e->about.last);
+    archivefile_name(name, e->about.first, e->about.last);
     int rc = join(to, sizeof to, a->dest, name, err);
-    if (rc || archive_path(from, sizeof from, a->dir, e->path))
+    if (rc || archived_path(from, sizeof from, a->dir, e->path))
         return rc ? rc : error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", e->path);
     if (strcmp(from, to) == 0)
         return drop_old(a, e, name, to, err);
@@ -716,7 +716,7 @@ int archiver_move(struct archiver *a, const struct archive_entry *e, struct azot
     put_u64(last, e->about.last);
     rc = buf_add(&argument, last, sizeof last);
     if (!rc)
-        rc = buf_add_str(&argument, archive_path_recorded(a->dir, to));
+        rc = buf_add_str(&argument, archived_path_recorded(a->dir, to));
     rc = rc ? error_set(err, rc, "a path")
             : control(a, "archive-move", buf_bytes(&argument), NULL, err);
     buf_fini(&argument);

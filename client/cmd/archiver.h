@@ -48,7 +48,7 @@ int archiver_end(struct archiver *a, uint64_t before, uint64_t *ret, struct azot
  * file that is not recorded is in its place), CORRUPT (what was read back is not what was written; or the log is damaged),
  * IO, PERMISSION, and what client_control() answers. Blocks on disks.
  */
-int archiver_segment(struct archiver *a, uint64_t end, struct archive_entry *ret,
+int archiver_segment(struct archiver *a, uint64_t end, struct archived_entry *ret,
                      struct azoth_error *err);
 /* What a run that died has left to delete, after its files were checked once more: nothing is deleted when one is missing
  * or damaged (NOT_FOUND, CORRUPT, and its name). */
@@ -56,6 +56,6 @@ int archiver_resume(struct archiver *a, struct azoth_error *err);
 /* Has the writer delete what recorded segments have, piece by piece, to the end. */
 int archiver_delete(struct archiver *a, struct azoth_error *err);
 /* Copies a segment to dest, has its new path recorded and removes the old file. 1, or 0 when it lies there. */
-int archiver_move(struct archiver *a, const struct archive_entry *e, struct azoth_error *err);
+int archiver_move(struct archiver *a, const struct archived_entry *e, struct azoth_error *err);
 
 #endif

@@ -90,7 +90,7 @@ struct backup_absence {
     char name[AZOTH_NAME_MAX + 1], why[160];
 };
 
-/* A segment that the store has recorded; its file is called by archive_name(). */
+/* A segment that the store has recorded; its file is called by archivefile_name(). */
 struct backup_segment {
     uint64_t first, last, bytes;
     unsigned char digest[ARCHIVE_DIGEST];
@@ -191,8 +191,8 @@ struct backup_job {
     uint64_t number;         /* of the backup that it gets */
     const char *keep;        /* the rule that the place is pruned by afterwards; NULL */
     int plain, no_archive, no_projections, incremental;
-    struct archive_entry *archive; /* of about.segment, as the copied commit has them; owned */
-    struct cmd_number timeout;     /* of sealing, ms */
+    struct archived_entry *archive; /* of about.segment, as the copied commit has them; owned */
+    struct cmd_number timeout;      /* of sealing, ms */
     char dir[4096], projections[4200], tmp[PATH_MAX];
     struct backup_keys keys;
     struct backup_place place; /* fd -1: to is none */

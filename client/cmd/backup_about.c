@@ -130,7 +130,7 @@ static void archive(struct json_text *j, const struct backup_about *a)
     out_open(j, "segments", '[');
     for (size_t i = 0; i < a->segments; i++) {
         const struct backup_segment *s = &a->segment[i];
-        archive_name(name, s->first, s->last);
+        archivefile_name(name, s->first, s->last);
         cmd_hex(s->digest, sizeof s->digest, hex);
         out_open(j, NULL, '{');
         out_str(j, "name", name);

@@ -10,7 +10,7 @@
 
 /* ---- the list ---- */
 
-static int look_for(struct backup_job *j, const struct archive_entry *e, struct azoth_error *err)
+static int look_for(struct backup_job *j, const struct archived_entry *e, struct azoth_error *err)
 {
     struct archivefile *f;
     int rc = store_archive_open(j->store, e, &f, err);
@@ -19,12 +19,12 @@ static int look_for(struct backup_job *j, const struct archive_entry *e, struct 
     return rc;
 }
 
-static int on_entry(void *arg, const struct archive_entry *e, struct azoth_error *err)
+static int on_entry(void *arg, const struct archived_entry *e, struct azoth_error *err)
 {
     struct backup_job *j = arg;
     struct backup_segment s = {e->about.first, e->about.last, e->about.bytes, {0}};
     size_t n = j->about.segments;
-    struct archive_entry *more = realloc(j->archive, (n + 1) * sizeof *more);
+    struct archived_entry *more = realloc(j->archive, (n + 1) * sizeof *more);
     if (!more)
         return error_set(err, AZOTH_ERR_NOMEM, "the list of segments");
     j->archive = more;
@@ -86,14 +86,15 @@ static int on_piece(void *arg, const void *p, size_t len, struct azoth_error *er
     return rc;
 }
 
-static int add_segment(struct backup_job *j, const struct archive_entry *e, struct azoth_error *err)
+static int add_segment(struct backup_job *j, const struct archived_entry *e,
+                       struct azoth_error *err)
 {
     struct archivefile *f;
     struct adding a = {.j = j};
     int rc = store_archive_open(j->store, e, &f, err);
     if (rc)
         return rc;
-    archive_name(a.name, e->about.first, e->about.last);
+    archivefile_name(a.name, e->about.first, e->about.last);
     a.left = archivefile_about(f)->bytes;
     a.part = a.left > BACKUPFILE_PART;
     rc = archivefile_copy(f, on_piece, &a, err);

@@ -47,7 +47,7 @@ static int find(const struct restore_job *j, const struct backup_segment *s,
                 struct archivefile **ret, struct azoth_error *err)
 {
     char name[ARCHIVE_NAME_MAX], from[PATH_MAX];
-    archive_name(name, s->first, s->last);
+    archivefile_name(name, s->first, s->last);
     if (!j->archive)
         return error_set(err, AZOTH_ERR_BACKUP_MISSING,
                          "the backup was made without its archive: the first segment that it wants "
@@ -78,7 +78,7 @@ static int fetch(struct restore_job *j, struct restore *r, const struct backup_s
     int rc = find(j, s, &f, err);
     if (rc)
         return rc;
-    archive_name(name, s->first, s->last);
+    archivefile_name(name, s->first, s->last);
     rc = copy_in(r, name, f, err);
     archivefile_close(f);
     return rc;
@@ -123,7 +123,7 @@ static int on_verified(void *arg, uint64_t event)
     return cmd_interrupted() ? 1 : 0;
 }
 
-static int same_segment(const struct verifying *v, const struct archive_entry *e)
+static int same_segment(const struct verifying *v, const struct archived_entry *e)
 {
     const struct backup_segment *s = &v->j->about.segment[v->n];
     return v->n < v->j->about.segments && s->first == e->about.first && s->last == e->about.last &&
@@ -131,12 +131,12 @@ static int same_segment(const struct verifying *v, const struct archive_entry *e
 }
 
 /* What the file says of itself is what the store says of it, and goes on where the one before ended. */
-static int compare(const struct verifying *v, const struct archive_entry *e,
+static int compare(const struct verifying *v, const struct archived_entry *e,
                    const struct archivefile *f, struct azoth_error *err)
 {
     const struct archive_about *a = archivefile_about(f), *b = &v->before;
     char name[ARCHIVE_NAME_MAX];
-    archive_name(name, a->first, a->last);
+    archivefile_name(name, a->first, a->last);
     if (a->bytes != e->about.bytes || a->chained != e->about.chained ||
         memcmp(a->chain_before, e->about.chain_before, ARCHIVE_DIGEST) != 0 ||
         memcmp(a->chain_after, e->about.chain_after, ARCHIVE_DIGEST) != 0)
@@ -150,7 +150,7 @@ static int compare(const struct verifying *v, const struct archive_entry *e,
     return 0;
 }
 
-static int on_entry(void *arg, const struct archive_entry *e, struct azoth_error *err)
+static int on_entry(void *arg, const struct archived_entry *e, struct azoth_error *err)
 {
     struct verifying *v = arg;
     struct archivefile *f;

@@ -155,7 +155,7 @@ static int is_segment(const struct load *d, const char *file)
     const struct backup_about *a = &d->j->about;
     char name[ARCHIVE_NAME_MAX];
     for (size_t i = 0; i < a->segments && !a->without_archive; i++) {
-        archive_name(name, a->segment[i].first, a->segment[i].last);
+        archivefile_name(name, a->segment[i].first, a->segment[i].last);
         if (strcmp(name, file) == 0)
             return 1;
     }

@@ -65,15 +65,15 @@ static void check_file(const unsigned char *p, size_t n)
 
 static void check_record(const unsigned char *p, size_t n)
 {
-    struct archive_entry *e = malloc(sizeof *e);
+    struct archived_entry *e = malloc(sizeof *e);
     struct buf again = {0};
-    struct archive_state s;
+    struct archived_state s;
     ensure(e != NULL);
-    if (archive_entry_decode(bytes_of(p, n), e) == 0) {
-        ensure(archive_entry_encode(&again, e) == 0);
+    if (archived_entry_decode(bytes_of(p, n), e) == 0) {
+        ensure(archived_entry_encode(&again, e) == 0);
         ensure(again.len == n);
     }
-    archive_state_decode(bytes_of(p, n), &s);
+    archived_state_decode(bytes_of(p, n), &s);
     buf_fini(&again);
     free(e);
 }

@@ -297,65 +297,65 @@ static void names_sort_as_events_do(void **state)
     (void)state;
     char a[ARCHIVE_NAME_MAX], b[ARCHIVE_NAME_MAX];
     uint64_t first, last;
-    archive_name(a, 9, 99);
-    archive_name(b, 100, UINT64_MAX);
+    archivefile_name(a, 9, 99);
+    archivefile_name(b, 100, UINT64_MAX);
     assert_true(strcmp(a, b) < 0);
-    assert_int_equal(archive_name_parse(b, &first, &last), 1);
+    assert_int_equal(archivefile_name_parse(b, &first, &last), 1);
     assert_true(first == 100 && last == UINT64_MAX);
-    assert_int_equal(archive_name_parse("events-1-2.azs", &first, &last), 0);
-    assert_int_equal(archive_name_parse("data.mdb", &first, &last), 0);
+    assert_int_equal(archivefile_name_parse("events-1-2.azs", &first, &last), 0);
+    assert_int_equal(archivefile_name_parse("data.mdb", &first, &last), 0);
     strcat(a, ".partial");
-    assert_int_equal(archive_name_parse(a, &first, &last), 0);
+    assert_int_equal(archivefile_name_parse(a, &first, &last), 0);
 }
 
 static void records_are_read_back_and_each_byte_counts(void **state)
 {
     (void)state;
-    static struct archive_entry e, got;
+    static struct archived_entry e, got;
     struct buf b = {0};
     unsigned char s[ARCHIVE_STATE];
-    struct archive_state st = {17, 20}, st_got;
+    struct archived_state st = {17, 20}, st_got;
     memset(&e, 0, sizeof e);
     e.about = make();
     strcpy(e.path, "archive/events");
-    assert_int_equal(archive_entry_encode(&b, &e), 0);
-    assert_int_equal(archive_entry_decode(buf_bytes(&b), &got), 0);
+    assert_int_equal(archived_entry_encode(&b, &e), 0);
+    assert_int_equal(archived_entry_decode(buf_bytes(&b), &got), 0);
     assert_memory_equal(&got.about, &e.about, sizeof e.about);
     assert_string_equal(got.path, e.path);
     for (size_t i = 0; i < b.len; i++) {
         b.ptr[i] ^= 1;
-        assert_int_equal(archive_entry_decode(buf_bytes(&b), &got), AZOTH_ERR_CORRUPT);
+        assert_int_equal(archived_entry_decode(buf_bytes(&b), &got), AZOTH_ERR_CORRUPT);
         b.ptr[i] ^= 1;
     }
     for (size_t i = 0; i < b.len; i++)
-        assert_int_equal(archive_entry_decode(bytes_of(b.ptr, i), &got), AZOTH_ERR_CORRUPT);
+        assert_int_equal(archived_entry_decode(bytes_of(b.ptr, i), &got), AZOTH_ERR_CORRUPT);
     e.path[0] = 0;
-    assert_int_equal(archive_entry_encode(&b, &e), AZOTH_ERR_USAGE);
+    assert_int_equal(archived_entry_encode(&b, &e), AZOTH_ERR_USAGE);
     buf_fini(&b);
-    archive_state_encode(s, &st);
-    assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), 0);
+    archived_state_encode(s, &st);
+    assert_int_equal(archived_state_decode(bytes_of(s, sizeof s), &st_got), 0);
     assert_memory_equal(&st, &st_got, sizeof st);
     for (size_t i = 0; i < sizeof s; i++) {
         s[i] ^= 0x10;
-        assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
+        assert_int_equal(archived_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
         s[i] ^= 0x10;
     }
-    st = (struct archive_state){30, 20}; /* events 21 to 29 would be nowhere */
-    archive_state_encode(s, &st);
-    assert_int_equal(archive_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
+    st = (struct archived_state){30, 20}; /* events 21 to 29 would be nowhere */
+    archived_state_encode(s, &st);
+    assert_int_equal(archived_state_decode(bytes_of(s, sizeof s), &st_got), AZOTH_ERR_CORRUPT);
 }
 
 static void paths_below_the_database_are_relative(void **state)
 {
     (void)state;
     char out[40];
-    assert_string_equal(archive_path_recorded("/a/db", "/a/db/archive/x"), "archive/x");
-    assert_string_equal(archive_path_recorded("/a/db", "/a/db2/x"), "/a/db2/x");
-    assert_int_equal(archive_path(out, sizeof out, "/b", "archive/x"), 0);
+    assert_string_equal(archived_path_recorded("/a/db", "/a/db/archive/x"), "archive/x");
+    assert_string_equal(archived_path_recorded("/a/db", "/a/db2/x"), "/a/db2/x");
+    assert_int_equal(archived_path(out, sizeof out, "/b", "archive/x"), 0);
     assert_string_equal(out, "/b/archive/x");
-    assert_int_equal(archive_path(out, sizeof out, "/b", "/a/db2/x"), 0);
+    assert_int_equal(archived_path(out, sizeof out, "/b", "/a/db2/x"), 0);
     assert_string_equal(out, "/a/db2/x");
-    assert_int_equal(archive_path(out, 5, "/b", "archive/x"), AZOTH_ERR_USAGE);
+    assert_int_equal(archived_path(out, 5, "/b", "archive/x"), AZOTH_ERR_USAGE);
 }
 
 /* More blocks are held than the cache has places: each stays good until it is given back. */
@@ -363,8 +363,8 @@ static void blocks_stay_while_they_are_held(void **state)
 {
     (void)state;
     struct archivefile_out *o;
-    static struct archive_entry e;
-    struct archive_block *held[12];
+    static struct archived_entry e;
+    struct archived_block *held[12];
     struct buf rec = {0};
     unlink(path);
     assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
@@ -374,22 +374,22 @@ static void blocks_stay_while_they_are_held(void **state)
     }
     assert_int_equal(archivefile_finish(o, NULL, NULL, &e.about, &err), 0);
     strcpy(e.path, "segment");
-    struct archive_cache *c = archive_cache_make(dir);
+    struct archived_cache *c = archived_cache_make(dir);
     assert_non_null(c);
     for (uint64_t id = 1; id <= 12; id++)
-        assert_int_equal(archive_cache_block(c, &e, id, &held[id - 1], &err), 0);
-    struct archive_block *again;
-    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), 0);
+        assert_int_equal(archived_cache_block(c, &e, id, &held[id - 1], &err), 0);
+    struct archived_block *again;
+    assert_int_equal(archived_cache_block(c, &e, 1, &again, &err), 0);
     assert_ptr_equal(again, held[0]);
-    archive_block_release(c, again);
+    archived_block_release(c, again);
     for (uint64_t id = 1; id <= 12; id++) {
         size_t at = 0;
         struct event_record ev;
-        assert_int_equal(record_frame_next(archive_block_frames(held[id - 1]), &at, &ev, NULL), 1);
+        assert_int_equal(record_frame_next(archived_block_frames(held[id - 1]), &at, &ev, NULL), 1);
         assert_int_equal(ev.id, id);
-        archive_block_release(c, held[id - 1]);
+        archived_block_release(c, held[id - 1]);
     }
-    archive_cache_free(c);
+    archived_cache_free(c);
     /* Another file of the same events' ids in its place is not the one that was recorded. */
     unlink(path);
     assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
@@ -399,17 +399,17 @@ static void blocks_stay_while_they_are_held(void **state)
     }
     struct archive_about other;
     assert_int_equal(archivefile_finish(o, NULL, NULL, &other, &err), 0);
-    c = archive_cache_make(dir);
-    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_CORRUPT);
+    c = archived_cache_make(dir);
+    assert_int_equal(archived_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_CORRUPT);
     assert_non_null(strstr(err.message, "its digest is another"));
     unlink(path);
-    assert_int_equal(archive_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_NOT_FOUND);
-    archive_cache_free(c);
+    assert_int_equal(archived_cache_block(c, &e, 1, &again, &err), AZOTH_ERR_NOT_FOUND);
+    archived_cache_free(c);
     buf_fini(&rec);
 }
 
-static struct archive_cache *shared;
-static struct archive_entry shared_entry;
+static struct archived_cache *shared;
+static struct archived_entry shared_entry;
 
 /* Blocks in an order of its own; how many were not what they should be. */
 static void *read_blocks(void *arg)
@@ -417,15 +417,15 @@ static void *read_blocks(void *arg)
     uintptr_t wrong = 0, turn = (uintptr_t)arg;
     for (uint64_t i = 0; i < 300; i++) {
         uint64_t id = 1 + i * (2 * turn + 5) % 12;
-        struct archive_block *b;
+        struct archived_block *b;
         struct event_record ev;
         size_t at = 0;
-        if (archive_cache_block(shared, &shared_entry, id, &b, NULL)) {
+        if (archived_cache_block(shared, &shared_entry, id, &b, NULL)) {
             wrong++;
             continue;
         }
-        wrong += record_frame_next(archive_block_frames(b), &at, &ev, NULL) != 1 || ev.id != id;
-        archive_block_release(shared, b);
+        wrong += record_frame_next(archived_block_frames(b), &at, &ev, NULL) != 1 || ev.id != id;
+        archived_block_release(shared, b);
     }
     return (void *)wrong;
 }
@@ -444,7 +444,7 @@ static void threads_share_the_cache(void **state)
     }
     assert_int_equal(archivefile_finish(o, NULL, NULL, &shared_entry.about, &err), 0);
     strcpy(shared_entry.path, "segment");
-    shared = archive_cache_make(dir);
+    shared = archived_cache_make(dir);
     assert_non_null(shared);
     for (uintptr_t i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, read_blocks, (void *)i), 0);
@@ -453,7 +453,7 @@ static void threads_share_the_cache(void **state)
         assert_int_equal(pthread_join(thread[i], &wrong), 0);
         assert_null(wrong);
     }
-    archive_cache_free(shared);
+    archived_cache_free(shared);
     buf_fini(&rec);
 }
 

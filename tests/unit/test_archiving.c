@@ -93,10 +93,10 @@ static int control(const char *operation, const void *p, size_t len)
     return code;
 }
 
-static struct archive_state state_now(void)
+static struct archived_state state_now(void)
 {
     struct snapshot *sn;
-    struct archive_state s;
+    struct archived_state s;
     assert_int_equal(snapshot_begin(store, &sn, &err), 0);
     assert_int_equal(snapshot_archive(sn, &s, &err), 0);
     snapshot_end(sn);
@@ -104,7 +104,7 @@ static struct archive_state state_now(void)
 }
 
 /* Writes events first..last into DIR/segment. */
-static void make_segment(struct archive_entry *e, uint64_t first, uint64_t last)
+static void make_segment(struct archived_entry *e, uint64_t first, uint64_t last)
 {
     struct archivefile_out *o;
     struct snapshot *sn;
@@ -124,10 +124,10 @@ static void make_segment(struct archive_entry *e, uint64_t first, uint64_t last)
     strcpy(e->path, "segment");
 }
 
-static int record(const struct archive_entry *e)
+static int record(const struct archived_entry *e)
 {
     struct buf b = {0};
-    assert_int_equal(archive_entry_encode(&b, e), 0);
+    assert_int_equal(archived_entry_encode(&b, e), 0);
     int code = control("archive", b.ptr, b.len);
     buf_fini(&b);
     return code;
@@ -155,7 +155,7 @@ static void check_scan(uint64_t from, uint64_t to)
 static void what_is_recorded_is_deleted_in_pieces_and_read_as_one_log(void **state)
 {
     (void)state;
-    static struct archive_entry e;
+    static struct archived_entry e;
     struct snapshot *sn;
     uint64_t id = 0;
     log_events(EVENTS);
@@ -191,7 +191,7 @@ static void what_is_recorded_is_deleted_in_pieces_and_read_as_one_log(void **sta
 static void what_does_not_follow_is_refused(void **state)
 {
     (void)state;
-    static struct archive_entry e;
+    static struct archived_entry e;
     make_segment(&e, 2503, 2600); /* 2501 and 2502 are nowhere then */
     assert_int_equal(record(&e), AZOTH_ERR_BAD_REQUEST);
     make_segment(&e, 2501, 2600);
@@ -208,7 +208,7 @@ static void a_new_path_is_recorded(void **state)
 {
     (void)state;
     struct snapshot *sn;
-    static struct archive_entry e;
+    static struct archived_entry e;
     unsigned char argument[8 + 9];
     put_u64(argument, 2500);
     memcpy(argument + 8, "elsewhere", 9);
@@ -224,7 +224,7 @@ static void a_new_path_is_recorded(void **state)
 static void an_event_that_lmdb_lost_ends_no_writer(void **state)
 {
     (void)state;
-    static struct archive_entry e;
+    static struct archived_entry e;
     make_segment(&e, 2501, 2600);
     assert_int_equal(record(&e), 0);
     begin();
@@ -245,7 +245,7 @@ static void on_found(void *arg, const struct store_finding *f)
 static void the_chain_goes_over_a_transaction_of_many_blocks(void **state)
 {
     static char payload[270000];
-    static struct archive_entry e;
+    static struct archived_entry e;
     struct txn_builder b = {0};
     struct txn_result result;
     struct store_check_sum sum;

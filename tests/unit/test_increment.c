@@ -530,13 +530,13 @@ static void large_txns(unsigned n)
 
 static void archive_all(void)
 {
-    static struct archive_entry e;
+    static struct archived_entry e;
     struct archivefile_out *o;
     struct snapshot *sn;
     struct event_scan *es;
     struct event_record ev;
     struct azoth_bytes raw;
-    struct archive_state state = {0};
+    struct archived_state state = {0};
     struct buf rec = {0};
     char path[100];
     snprintf(path, sizeof path, "%s/segment", dir);
@@ -549,7 +549,7 @@ static void archive_all(void)
     snapshot_end(sn);
     assert_int_equal(archivefile_finish(o, NULL, NULL, &e.about, &err), 0);
     strcpy(e.path, "segment");
-    assert_int_equal(archive_entry_encode(&rec, &e), 0);
+    assert_int_equal(archived_entry_encode(&rec, &e), 0);
     operate("archive", rec.ptr, rec.len);
     buf_fini(&rec);
     while (state.first_in_store <= e.about.last) {
