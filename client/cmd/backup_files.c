@@ -20,7 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PIECE 65536u
+#define PIECE      65536u
+#define SETTLE_MAX 16u
 
 /* ---- output ---- */
 
@@ -161,7 +162,7 @@ static int is_known(const struct backup_about *a, const char *file)
 }
 
 static int take(struct copying *c, const char *file, const char *copy, const struct filecopy *is,
-                struct azoth_error *err)
+                int serves, struct azoth_error *err)
 {
     struct backup_projection *p = backup_about_projection(&c->j->about);
     struct stat st;
@@ -179,10 +180,8 @@ static int take(struct copying *c, const char *file, const char *copy, const str
     if (p->fd < 0 || fstat(p->fd, &st))
         return error_errno(err, errno, "%s", copy);
     p->bytes = (uint64_t)st.st_size;
-    uint64_t serving;
-    int rc = generation_current(c->j->projections, p->stem, &serving, err);
-    p->serves = !rc && serving == p->generation;
-    return rc;
+    p->serves = serves;
+    return 0;
 }
 
 static int on_generation(void *arg, const char *file, const char *stem, uint64_t n)
@@ -192,28 +191,87 @@ static int on_generation(void *arg, const char *file, const char *stem, uint64_t
     struct filecopy is = {0};
     uint8_t uuid[16];
     char from[4600], to[PATH_MAX + 300];
-    (void)stem;
-    (void)n;
+    uint64_t serving = 0;
     if (is_known(&j->about, file))
         return 0;
+    /* Before the copy: one that serves is not made any more, so the copy has all that it had. */
+    int rc = generation_current(j->projections, stem, &serving, c->err);
+    if (rc)
+        return rc;
     if (dbdir_path(from, sizeof from, j->projections, "%s", file))
         return error_set(c->err, AZOTH_ERR_USAGE, "%s: the path is too long", file);
     snprintf(to, sizeof to, "%s/%s", j->tmp, file);
-    int rc = filecopy_make(from, to, cmd_interrupted, &is, c->err);
-    CRASH_POINT(backup_projection_copied);
+    rc = filecopy_make(from, to, cmd_interrupted, &is, c->err);
+    if (rc < 0 && access(from, F_OK)) { /* pruned meanwhile, or in the middle of it */
+        unlink(to);
+        c->again = 1;
+        return 0;
+    }
     if (rc == AZOTH_ERR_NOT_FOUND)
-        return access(from, F_OK)
-                   ? 0 /* pruned meanwhile */
-                   : backup_about_absence(&j->about, file, "no projector has filled it yet");
+        return backup_about_absence(&j->about, file, "no projector has filled it yet");
     if (rc)
         return rc;
     if (!cmd_unhex(j->about.database, uuid, sizeof uuid) || memcmp(uuid, is.uuid, 16) != 0)
         rc = backup_about_absence(&j->about, file, "it follows another database");
     else
-        rc = take(c, file, to, &is, c->err);
+        rc = take(c, file, to, &is, serving == n, c->err);
+    CRASH_POINT(backup_projection_copied);
     unlink(to);
     c->again = 1;
     return rc;
+}
+
+static int serving_copy(const struct backup_about *a, const char *stem)
+{
+    for (size_t i = 0; i < a->projections; i++)
+        if (a->projection[i].serves && strcmp(a->projection[i].stem, stem) == 0)
+            return 1;
+    return 0;
+}
+
+/* As if it had not been looked at. */
+static void forget(struct backup_about *a, const char *stem, uint64_t generation)
+{
+    char file[300];
+    snprintf(file, sizeof file, "%s.g%llu.db", stem, (unsigned long long)generation);
+    for (size_t i = a->projections; i-- > 0;)
+        if (strcmp(a->projection[i].file, file) == 0) {
+            close(a->projection[i].fd);
+            a->projection[i] = a->projection[--a->projections];
+        }
+    for (size_t i = a->absences; i-- > 0;)
+        if (strncmp(a->absent[i].name, file, sizeof a->absent[i].name - 1) == 0)
+            a->absent[i] = a->absent[--a->absences];
+}
+
+/*
+ * Generations are swapped and rolled back while they are copied. Of two copies that were serving when they were
+ * begun the later one serves after a restore. If there is none, since each was copied while another served, the
+ * one that does now is copied once more.
+ */
+static int settle_serving(struct copying *c)
+{
+    struct backup_about *a = &c->j->about;
+    for (size_t i = 0; i < a->projections; i++)
+        for (size_t k = 0; a->projection[i].serves && k < i; k++)
+            if (strcmp(a->projection[k].stem, a->projection[i].stem) == 0)
+                a->projection[k].serves = 0;
+    for (size_t i = 0; i < a->projections; i++) {
+        char stem[sizeof a->projection[i].stem];
+        uint64_t serving;
+        memcpy(stem, a->projection[i].stem, sizeof stem);
+        if (serving_copy(a, stem))
+            continue;
+        int rc = generation_current(c->j->projections, stem, &serving, c->err);
+        if (rc)
+            return rc;
+        if (serving) {
+            forget(a, stem, serving);
+            c->again = 1;
+            return 0;
+        }
+    }
+    return 0;
 }
 
 /* Definitions that have no file, and why. */
@@ -261,9 +319,12 @@ int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth
         return 0;
     int rc = make_tmp(j, err);
     /* Until a look finds nothing new: a generation may have been adopted while others were copied. */
-    while (!rc && c.again) {
+    for (unsigned settled = 0; !rc && c.again;) {
         c.again = 0;
         rc = filecopy_each(j->projections, on_generation, &c, err);
+        /* A link may point to a file that is not there; then no copy will ever serve. */
+        if (!rc && !c.again && settled++ < SETTLE_MAX)
+            rc = settle_serving(&c);
     }
     if (*j->tmp)
         restore_remove_tree(j->tmp);

@@ -290,6 +290,31 @@ static void a_copy_that_is_stopped_outlives_every_death_of_the_others(void **sta
     must("$AZOTH verify --dir $D --store --all-projections --replay");
 }
 
+/* After the first of the projection's generations was copied. */
+static void one_finds_another_generation_serving(const char *line, const char *file)
+{
+    char want[100];
+    struct process *p = stopped_at("backup_projection_copied");
+    must(line);
+    harness_kill(p, SIGCONT);
+    assert_int_equal(harness_wait(&h, p, 20000), 0);
+    h.processes--; /* it was the last one: its place is free */
+    must("$AZOTH restore $D.dest $D.new && $AZOTH verify --dir $D.new --all-projections --replay");
+    snprintf(want, sizeof want, "test \"$(readlink $D.new/projections/p.db)\" = %s", file);
+    must(want);
+    must("rm -r $D.new");
+}
+
+static void generations_that_are_swapped_while_they_are_copied_leave_one_that_serves(void **state)
+{
+    (void)state;
+    assert_int_equal(harness_stop(&h, &h.process[2]), 0);
+    /* Both were serving when they were begun; then neither was. */
+    one_finds_another_generation_serving("$AZOTH projection rebuild p --quiet --dir $D", "p.g2.db");
+    one_finds_another_generation_serving("$AZOTH projection rollback p --generation --dir $D",
+                                         "p.g1.db");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +324,8 @@ int main(void)
             one_that_is_stopped_finds_segments_that_were_moved_meanwhile, begin, end),
         cmocka_unit_test_setup_teardown(a_copy_that_is_stopped_outlives_every_death_of_the_others,
                                         begin, end),
+        cmocka_unit_test_setup_teardown(
+            generations_that_are_swapped_while_they_are_copied_leave_one_that_serves, begin, end),
         cmocka_unit_test_setup_teardown(one_that_is_stopped_inside_its_copy_holds_up_no_commit,
                                         begin, end),
     };
