@@ -192,7 +192,8 @@ if [ "$(id -u)" = 0 ]; then
     says "for whom the directory is" 65534 "$(stat -c %u "$AZOTH_DIR/archive/$(ls "$AZOTH_DIR/archive" | tail -1)")"
     chown 0 "$AZOTH_DIR"
 fi
-kill $w; wait $w
+for pid in "${pids[@]}"; do [ "$pid" = "$w" ] || { kill "$pid"; wait "$pid"; } 2>/dev/null; done
+kill $w; wait $w # the last one, which takes the shared objects away
 exits "without a writer nothing is archived" 3 "AZOTH_ERR_NO_WRITER" archive --keep-events 0
 exits "but by one of its own" 0 "are archived" archive --keep-events 0 --embedded
 checks_end
