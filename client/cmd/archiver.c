@@ -117,7 +117,7 @@ static int same_name(const char *a, const char *b)
 }
 
 static int recorded_of(struct store *s, struct archived_state *state, uint64_t id,
-                      struct archived_entry *e, struct azoth_error *err)
+                       struct archived_entry *e, struct azoth_error *err)
 {
     struct snapshot *sn;
     int rc = snapshot_begin(s, &sn, err);
