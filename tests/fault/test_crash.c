@@ -690,11 +690,12 @@ static int command(const char *dir)
 static const char *only;
 
 /* Those of effects are test_crash_effects.c's, those of a backup's file test_crash_backupfile.c's, of backups
- * and restores test_crash_backup.c's, and of archiving test_crash_archive.c's. */
+ * and restores test_crash_backup.c's, of increments and pruning test_crash_increment.c's, and of archiving
+ * test_crash_archive.c's. */
 static int is_elsewhere(const char *name)
 {
-    static const char *const prefix[] = {"effects_", "backupfile_", "copy_",
-                                         "backup_",  "restore_",    "archive_"};
+    static const char *const prefix[] = {"effects_", "backupfile_", "copy_",      "backup_",
+                                         "restore_", "archive_",    "increment_", "prune_"};
     for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
         if (strncmp(name, prefix[i], strlen(prefix[i])) == 0)
             return 1;
