@@ -177,6 +177,8 @@ static int check_frames(struct azoth_bytes frames, const struct redo_record *r, 
     uint64_t id = r->first_event;
     int rc;
     buf_clear(events);
+    if (r->last_event && (!r->first_event || r->first_event > r->last_event))
+        return AZOTH_ERR_CORRUPT;
     while ((rc = record_frame_next(frames, &at, &ev, NULL)) == 1) {
         if (!r->last_event || ev.id != id || id > r->last_event || ev.txn != r->txn ||
             ev.time_ns != r->time_ns)
