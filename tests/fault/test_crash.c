@@ -694,8 +694,8 @@ static const char *only;
  * test_crash_archive.c's. */
 static int is_elsewhere(const char *name)
 {
-    static const char *const prefix[] = {"effects_", "backupfile_", "copy_",      "backup_",
-                                         "restore_", "archive_",    "increment_", "prune_"};
+    static const char *const prefix[] = {"effects_", "backupfile_", "copy_",  "backup_", "restore_",
+                                         "archive_", "increment_",  "prune_", "exec_"};
     for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
         if (strncmp(name, prefix[i], strlen(prefix[i])) == 0)
             return 1;
