@@ -46,7 +46,7 @@
  * which about.json is not the first sign is somebody else's and is refused.
  *
  * Threads: one object belongs to one thread at a time. Calls block on the file, also when it is a pipe and
- * non-blocking. Nothing global is set: whoever writes to a pipe ignores SIGPIPE, else its reader's end ends
+ * non-blocking, whatever signals come, unless backupfile_give_up_when() says otherwise. Nothing else is global: whoever writes to a pipe ignores SIGPIPE, else its reader's end ends
  * the process too (ignored, the call says IO). Without sodium_init() nothing works: these calls make it.
  */
 #ifndef WRITER_BACKUPFILE_H
@@ -145,6 +145,10 @@ uint64_t backupfile_size(const struct backupfile_out *b);
 int backupfile_finish(struct backupfile_out *b, unsigned char digest[BACKUPFILE_DIGEST],
                       struct azoth_error *err);
 void backupfile_abort(struct backupfile_out *b); /* removes what was written; NULL is accepted */
+
+/* Asked when a signal has come while a call waits for a file or a pipe: not 0, and the call fails with IO (foreign:
+ * EINTR). Of the whole process: set before the first backup. NULL, as at first: nobody is asked. */
+void backupfile_give_up_when(int (*interrupted)(void));
 
 /* ---- reading ---- */
 

@@ -48,6 +48,19 @@ static const unsigned char trailer_begin[16] = "\x50\x2A\x4D\x18\x18\0\0\0AZOTHE
 
 /* ---- the descriptor ---- */
 
+static int (*asked)(void);
+
+void backupfile_give_up_when(int (*interrupted)(void))
+{
+    asked = interrupted;
+}
+
+/* After a signal. */
+static int given_up(const char *doing, struct azoth_error *err)
+{
+    return asked && asked() ? error_errno(err, EINTR, "%s", doing) : 0;
+}
+
 static int wait_for(int fd, short what)
 {
     struct pollfd p = {.fd = fd, .events = what};
@@ -59,10 +72,12 @@ int backup_write_all(int fd, const void *p, size_t len, struct azoth_error *err)
     const unsigned char *at = p;
     while (len) {
         ssize_t n = write(fd, at, len);
-        if (n < 0 && errno == EAGAIN && wait_for(fd, POLLOUT) == 0)
+        if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLOUT) == 0))) {
+            int rc = given_up("writing the backup", err);
+            if (rc)
+                return rc;
             continue;
-        if (n < 0 && errno == EINTR)
-            continue;
+        }
         if (n < 0)
             return error_errno(err, errno, "writing the backup");
         at += n;
@@ -76,10 +91,12 @@ int backup_read_full(int fd, void *p, size_t len, size_t *ret, struct azoth_erro
     size_t have = 0;
     while (have < len) {
         ssize_t n = read(fd, (unsigned char *)p + have, len - have);
-        if (n < 0 && errno == EAGAIN && wait_for(fd, POLLIN) == 0)
+        if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLIN) == 0))) {
+            int rc = given_up("reading the backup", err);
+            if (rc)
+                return rc;
             continue;
-        if (n < 0 && errno == EINTR)
-            continue;
+        }
         if (n < 0)
             return error_errno(err, errno, "reading the backup");
         if (n == 0)

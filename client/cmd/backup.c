@@ -7,6 +7,7 @@
 #include "writer/retention.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
@@ -256,6 +257,38 @@ static void fini(struct backup_job *j)
     backup_keys_fini(&j->keys);
 }
 
+/* Of the path, or of where it would be made. */
+static int is_inside(const char *to, const char *dir)
+{
+    char path[PATH_MAX], above[PATH_MAX], database[PATH_MAX];
+    if (!realpath(dir, database))
+        return 0;
+    snprintf(above, sizeof above, "%s", to);
+    if (!realpath(to, path) && !realpath(dirname(above), path))
+        return 0; /* nothing can be made there either */
+    size_t n = strlen(database);
+    return strncmp(path, database, n) == 0 && (path[n] == '/' || path[n] == 0);
+}
+
+int backup_dirs(struct backup_job *j)
+{
+    int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
+    if (rc)
+        return rc;
+    if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
+        return cmd_usage(j->l, "%s: the path is too long", j->dir);
+    if (strcmp(j->to, "-") != 0 && is_inside(j->to, j->dir))
+        return cmd_usage(j->l, "%s is in the database's own directory, and would be lost with it",
+                         j->to);
+    return 0;
+}
+
+void backup_catch_signals(void)
+{
+    cmd_catch_signals();
+    backupfile_give_up_when(cmd_interrupted);
+}
+
 static int run_make(struct backup_job *j)
 {
     struct azoth_error err = {0};
@@ -272,16 +305,14 @@ static int run_make(struct backup_job *j)
         return cmd_fail(&err);
     if (j->f.level.given && j->f.level.n > 19)
         return cmd_usage(j->l, "--level is 0 to 19");
-    int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
+    int rc = backup_dirs(j);
     if (rc)
         return rc;
-    if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
-        return cmd_usage(j->l, "%s: the path is too long", j->dir);
-    cmd_catch_signals();
+    backup_catch_signals();
     signal(SIGPIPE, SIG_IGN); /* a reader that ends is an error of the write */
     j->begun_ns = clock_mono_ns();
     rc = make(j, &err);
-    if (rc == 1)
+    if (rc && cmd_interrupted())
         rc = 128 + cmd_interrupted(); /* as shells tell it */
     else
         rc = rc ? cmd_fail(&err) : tell_done(j);

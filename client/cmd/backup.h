@@ -62,6 +62,9 @@ static inline const struct backup_key *backup_key_of(const struct backup_keys *k
     return k->has_key ? &k->key : NULL;
 }
 
+/* As cmd_catch_signals(), and pipes that nobody empties or fills are left then, too. */
+void backup_catch_signals(void);
+
 /* ---- about.json ---- */
 
 enum backup_kind { BACKUP_FULL, BACKUP_INCREMENT, BACKUP_SEALED };
@@ -225,6 +228,9 @@ int backup_increment(struct backup_job *j, struct azoth_error *err);
  * between the increments before and after it. */
 int backup_full_placed(struct backup_job *j, struct azoth_error *err);
 
+/* Fills dir and projections of the job: 0, or the exit code of what was said. Backups are not made into the database's
+ * own directory. */
+int backup_dirs(struct backup_job *j);
 /* Copies of all projections' files into j->about, and what is absent. 0, 1, or an error. */
 int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth_error *err);
 /* Begins the output, with about.json. */

@@ -261,11 +261,9 @@ int backup_follow(struct backup_job *j, uint64_t interval_ms)
     struct azoth_error err = {0};
     f.j = j;
     f.interval_ms = interval_ms;
-    int rc = cmd_dir(j->l, NULL, 1, j->dir, sizeof j->dir);
+    int rc = backup_dirs(j);
     if (rc)
         return rc;
-    if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
-        return cmd_usage(j->l, "%s: the path is too long", j->dir);
     log_init("azoth-backup", LOG_LEVEL_INFO);
     if (service_init(&f.service, &err))
         return cmd_fail(&err);

@@ -205,7 +205,7 @@ static void verify_one(struct verifying *v, const char *path, int deep)
     progress_end(&v->progress);
     if (!rc && deep && about.kind != BACKUP_INCREMENT)
         rc = restore_and_drop(v, path, &err);
-    if (rc <= 0)
+    if (rc <= 0 && !(rc && cmd_interrupted()))
         tell(v, path, &about, digest, rc, &err);
     backup_about_fini(&about);
     v->files++;
@@ -236,7 +236,7 @@ int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *
     struct azoth_error err = {0};
     if (backup_keys_read(f, &v.keys, &err))
         return cmd_fail(&err);
-    cmd_catch_signals();
+    backup_catch_signals();
     if (l->json)
         out_open(&v.t, NULL, '[');
     int rc = 0;

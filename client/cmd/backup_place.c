@@ -151,7 +151,8 @@ static int make_identity(const char *dir, const char *path, struct azoth_error *
     ssize_t n = write(fd, text, 33);
     int e = n == 33 ? (fsync(fd) ? errno : 0) : (n < 0 ? errno : ENOSPC);
     close(fd);
-    if (!e && link(fresh, path) && errno != EEXIST)
+    /* Whoever was first may have removed ours as one of the dead. */
+    if (!e && link(fresh, path) && errno != EEXIST && !(errno == ENOENT && access(path, F_OK) == 0))
         e = errno;
     unlink(fresh);
     int dir_fd = e ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -203,6 +204,8 @@ static void remove_leftovers(const struct backup_place *p)
         snprintf(path, sizeof path, "%s/%s", p->dir, e->d_name);
         if (strncmp(e->d_name, BACKUP_TMP, sizeof BACKUP_TMP - 1) == 0)
             restore_remove_tree(path);
+        else if (strncmp(e->d_name, PLACE_NAME ".", sizeof PLACE_NAME) == 0)
+            unlink(path);
         else if (parse_name(e->d_name, &one) && one.partial)
             unlink(path);
     }

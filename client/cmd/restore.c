@@ -169,14 +169,14 @@ static int run_restore(struct cmd_line *l)
     j.target = l->word[1];
     j.archive = f.archive;
     j.keys = &keys;
-    cmd_catch_signals();
+    backup_catch_signals();
     rc = backup_keys_read(&f, &keys, &err);
     progress_begin(&j.progress, "restore", f.quiet, 0);
     if (!rc)
         rc = restore_all(&j, &err);
     progress_end(&j.progress);
     backup_keys_fini(&keys);
-    if (rc == 1)
+    if (rc && cmd_interrupted())
         rc = 128 + cmd_interrupted();
     else
         rc = rc ? cmd_fail(&err) : tell_done(l, &j, begun_ns);

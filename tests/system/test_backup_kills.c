@@ -8,6 +8,7 @@
 #include "tests/system/bank.h"
 
 #include "core/clock.h"
+#include "writer/restore.h"
 
 #include <glob.h>
 #include <setjmp.h>
@@ -29,11 +30,18 @@ static struct azoth *db;
 static struct process *writer, *feed, *projector, *client[2];
 static char dest[300];
 
+/* Beside the database's directory, so the harness does not know of it. */
+static void remove_dest(void)
+{
+    restore_remove_tree(dest);
+}
+
 static void begin(void)
 {
     char path[300];
+    atexit(remove_dest);
     harness_begin(&h);
-    snprintf(dest, sizeof dest, "%s/dest", h.dir);
+    snprintf(dest, sizeof dest, "%s.dest", h.dir);
     snprintf(path, sizeof path, "%s/projections/accounts.sql", h.dir);
     FILE *f = fopen(path, "w");
     assert_non_null(f);

@@ -1,0 +1,123 @@
+#!/bin/bash
+# azoth backup and restore at their edges: pipes that nobody empties, places where no backup belongs, disks that are read
+# only or too small, other users, and versions to come. Mounts are in a namespace of their own.
+if [ -z "${AZOTH_TEST_NAMESPACE:-}" ] && unshare -m true 2>/dev/null; then
+    AZOTH_TEST_NAMESPACE=1 exec unshare -m --propagation private bash "$0"
+fi
+. "$(dirname "$0")/checks.sh"
+export AZOTH_DIR=$TMP/db
+azoth init "$AZOTH_DIR" >/dev/null
+printf '[writer]\nreserve = 1M\n' >"$AZOTH_DIR/azoth.conf"
+printf -- '-- azoth: projection p\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v);\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/p.sql"
+for ((i = 1; i <= 300; i++)); do printf '{"add":{"k%d":1},"events":[{"type":"a","data":{"v":"%s"}}]}\n' $i "$(head -c 600 /dev/urandom | base64 -w0)"; done | azoth tx --embedded - >/dev/null
+check "there are rows" azoth projection rebuild p --quiet
+
+# --- where no backup belongs ---
+for to in db/b db db/projections/b; do
+    exits "a place in $to is refused" 2 "in the database's own directory" azoth backup "$TMP/$to"
+done
+exits "so is a plain one" 2 "would be lost with it" azoth backup --plain "$AZOTH_DIR/b"
+exits "and one that is followed into" 2 "would be lost with it" timeout 20 "$BUILD/azoth" backup --follow "$AZOTH_DIR/b"
+ln -s "$AZOTH_DIR" "$TMP/link"
+exits "by another name, too" 2 "would be lost with it" azoth backup "$TMP/link/b"
+says "nothing was made of them" 0 "$(find "$AZOTH_DIR" -name 'b' | wc -l)"
+mkdir "$TMP/dbx"
+check "a name that only begins so is none" azoth backup --quiet "$TMP/dbx"
+
+# --- what a death left of a place's identity ---
+touch "$TMP/dbx/place.0123456789abcdef0123456789abcdef"
+check "another backup is made" azoth backup --quiet "$TMP/dbx"
+says "which has removed it" "place" "$(ls "$TMP/dbx" | grep -v azb)"
+
+# --- pipes ---
+mkfifo "$TMP/pipe"
+exec 9<>"$TMP/pipe" # somebody has both ends, and does nothing with them
+waits() { # PID: until it waits in a system call
+    until_true 20 eval "[ \"\$(cut -d' ' -f1 /proc/$1/syscall)\" = $2 ]"
+}
+stuck() { # SENTENCE SYSCALL COMMAND...
+    local what=$1 call=$2 pid rc; shift 2
+    "$BUILD/azoth" "$@" <"$TMP/pipe" >"$TMP/stuck" 2>&1 & pid=$!
+    check "$what waits for a pipe" waits $pid $call
+    kill -INT $pid
+    until_true 20 eval "! kill -0 $pid" || kill -KILL $pid
+    wait $pid
+    rc=$?
+    says "and ends when it is interrupted, without a word" "130 " "$rc $(cat "$TMP/stuck")"
+}
+if [ -r /proc/$$/syscall ] && [ "$(uname -m)" = x86_64 ]; then
+    # Numbers of x86-64: 0 is read(), 1 is write().
+    "$BUILD/azoth" backup --quiet - >"$TMP/pipe" 2>"$TMP/stuck" & pid=$!
+    check "a backup waits for a pipe" waits $pid 1
+    kill -INT $pid
+    until_true 20 eval "! kill -0 $pid" || kill -KILL $pid
+    wait $pid
+    says "and ends when it is interrupted, without a word" "130 " "$? $(cat "$TMP/stuck")"
+    exec 9>&-
+    exec 9<>"$TMP/pipe" # empty again
+    stuck "a restore" 0 restore --quiet - "$TMP/new"
+    says "which leaves nothing" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
+    stuck "the check of a backup" 0 backup verify --quiet -
+else
+    echo "skip - the kernel does not say which system call a process waits in"
+fi
+exec 9>&-
+"$BUILD/azoth" backup - 2>"$TMP/err" > >(head -c 10 >/dev/null); rc=$?
+says "a reader that has enough is told once" "4 1" "$rc $(grep -c 'Broken pipe' "$TMP/err")"
+
+# --- what comes of it is for whom it is for ---
+check "one with nothing to wait for" azoth backup --quiet "$TMP/dest"
+if [ "$(id -u)" = 0 ] && runuser -u nobody true 2>/dev/null; then
+    chmod 755 "$TMP"
+    mkdir -m 1777 "$TMP/theirs"
+    nobody() { (cd / && runuser -u nobody -- "$BUILD/azoth" "$@"); }
+    if nobody --version >/dev/null 2>&1; then
+        exits "backups are not for everybody" 4 "Permission denied" nobody restore "$TMP/dest" "$TMP/theirs/new"
+        exits "nor is the database" 4 "Permission denied" nobody backup --dir "$AZOTH_DIR" "$TMP/theirs/dest"
+        chmod -R go+rX "$TMP/dest"
+        check "who may read one can restore it" nobody restore --quiet "$TMP/dest" "$TMP/theirs/new"
+        exits "and has a database" 0 "event 301" nobody tx --embedded --dir "$TMP/theirs/new" '{"events":[{"type":"a","data":{"v":0}}]}'
+        mkdir "$TMP/theirs/own"; chown nobody "$TMP/theirs/own"; chmod 750 "$TMP/theirs/own"
+        check "the superuser restores for whom the place belongs to" azoth restore --quiet "$TMP/dest" "$TMP/theirs/own"
+        says "all of it" "nobody" "$(find "$TMP/theirs/own" -printf '%u\n' | sort -u)"
+    else
+        echo "skip - another user does not reach the programs"
+    fi
+else
+    echo "skip - no right to be another user"
+fi
+
+# --- disks ---
+if [ -n "${AZOTH_TEST_NAMESPACE:-}" ]; then
+    mkdir "$TMP/small" "$TMP/ro"
+    wrong=
+    # Each of the sizes ends at another step: pages, rows, the configuration, the lock file, the reserve.
+    for kib in 8 200 400 600 700 800 1000 1200 1600; do
+        mount -t tmpfs -o size=${kib}k tmpfs "$TMP/small"
+        azoth restore --quiet "$TMP/dest" "$TMP/small/new" >"$TMP/out" 2>&1; rc=$?
+        [ "$rc $(ls "$TMP/small" | wc -l) $(grep -c NOSPACE "$TMP/out")" = "4 0 1" ] || wrong+="$kib: $rc $(ls "$TMP/small") $(tail -1 "$TMP/out");"
+        umount "$TMP/small"
+    done
+    says "a disk that is too small for a restore is told, and nothing is left on it" "" "$wrong"
+    mount -t tmpfs -o size=4M tmpfs "$TMP/small"
+    check "one that is not is another file system, too" azoth restore --quiet "$TMP/dest" "$TMP/small/new"
+    check "and takes backups" azoth backup --quiet "$TMP/small/dest"
+    says "of the same" "$(azoth digest)" "$(azoth digest --dir "$TMP/small/new")"
+    umount "$TMP/small"
+
+    mount --bind "$AZOTH_DIR" "$TMP/ro" && mount -o remount,ro,bind "$TMP/ro"
+    check "what may only be read is backed up, without a writer" azoth backup --quiet --dir "$TMP/ro" "$TMP/of-ro"
+    check "and comes back" azoth restore --quiet "$TMP/of-ro" "$TMP/from-ro"
+    says "as it was" "$(azoth digest)" "$(azoth digest --dir "$TMP/from-ro")"
+    exits "with its rows" 0 "its 300 rows in 1 tables are those of the log" azoth verify --dir "$TMP/from-ro" --all-projections --replay
+    umount "$TMP/ro"
+else
+    echo "skip - no right to mount: disks that are too small, or only to be read"
+fi
+
+# --- versions to come ---
+check "a plain one is made" azoth backup --quiet --plain "$TMP/plain"
+sed -i 's/^{"format":1,/{"format":2,/' "$TMP/plain/about.json"
+exits "a backup of a format to come is not believed" 4 "AZOTH_ERR_FORMAT" azoth restore "$TMP/plain" "$TMP/new"
+says "and nothing is made of it" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
+checks_end
