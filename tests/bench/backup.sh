@@ -55,12 +55,20 @@ rate() { # while the command runs, or for two seconds
     "$@" >/dev/null 2>&1
     echo "$from $(head_now) $t $EPOCHREALTIME" | awk '{ print ($2 - $1) / ($4 - $3) }'
 }
+# Processors that sleep between two commits are slower to wake than a backup is in the way: writers are up to twice as
+# fast beside one. What runs only when nobody else wants to keeps them awake, and what is measured is the backup.
+for ((i = 0; i < $(nproc); i++)); do chrt --idle 0 sh -c 'while :; do :; done' & pids+=($!); done
 rm -rf "$TMP/dest"
+before=$(rate sleep 3)
 for ((i = 0; i < pairs; i++)); do
-    alone=$(rate sleep 3)
-    beside=$(rate azoth backup --level $level "$TMP/dest")
-    echo "$alone $beside" >>"$TMP/writes"
-    rm -rf "$TMP/dest"
+    for how in 0 10; do
+        beside=$(rate nice -n $how "$BUILD/azoth" backup --level $level "$TMP/dest")
+        after=$(rate sleep 3)
+        echo "$before $after $beside" | awk '{ print ($1 + $2) / 2, $3 }' >>"$TMP/writes-$how"
+        before=$after
+        rm -rf "$TMP/dest"
+    done
 done
-printf '%-46s %6.0f/s beside %5.0f/s   ratio %.2f\n' "durable transactions of 8 clients beside a backup" "$(cut -d' ' -f2 "$TMP/writes" | median)" \
-    "$(cut -d' ' -f1 "$TMP/writes" | median)" "$(awk '{ print $2 / $1 }' "$TMP/writes" | median)"
+writes() { printf '%-46s %6.0f/s beside %5.0f/s   ratio %.2f\n' "$1" "$(cut -d' ' -f2 "$2" | median)" "$(cut -d' ' -f1 "$2" | median)" "$(awk '{ print $2 / $1 }' "$2" | median)"; }
+writes "durable transactions of 8 clients beside a backup" "$TMP/writes-0"
+writes "the same, beside one as the units run it (nice 10)" "$TMP/writes-10"
