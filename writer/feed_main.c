@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TICK_MS 1000
@@ -137,6 +138,27 @@ static uint64_t sent_so_far(const struct server *s)
     return n;
 }
 
+/* 1 when the segment that was found is not of the file that we read: then it is let go. Either it is a dead writer's,
+ * of a file that was here before, and the next writer makes another; or it is ours that is not the database any
+ * more, and a new process reads the new one. */
+static int of_another_file(struct server *s)
+{
+    const struct store_identity *id = store_identity(s->store);
+    const struct header_shm *h = s->segment->header;
+    char path[4200];
+    struct stat st;
+    if (h->device == id->device && h->inode == id->inode)
+        return 0;
+    segment_detach(s->segment);
+    s->segment = NULL;
+    if (dbdir_path(path, sizeof path, s->program.dir, "data.mdb") || stat(path, &st) ||
+        (uint64_t)st.st_dev != id->device || (uint64_t)st.st_ino != id->inode) {
+        log_line(LOG_LEVEL_WARN, "the data file was replaced: stopping to be started again");
+        s->service.stopping = 2;
+    }
+    return 1;
+}
+
 /* Once a second: a writer may come, or come back with a new segment, or this one may have been removed. */
 static void attach(struct server *s, uint64_t now_ns)
 {
@@ -155,7 +177,8 @@ static void attach(struct server *s, uint64_t now_ns)
         s->segment = NULL;
         return;
     }
-    const struct store_identity *id = store_identity(s->store);
+    if (of_another_file(s))
+        return;
     int rc = gauges_attach(&name, 1, &s->gauges, &err);
     if (!rc)
         rc = participant_join(s->segment, s->program.dir, PARTICIPANT_FEED, "azoth-feed",
@@ -169,11 +192,6 @@ static void attach(struct server *s, uint64_t now_ns)
         return;
     }
     s->attach_failed = 0;
-    if (s->segment->header->device != id->device || s->segment->header->inode != id->inode) {
-        /* We read a file that is not the database any more: a new process reads the new one. */
-        log_line(LOG_LEVEL_WARN, "the data file was replaced: stopping to be started again");
-        s->service.stopping = 2;
-    }
     feed_set_gauges(s->feed, s->gauges);
     s->sent = sent_so_far(s);
     log_line(LOG_LEVEL_INFO, "attached incarnation=%llu subscriptions=%u",

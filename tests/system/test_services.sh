@@ -113,6 +113,21 @@ start writer azoth-writer --dir "$db"; writer=$pid
 until_true 20 azoth tx "$one" >/dev/null 2>&1
 kill $writer; wait $writer
 says "each line has a priority, and a sentence before its first key" "" "$(cat "$TMP"/{writer,feed,worker,projector}.log | grep -vE '^<[3-7]>[a-zA-Z][^=]* [a-z_]+=|^<5>stopped$')"
+# --- a feed that is there before its writer, and finds a dead one's segment, of a file that was here before ---
+start writer azoth-writer --dir "$db"; writer=$pid
+until_true 20 azoth tx "$one" >/dev/null 2>&1
+kill -KILL $writer; wait $writer 2>/dev/null
+cp "$db/data.mdb" "$TMP/data.mdb"; mv "$TMP/data.mdb" "$db/data.mdb"
+: >"$TMP/feed.log"
+start feed azoth-feed --dir "$db"; feed=$pid
+start projector azoth-projector --dir "$db" seen; projector=$pid
+check "the projector asks it" until_true 20 logged feed 'subscribed projection=seen'
+check "it waits for the next writer" kill -0 $feed
+start writer azoth-writer --dir "$db"; writer=$pid
+check "and attaches to that one's" until_true 20 logged feed 'attached incarnation='
+check "whose events it sends" sh -c "'$BUILD/azoth' tx '$one' >/dev/null && '$BUILD/azoth' lag --wait --timeout 20 >/dev/null"
+for p in $projector $feed $writer; do kill $p; wait $p; done
+
 # --- what is asked for in vain ---
 for p in writer feed worker projector exporter; do
     exits "azoth-$p wants the directory that it is told of" 100 "--dir needs a value" timeout 20 "$BUILD/azoth-$p" --dir
