@@ -378,21 +378,32 @@ void event_scan_close(struct event_scan *es)
     free(es);
 }
 
-/* ---- an event by its transaction ---- */
+/* ---- one event, by its id and by its transaction ---- */
 
-static int txn_of_event(struct snapshot *sn, uint64_t id, uint64_t *ret, struct azoth_error *err)
+int snapshot_event(struct snapshot *sn, uint64_t id, struct event_stamp *ret,
+                   struct azoth_error *err)
 {
     struct event_scan *es = NULL;
     struct event_record ev = {0};
+    struct azoth_bytes raw = {0};
     int rc = event_scan_open(sn, id, id + 1, &es, err);
     if (rc || !es) /* the second for the static analyzer */
         return rc;
-    rc = event_scan_next(es, &ev, NULL, err);
+    rc = event_scan_next(es, &ev, &raw, err);
+    if (rc == 1)
+        *ret = (struct event_stamp){ev.txn, ev.time_ns, record_checksum(raw)};
     event_scan_close(es);
+    return rc;
+}
+
+static int txn_of_event(struct snapshot *sn, uint64_t id, uint64_t *ret, struct azoth_error *err)
+{
+    struct event_stamp stamp = {0};
+    int rc = snapshot_event(sn, id, &stamp, err);
     if (rc == 0)
         return error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)id);
     if (rc == 1)
-        *ret = ev.txn;
+        *ret = stamp.txn;
     return rc < 0 ? rc : 0;
 }
 

@@ -130,6 +130,16 @@ int snapshot_archives(struct snapshot *sn,
 int store_archive_open(struct store *s, const struct archived_entry *e, struct archivefile **ret,
                        struct azoth_error *err);
 
+/* What stands in an event beside its contents. */
+struct event_stamp {
+    uint64_t txn;
+    int64_t time_ns;
+    uint32_t check; /* of its record: record_checksum() */
+};
+/* Of one event: 1 and *ret, 0 when there is none; CORRUPT, FORMAT, GAP, IO, NOMEM. */
+int snapshot_event(struct snapshot *sn, uint64_t id, struct event_stamp *ret,
+                   struct azoth_error *err);
+
 /* The first event of this transaction: 1 and *ret_id, 0 when it logged none; CORRUPT, FORMAT, GAP, IO,
  * NOMEM. Events lie in the order of transactions: some twenty looks, the fewer the newer it is. */
 int snapshot_event_of_txn(struct snapshot *sn, uint64_t txn, uint64_t *ret_id,

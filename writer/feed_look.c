@@ -97,23 +97,15 @@ int feed_look(struct store *store, const struct feed_filter *filter, uint64_t cu
 
 static int same_event(struct snapshot *sn, uint64_t cursor, uint32_t check, struct azoth_error *err)
 {
-    struct event_scan *es = NULL;
-    struct event_record ev;
-    struct azoth_bytes raw;
-    int rc = event_scan_open(sn, cursor, cursor + 1, &es, err);
-    if (rc)
-        return rc;
-    int got = event_scan_next(es, &ev, &raw, err);
-    if (got < 0)
-        rc = got;
-    else if (got == 0)
-        rc = error_set(err, AZOTH_ERR_GAP, "event %llu is missing: the log ends before it",
-                       (unsigned long long)cursor);
-    else if (record_checksum(raw) != check)
-        rc = error_set(err, AZOTH_ERR_DIVERGED, "event %llu is not the one that was applied",
-                       (unsigned long long)cursor);
-    event_scan_close(es);
-    return rc;
+    struct event_stamp stamp = {0};
+    int rc = snapshot_event(sn, cursor, &stamp, err);
+    if (rc == 0)
+        return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: the log ends before it",
+                         (unsigned long long)cursor);
+    if (rc == 1 && stamp.check != check)
+        return error_set(err, AZOTH_ERR_DIVERGED, "event %llu is not the one that was applied",
+                         (unsigned long long)cursor);
+    return rc < 0 ? rc : 0;
 }
 
 int feed_same_history(struct store *store, uint64_t cursor, uint32_t check, uint64_t *ret_head,

@@ -55,15 +55,10 @@ static int ended(int rc, const struct azoth_error *err)
 
 static int time_of(struct snapshot *sn, uint64_t id, int64_t *ret, struct azoth_error *err)
 {
-    struct event_scan *es;
-    struct event_record ev;
-    int rc = event_scan_open(sn, id, id + 1, &es, err);
-    if (rc)
-        return rc;
-    rc = event_scan_next(es, &ev, NULL, err);
+    struct event_stamp stamp = {0};
+    int rc = snapshot_event(sn, id, &stamp, err);
     if (rc == 1)
-        *ret = ev.time_ns;
-    event_scan_close(es);
+        *ret = stamp.time_ns;
     if (rc == 0)
         rc = error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)id);
     return rc < 0 ? rc : 0;

@@ -174,15 +174,10 @@ int archiver_dest(struct archiver *a, const char *dest, int make, struct azoth_e
     return make ? sync_above(a->dest, err) : 0;
 }
 
-static int event_at(struct snapshot *sn, uint64_t id, struct event_record *ret,
+static int event_at(struct snapshot *sn, uint64_t id, struct event_stamp *ret,
                     struct azoth_error *err)
 {
-    struct event_scan *es = NULL;
-    int rc = event_scan_open(sn, id, id + 1, &es, err);
-    if (rc)
-        return rc;
-    rc = event_scan_next(es, ret, NULL, err);
-    event_scan_close(es); /* what ret borrows is gone: its numbers are what is asked for */
+    int rc = snapshot_event(sn, id, ret, err);
     return rc == 1 ? 0
            : rc    ? rc
                    : error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)id);
@@ -192,7 +187,7 @@ int archiver_end(struct archiver *a, uint64_t before, uint64_t *ret, struct azot
 {
     struct snapshot *sn;
     struct store_head head;
-    struct event_record last, next;
+    struct event_stamp last = {0}, next = {0};
     uint64_t end = before ? before - 1 : 0, first = 0;
     int rc = snapshot_begin(a->store, &sn, err);
     if (rc)

@@ -36,14 +36,12 @@ static int on_part(void *arg, struct azoth_bytes part, struct azoth_error *err)
 /* The time of the newest event: the store's own also moves with commits that changed nothing. */
 static int event_time(struct snapshot *sn, uint64_t id, int64_t *ret, struct azoth_error *err)
 {
-    struct event_scan *es = NULL;
-    struct event_record ev = {0};
-    int rc = id ? event_scan_open(sn, id, id + 1, &es, err) : 0;
-    if (rc || !es)
-        return rc;
-    rc = event_scan_next(es, &ev, NULL, err);
-    event_scan_close(es);
-    *ret = ev.time_ns;
+    struct event_stamp stamp = {0};
+    if (id == 0)
+        return 0;
+    int rc = snapshot_event(sn, id, &stamp, err);
+    if (rc == 1)
+        *ret = stamp.time_ns;
     return rc == 1 ? 0 : rc ? rc : error_set(err, AZOTH_ERR_GAP, "the newest event is missing");
 }
 

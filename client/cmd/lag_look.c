@@ -311,15 +311,10 @@ struct question {
 
 static int event_time(struct snapshot *sn, uint64_t id, int64_t *ret, struct azoth_error *err)
 {
-    struct event_scan *es;
-    struct event_record ev;
-    int rc = event_scan_open(sn, id, id + 1, &es, err);
-    if (rc)
-        return rc;
-    rc = event_scan_next(es, &ev, NULL, err);
+    struct event_stamp stamp = {0};
+    int rc = snapshot_event(sn, id, &stamp, err);
     if (rc == 1)
-        *ret = ev.time_ns;
-    event_scan_close(es);
+        *ret = stamp.time_ns;
     return rc < 0 ? rc : 0;
 }
 

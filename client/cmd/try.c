@@ -216,21 +216,15 @@ static int fill_to(struct trial *t, uint64_t to, struct azoth_error *err)
 static int begin_at(struct trial *t, uint64_t cursor, struct azoth_error *err)
 {
     struct snapshot *sn;
-    struct event_scan *es = NULL;
-    struct event_record ev;
-    struct azoth_bytes raw = {0};
+    struct event_stamp stamp = {0};
     int rc = cursor ? snapshot_begin(t->store, &sn, err) : 0;
     if (rc || !cursor)
         return rc;
-    rc = event_scan_open(sn, cursor, cursor + 1, &es, err);
-    int got = rc ? rc : event_scan_next(es, &ev, &raw, err);
-    if (got == 1)
-        rc = table_apply(t->table, bytes_of(NULL, 0), 1, cursor, record_checksum(raw), err);
-    else if (got == 0)
+    rc = snapshot_event(sn, cursor, &stamp, err);
+    if (rc == 1)
+        rc = table_apply(t->table, bytes_of(NULL, 0), 1, cursor, stamp.check, err);
+    else if (rc == 0)
         rc = error_set(err, AZOTH_ERR_GAP, "event %llu is missing", (unsigned long long)cursor);
-    else
-        rc = got;
-    event_scan_close(es);
     snapshot_end(sn);
     return rc;
 }
