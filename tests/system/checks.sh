@@ -7,6 +7,16 @@ TMP=$(mktemp -d "${TMPDIR:-/tmp}/azoth-$(basename "$0" .sh)-XXXXXX")
 pids=() passed=0 failed=0
 finish() { [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null; wait 2>/dev/null; rm -rf "$TMP"; }
 trap finish EXIT
+# Instead of finish, with shared objects of databases in TMP that have one: who was attached when the last writer went keeps
+# a segment in the way.
+leave() {
+    [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null
+    wait 2>/dev/null
+    for db in "$TMP"/*/data.mdb; do
+        azoth status --dir "${db%/*}" --json 2>/dev/null | jq -r '.shm, .shm_gauges' | sed 's#^/*#/dev/shm/#' | xargs -r rm -f
+    done
+    finish
+}
 check() { # SENTENCE COMMAND...
     local what=$1; shift
     if "$@"; then echo "ok - $what"; passed=$((passed + 1)); else echo "not ok - $what"; tail -5 "$TMP/out"; failed=$((failed + 1)); fi

@@ -2,15 +2,6 @@
 # azoth backup --follow: each commit is in a backup soon after, whoever is killed meanwhile, also through a command.
 . "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
-# Who was attached when the last writer went keeps a segment in the way.
-leave() {
-    [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null
-    wait 2>/dev/null
-    for db in "$TMP"/*/data.mdb; do
-        azoth status --dir "${db%/*}" --json 2>/dev/null | jq -r '.shm, .shm_gauges' | sed 's#^/*#/dev/shm/#' | xargs -r rm -f
-    done
-    finish
-}
 trap leave EXIT
 azoth init "$AZOTH_DIR" >/dev/null
 begin_writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=($writer); until_true 20 grep -q ready "$TMP/writer.log"; }

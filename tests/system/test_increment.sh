@@ -3,15 +3,6 @@
 # its backups lead to; and what a gap, a flipped bit, a full disk or a mark that was given up does.
 . "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
-# Who was attached when the last writer went keeps a segment in the way.
-leave() {
-    [ ${#pids[@]} = 0 ] || kill "${pids[@]}" 2>/dev/null
-    wait 2>/dev/null
-    for db in "$TMP"/*/data.mdb; do
-        azoth status --dir "${db%/*}" --json 2>/dev/null | jq -r '.shm, .shm_gauges' | sed 's#^/*#/dev/shm/#' | xargs -r rm -f
-    done
-    finish
-}
 trap leave EXIT
 azoth init "$AZOTH_DIR" >/dev/null
 printf '[writer]\nreserve = 1M\n' >"$AZOTH_DIR/azoth.conf"

@@ -3,13 +3,6 @@
 # through LMDB, is found and named. A store of format 1 becomes one of format 2.
 . "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db AZOTH_WRITER_RESERVE=0
-# Who was attached when the last writer went keeps a segment in the way.
-leave() {
-    for db in "$TMP/db" "$TMP/plain"; do
-        azoth status --dir "$db" --json 2>/dev/null | jq -r '.shm, .shm_gauges' | sed 's#^/*#/dev/shm/#' | xargs -r rm -f
-    done
-    finish
-}
 trap leave EXIT
 damage() { "$BUILD/tests/system/damage" "$@"; }
 commit() { azoth tx --embedded "$1" >/dev/null || echo "commit: $1" >&2; }
