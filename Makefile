@@ -13,7 +13,7 @@ comma := ,
 variant := $(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(FAULTS),-faults)$(if $(filter clang%,$(CC)),-clang)
 BUILD ?= build$(if $(variant),/v$(variant))
 
-PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih libmicrohttpd libarchive libsodium libzstd
+PKGS := lmdb sqlite3 libpq nanomsg libtpl jansson libxxhash libsystemd inih libmicrohttpd libarchive libsodium libtomcrypt libzstd
 # Looked up when it is used: on a new machine pkg-config comes with the first target.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
@@ -24,20 +24,20 @@ OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(
 LINK := -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
 # Libraries by who needs them. The writer links neither nanomsg nor jansson.
-LIBS_STORE := -llmdb -lxxhash -lgmp -lsodium -lzstd
+LIBS_STORE := -llmdb -lxxhash -lgmp -ltomcrypt -lzstd
 LIBS_JSON  := -ljansson
 LIBS_NET   := -lnanomsg -ltpl
 LIBS_SQL   := -lsqlite3 -lpq
 LIBS_SYS   := -lsystemd -linih
 LIBS_HTTP  := -lmicrohttpd
 LIBS_TERM  := -lncursesw -ltinfo
-LIBS_BACKUP := -larchive
+LIBS_BACKUP := -larchive -lsodium
 LIBS_ALL   := -Wl,--as-needed $(LIBS_STORE) $(LIBS_JSON) $(LIBS_NET) $(LIBS_SQL) $(LIBS_SYS) $(LIBS_HTTP) $(LIBS_TERM) $(LIBS_BACKUP) -ldl -lm
 
 # --- sources, in the order in which data flows --------------------------------------------------
 
 CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base64.c \
-        core/valuejson.c core/record.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c core/seal.c \
+        core/valuejson.c core/record.c core/hash.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c core/seal.c \
         core/redo.c core/redoscan.c core/storecheck.c core/pagecheck.c core/archivefile.c core/archived.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \

@@ -14,10 +14,10 @@
 
 #include "core/chain.h"
 #include "core/error.h"
+#include "core/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -35,8 +35,7 @@
 
 static const char header_magic[8] = "AZOTHSG1", footer_magic[8] = "AZOTHSGE";
 
-_Static_assert(ARCHIVE_DIGEST == crypto_generichash_BYTES && ARCHIVE_DIGEST == CHAIN_BYTES,
-               "a BLAKE2b-256");
+_Static_assert(ARCHIVE_DIGEST == HASH_BYTES && ARCHIVE_DIGEST == CHAIN_BYTES, "a BLAKE2b-256");
 
 void archivefile_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last)
 {
@@ -68,7 +67,7 @@ struct archivefile_out {
     uint32_t block_events;
     struct buf frames, packed, index;
     ZSTD_CCtx *zstd;
-    crypto_generichash_state hash;
+    struct hash hash;
 };
 
 static int write_all(struct archivefile_out *o, const void *p, size_t len, struct azoth_error *err)
@@ -89,7 +88,7 @@ static int write_all(struct archivefile_out *o, const void *p, size_t len, struc
 
 static int put(struct archivefile_out *o, const void *p, size_t len, struct azoth_error *err)
 {
-    crypto_generichash_update(&o->hash, p, len);
+    hash_add(&o->hash, p, len);
     return write_all(o, p, len, err);
 }
 
@@ -136,8 +135,6 @@ static int open_alone(const char *path, int *ret, struct azoth_error *err)
 int archivefile_create(const char *path, const uint8_t uuid[16], int level,
                        struct archivefile_out **ret, struct azoth_error *err)
 {
-    if (sodium_init() < 0)
-        return error_set(err, AZOTH_ERR_IO, "libsodium");
     struct archivefile_out *o = calloc(1, sizeof *o);
     if (!o)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment");
@@ -145,7 +142,7 @@ int archivefile_create(const char *path, const uint8_t uuid[16], int level,
     o->fd = -1;
     snprintf(o->path, sizeof o->path, "%s", path);
     memcpy(o->about.uuid, uuid, 16);
-    crypto_generichash_init(&o->hash, NULL, 0, ARCHIVE_DIGEST);
+    hash_begin(&o->hash);
     o->zstd = ZSTD_createCCtx();
     int rc = o->zstd ? open_alone(path, &o->fd, err)
                      : error_set(err, AZOTH_ERR_NOMEM, "a segment's compressor");
@@ -252,8 +249,8 @@ static int put_footer(struct archivefile_out *o, uint64_t index_at, struct azoth
     memcpy(f + 72, a->chain_before, ARCHIVE_DIGEST);
     memcpy(f + 104, a->chain_after, ARCHIVE_DIGEST);
     put_u64(f + 136, XXH3_64bits(o->index.ptr, o->index.len));
-    crypto_generichash_update(&o->hash, f, FOOTER_DIGEST);
-    crypto_generichash_final(&o->hash, a->digest, ARCHIVE_DIGEST);
+    hash_add(&o->hash, f, FOOTER_DIGEST);
+    hash_end(&o->hash, a->digest);
     memcpy(f + FOOTER_DIGEST, a->digest, ARCHIVE_DIGEST);
     memcpy(f + 176, footer_magic, 8);
     put_u64(f + 184, XXH3_64bits(f, 184));
@@ -540,19 +537,19 @@ int archivefile_copy(const struct archivefile *f,
                      int (*sink)(void *arg, const void *p, size_t len, struct azoth_error *err),
                      void *arg, struct azoth_error *err)
 {
-    crypto_generichash_state hash;
+    struct hash hash;
     uint8_t digest[ARCHIVE_DIGEST];
     uint64_t end = f->about.bytes - FOOTER + FOOTER_DIGEST, at = 0;
     unsigned char *b = malloc(ARCHIVE_PIECE), tail[FOOTER - FOOTER_DIGEST];
     if (!b)
         return error_set(err, AZOTH_ERR_NOMEM, "a segment's digest");
-    crypto_generichash_init(&hash, NULL, 0, ARCHIVE_DIGEST);
+    hash_begin(&hash);
     int rc = 0;
     while (!rc && at < end) {
         size_t n = end - at < ARCHIVE_PIECE ? (size_t)(end - at) : ARCHIVE_PIECE;
         rc = read_at(f, at, b, n, err);
         if (!rc)
-            crypto_generichash_update(&hash, b, n);
+            hash_add(&hash, b, n);
         if (!rc && sink)
             rc = sink(arg, b, n, err);
         at += n;
@@ -562,7 +559,7 @@ int archivefile_copy(const struct archivefile *f,
         rc = read_at(f, end, tail, sizeof tail, err);
     if (!rc && sink)
         rc = sink(arg, tail, sizeof tail, err);
-    crypto_generichash_final(&hash, digest, sizeof digest);
+    hash_end(&hash, digest);
     if (!rc && (memcmp(digest, f->about.digest, sizeof digest) != 0 ||
                 memcmp(digest, tail, sizeof digest) != 0))
         rc = damaged(f, "digest", err);

@@ -10,7 +10,7 @@
  *   footer   u64 first, last event | u64 first, last transaction | i64 first, last time
  *            | u64 bytes of all blocks unpacked | u64 place of the index | u32 blocks | u32 chained
  *            | u8 chain before[32] | u8 chain after[32] | u64 checksum of the index (XXH3_64bits)
- *            | u8 digest[32]: BLAKE2b-256 (libsodium crypto_generichash) over all bytes before it
+ *            | u8 digest[32]: BLAKE2b-256 (core/hash.h) over all bytes before it
  *            | u8[8] "AZOTHSGE" | u64 checksum of the footer (XXH3_64bits over the 184 bytes before)
  *
  * Integers little-endian. What is known only at the end stands at the end, so that the file is written in one

@@ -1,9 +1,8 @@
 #include "core/chain.h"
 
 #include "core/error.h"
+#include "core/hash.h"
 
-#include <pthread.h>
-#include <sodium.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -11,14 +10,7 @@
 
 static const char name[] = "azoth chain 1"; /* without its NUL */
 
-_Static_assert(CHAIN_BYTES == crypto_generichash_BYTES, "BLAKE2b-256");
-
-/* libsodium chooses the fast code for this processor; without it the plain one would do the same. */
-static void choose(void)
-{
-    int rc = sodium_init();
-    ensure(rc >= 0);
-}
+_Static_assert(CHAIN_BYTES == HASH_BYTES, "BLAKE2b-256");
 
 void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t event)
 {
@@ -26,39 +18,36 @@ void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t
     memcpy(text, name, sizeof name - 1);
     memcpy(text + sizeof name - 1, uuid, 16);
     *c = (struct chain){.txn = txn, .event = event, .on = 1};
-    crypto_generichash(c->value, CHAIN_BYTES, text, sizeof text, NULL, 0);
+    hash_once(c->value, text, sizeof text);
 }
 
-static void add(crypto_generichash_state *st, struct azoth_bytes b)
+static void add(struct hash *h, struct azoth_bytes b)
 {
     unsigned char len[4];
     put_u32(len, (uint32_t)b.len);
-    crypto_generichash_update(st, len, sizeof len);
-    if (b.len)
-        crypto_generichash_update(st, b.ptr, b.len);
+    hash_add(h, len, sizeof len);
+    hash_add(h, b.ptr, b.len);
 }
 
 void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    crypto_generichash_state st;
+    struct hash h;
     unsigned char head[CHAIN_BYTES + 28];
     ensure(n > 0);
-    pthread_once(&once, choose);
     memcpy(head, c->value, CHAIN_BYTES);
     put_u64(head + CHAIN_BYTES, ev[0].txn);
     put_u64(head + CHAIN_BYTES + 8, ev[0].id);
     put_u32(head + CHAIN_BYTES + 16, n);
     put_u64(head + CHAIN_BYTES + 20, (uint64_t)ev[0].time_ns);
-    crypto_generichash_init(&st, NULL, 0, CHAIN_BYTES);
-    crypto_generichash_update(&st, head, sizeof head);
+    hash_begin(&h);
+    hash_add(&h, head, sizeof head);
     for (uint32_t i = 0; i < n; i++) {
-        add(&st, ev[i].type);
-        add(&st, ev[i].key);
-        add(&st, ev[i].metadata);
-        add(&st, ev[i].payload);
+        add(&h, ev[i].type);
+        add(&h, ev[i].key);
+        add(&h, ev[i].metadata);
+        add(&h, ev[i].payload);
     }
-    crypto_generichash_final(&st, c->value, CHAIN_BYTES);
+    hash_end(&h, c->value);
     c->txn = ev[0].txn;
     c->event = ev[0].id + n - 1;
 }

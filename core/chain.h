@@ -7,7 +7,7 @@
  *              | per event: u32 length | type | u32 length | stream key | u32 length | metadata
  *                           | u32 length | payload)
  *
- * Integers little-endian; BLAKE2b of RFC 7693, by libsodium's crypto_generichash. It begins with
+ * Integers little-endian; BLAKE2b of RFC 7693 (core/hash.h). It begins with
  * BLAKE2b-256("azoth chain 1" | the UUID that the database was made with). Where it stands is in the batch
  * record (batchrec.h), so one LMDB transaction moves it with the events. Values between are not stored.
  *

@@ -2,6 +2,7 @@
 
 #include "core/buf.h"
 #include "core/error.h"
+#include "core/hash.h"
 #include "core/record.h"
 #include "projector/split.h"
 #include "projector/tablefile.h"
@@ -9,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <sodium.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -254,21 +254,21 @@ int filecopy_make(const char *from, const char *to, int (*stop)(void), struct fi
 
 /* ---- digest ---- */
 
-static void sum_u64(crypto_generichash_state *sum, uint64_t n)
+static void sum_u64(struct hash *sum, uint64_t n)
 {
     unsigned char b[8];
     put_u64(b, n);
-    crypto_generichash_update(sum, b, sizeof b);
+    hash_add(sum, b, sizeof b);
 }
 
-static void sum_bytes(crypto_generichash_state *sum, const void *p, int n)
+static void sum_bytes(struct hash *sum, const void *p, int n)
 {
     sum_u64(sum, (uint64_t)n);
     if (n)
-        crypto_generichash_update(sum, p, (unsigned long long)n);
+        hash_add(sum, p, (size_t)n);
 }
 
-static void sum_value(crypto_generichash_state *sum, sqlite3_stmt *s, int i)
+static void sum_value(struct hash *sum, sqlite3_stmt *s, int i)
 {
     int type = sqlite3_column_type(s, i);
     double real;
@@ -314,8 +314,8 @@ static char *ordered(sqlite3 *db, const char *table)
     return sqlite3_str_finish(sql);
 }
 
-static int sum_table(sqlite3 *db, const char *path, const char *table,
-                     crypto_generichash_state *sum, struct azoth_error *err)
+static int sum_table(sqlite3 *db, const char *path, const char *table, struct hash *sum,
+                     struct azoth_error *err)
 {
     sqlite3_stmt *s;
     char *sql = ordered(db, table);
@@ -345,10 +345,10 @@ int filecopy_digest(const char *path, unsigned char ret[32], struct azoth_error 
     static const char tables[] =
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE "
         "'\\' AND name NOT LIKE 'azoth\\_%' ESCAPE '\\' ORDER BY name COLLATE BINARY";
-    crypto_generichash_state sum;
+    struct hash sum;
     sqlite3 *db = NULL;
     sqlite3_stmt *s = NULL;
-    crypto_generichash_init(&sum, NULL, 0, 32);
+    hash_begin(&sum);
     int rc = open_flags(path, SQLITE_OPEN_READWRITE, &db, err);
     if (rc)
         return rc;
@@ -358,6 +358,6 @@ int filecopy_digest(const char *path, unsigned char ret[32], struct azoth_error 
     sqlite3_finalize(s);
     sqlite3_close(db);
     if (!rc)
-        crypto_generichash_final(&sum, ret, 32);
+        hash_end(&sum, ret);
     return rc;
 }

@@ -19,10 +19,8 @@
  * The trailer's checksum is XXH3: it takes next to no time where BLAKE2b of the file would take as long as that of its
  * contents, and it has only to notice what happens to files by itself.
  *
- * Of libsodium 1.0.18: crypto_generichash_state wants an alignment of 64 bytes, which malloc() does not
- * give (the sanitizer of undefined behaviour tells, nothing else does). crypto_secretstream's pull takes a
- * chunk shorter than 17 bytes for a failure, not for an error of ours. A chunk's tag is told only
- * after its check.
+ * Of libsodium 1.0.18: crypto_secretstream's pull takes a chunk shorter than 17 bytes for a failure, not for
+ * an error of ours. A chunk's tag is told only after its check.
  */
 #define XXH_INLINE_ALL
 #include "writer/backupfile_parts.h"
@@ -238,7 +236,7 @@ int sink_open(int fd, const struct backup_key *key, struct backup_sink **ret,
     int rc = backup_sodium(err);
     if (rc)
         return rc;
-    struct backup_sink *s = backup_alloc(sizeof *s);
+    struct backup_sink *s = calloc(1, sizeof *s);
     if (!s)
         return error_set(err, AZOTH_ERR_NOMEM, "the backup's buffers");
     s->fd = fd;
@@ -419,7 +417,7 @@ int source_open(int fd, const struct backup_key *key, struct backup_source **ret
     int rc = backup_sodium(err);
     if (rc)
         return rc;
-    struct backup_source *s = backup_alloc(sizeof *s);
+    struct backup_source *s = calloc(1, sizeof *s);
     if (!s)
         return error_set(err, AZOTH_ERR_NOMEM, "the backup's buffers");
     s->fd = fd;

@@ -230,7 +230,7 @@ static int open_reading(struct backupfile_in *b, const struct backup_key *key,
 static int open_in(int fd, int own_fd, const struct backup_key *key, struct backupfile_in **ret,
                    struct azoth_error *err)
 {
-    struct backupfile_in *b = backup_alloc(sizeof *b);
+    struct backupfile_in *b = calloc(1, sizeof *b);
     if (!b) {
         if (own_fd)
             close(fd);

@@ -149,7 +149,7 @@ int manifest_end(struct backup_manifest *m, const struct sign_key *k, struct buf
 {
     if (buf_add_str(&m->text, END))
         return error_set(err, AZOTH_ERR_NOMEM, "the backup's manifest");
-    crypto_generichash(digest, BACKUPFILE_DIGEST, m->text.ptr, m->text.len, NULL, 0);
+    hash_once(digest, m->text.ptr, m->text.len);
     if (!ret_text)
         return 0;
     if (k)

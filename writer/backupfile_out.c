@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 struct backupfile_out {
-    crypto_generichash_state digest; /* of the member; first, for its alignment */
+    struct hash digest; /* of the member */
     const struct backup_writing *how;
     void *writing;
     struct backup_manifest manifest;
@@ -62,7 +62,7 @@ static int begin_member(struct backupfile_out *b, const char *name, uint64_t byt
 {
     snprintf(b->name, sizeof b->name, "%s", name);
     b->bytes = b->left = bytes;
-    crypto_generichash_init(&b->digest, NULL, 0, BACKUPFILE_DIGEST);
+    hash_begin(&b->digest);
     b->open = 1;
     return out_fails(b, b->how->begin(b->writing, name, bytes, &b->why), err);
 }
@@ -78,7 +78,7 @@ static int end_member(struct backupfile_out *b, struct azoth_error *err)
                          "%s: %llu bytes were announced, and %llu are missing", b->name,
                          (unsigned long long)b->bytes, (unsigned long long)b->left);
     b->open = 0;
-    crypto_generichash_final(&b->digest, digest, sizeof digest);
+    hash_end(&b->digest, digest);
     int rc = b->how->end(b->writing, &b->why);
     if (!rc && strcmp(b->name, BACKUP_MANIFEST) != 0)
         rc = manifest_add(&b->manifest, b->name, b->bytes, digest, &b->why);
@@ -110,7 +110,7 @@ int backupfile_write(struct backupfile_out *b, const void *p, size_t len, struct
                          b->open ? b->name : "no member");
     if (len == 0)
         return 0;
-    crypto_generichash_update(&b->digest, p, len);
+    hash_add(&b->digest, p, len);
     b->left -= len;
     b->written += len;
     return out_fails(b, b->how->write(b->writing, p, len, &b->why), err);
@@ -162,7 +162,7 @@ static int new_out(const struct backupfile_options *o, int dir, struct azoth_byt
     int rc = backup_sodium(err);
     if (rc || (rc = check_options(o, dir, about, err)))
         return rc;
-    struct backupfile_out *b = backup_alloc(sizeof *b);
+    struct backupfile_out *b = calloc(1, sizeof *b);
     if (!b)
         return error_set(err, AZOTH_ERR_NOMEM, "a backup");
     b->how = dir ? &backup_dir_writing : &backup_tar_writing;

@@ -15,6 +15,7 @@
 #ifndef WRITER_BACKUPFILE_PARTS_H
 #define WRITER_BACKUPFILE_PARTS_H
 
+#include "core/hash.h"
 #include "writer/backupfile.h"
 
 #include <sodium.h>
@@ -26,8 +27,6 @@
 #define BACKUP_HEADER     96u /* bytes before the first chunk */
 #define BACKUP_CHUNK_SEAL crypto_secretstream_xchacha20poly1305_ABYTES
 
-/* Zeroed memory that holds a state of BLAKE2b at its multiple of 64 bytes, or NULL; free() takes it. */
-void *backup_alloc(size_t size);
 /* Loads libsodium, once or again. IO. */
 int backup_sodium(struct azoth_error *err);
 

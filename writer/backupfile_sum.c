@@ -14,7 +14,7 @@
 #define LARGE      32768u /* bytes of a piece that are worth another thread */
 
 struct backup_sum {
-    crypto_generichash_state state; /* first, for its alignment */
+    struct hash state;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     pthread_t thread;
@@ -36,7 +36,7 @@ static void *sum_main(void *arg)
             break;
         unsigned at = s->oldest;
         pthread_mutex_unlock(&s->lock);
-        crypto_generichash_update(&s->state, s->slot[at], s->len[at]);
+        hash_add(&s->state, s->slot[at], s->len[at]);
         pthread_mutex_lock(&s->lock);
         s->oldest = (at + 1) % SLOTS;
         s->filled--;
@@ -48,7 +48,7 @@ static void *sum_main(void *arg)
 
 struct backup_sum *backup_sum_new(void)
 {
-    struct backup_sum *s = backup_alloc(sizeof *s);
+    struct backup_sum *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
     pthread_mutex_init(&s->lock, NULL);
@@ -70,7 +70,7 @@ static void settle(struct backup_sum *s)
 void backup_sum_begin(struct backup_sum *s)
 {
     settle(s);
-    crypto_generichash_init(&s->state, NULL, 0, BACKUPFILE_DIGEST);
+    hash_begin(&s->state);
 }
 
 static void hand_over(struct backup_sum *s, const unsigned char *p, size_t n)
@@ -94,7 +94,7 @@ void backup_sum_add(struct backup_sum *s, const void *p, size_t n)
     if (!s->running && n >= LARGE)
         s->running = pthread_create(&s->thread, NULL, sum_main, s) == 0;
     if (!s->running) {
-        crypto_generichash_update(&s->state, at, n);
+        hash_add(&s->state, at, n);
         return;
     }
     while (n) {
@@ -108,7 +108,7 @@ void backup_sum_add(struct backup_sum *s, const void *p, size_t n)
 void backup_sum_end(struct backup_sum *s, unsigned char ret[BACKUPFILE_DIGEST])
 {
     settle(s);
-    crypto_generichash_final(&s->state, ret, BACKUPFILE_DIGEST);
+    hash_end(&s->state, ret);
 }
 
 void backup_sum_free(struct backup_sum *s)

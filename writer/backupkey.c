@@ -23,13 +23,6 @@
 #define PASSPHRASE_MIN 8u
 #define LINE_MAX_BYTES 1024u
 
-void *backup_alloc(size_t size)
-{
-    size_t whole = (size + 63) / 64 * 64;
-    void *p = aligned_alloc(64, whole);
-    return p ? memset(p, 0, whole) : NULL;
-}
-
 int backup_sodium(struct azoth_error *err)
 {
     return sodium_init() < 0 ? error_set(err, AZOTH_ERR_IO, "libsodium: no random numbers") : 0;

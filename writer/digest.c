@@ -1,13 +1,13 @@
 #include "writer/digest.h"
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "writer/export.h"
 
-#include <sodium.h>
 #include <string.h>
 
 struct summing {
-    crypto_generichash_state sum;
+    struct hash sum;
     int with_times;
     digest_progress progress;
     void *arg;
@@ -16,7 +16,7 @@ struct summing {
 
 static void add(struct summing *d, const void *p, size_t n)
 {
-    crypto_generichash_update(&d->sum, p, n);
+    hash_add(&d->sum, p, n);
 }
 
 static void add_u64(struct summing *d, uint64_t n)
@@ -84,9 +84,7 @@ int digest_store(struct store *s, int with_times, digest_progress progress, void
     struct summing d = {.with_times = with_times, .progress = progress, .arg = arg};
     struct snapshot *sn;
     struct store_head head;
-    if (sodium_init() < 0)
-        return error_set(err, AZOTH_ERR_IO, "libsodium cannot be used");
-    crypto_generichash_init(&d.sum, NULL, 0, DIGEST_BYTES);
+    hash_begin(&d.sum);
     add(&d, with_times ? times : plain, with_times ? sizeof times - 1 : sizeof plain - 1);
     int rc = snapshot_begin(s, &sn, err);
     if (rc)
@@ -104,6 +102,6 @@ int digest_store(struct store *s, int with_times, digest_progress progress, void
         return rc;
     ret->keys = d.keys;
     ret->head = head;
-    crypto_generichash_final(&d.sum, ret->sum, DIGEST_BYTES);
+    hash_end(&d.sum, ret->sum);
     return 0;
 }

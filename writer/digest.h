@@ -1,5 +1,5 @@
 /*
- * digest.h - one number for what a database holds: BLAKE2b-256 (libsodium's crypto_generichash) over
+ * digest.h - one number for what a database holds: BLAKE2b-256 (core/hash.h) over
  *
  *   "azoth digest 1" or, with times, "azoth digest 1 with times"
  *   each key in order    u32 key_len | key | u8 type | u64 version | u32 value_len | encoded value
