@@ -44,7 +44,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/walpins.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
        shm/projection_row.c shm/pause.c shm/view.c shm/contention.c shm/pins.c
-WRITER := writer/reserve.c writer/create.c writer/append.c writer/control.c writer/archiving.c writer/watch.c writer/writer.c
+WRITER := writer/reserve.c writer/create.c writer/chaining.c writer/append.c writer/control.c writer/archiving.c writer/watch.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c
 SERVER := workers/server.c workers/message.c workers/command.c workers/command_timer.c

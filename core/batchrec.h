@@ -14,7 +14,8 @@
  * checksum: XXH3_64bits over the entries, seeded with XXH3_64bits over the bytes before it.
  * Integers little-endian. A store of format 1 has "AZB1": from the flags on there is the checksum alone. It is
  * read as one without a chain, and not written any more.
- * chain: where it stands (chain.h), without it zeros.
+ * chain: where it stands (chain.h), without it zeros. With a large batch it stands before that batch: its txn and
+ * event say where (writer/chaining.h).
  * running_ms: how long writers have run on this store; request ids age by it, not by a clock.
  * id_first, id_next: the range of ages in use in ids_age; id_next - id_first ids are remembered.
  */

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define MAGIC 0x31435a41u /* "AZC1" */
+#define MAGIC     0x31435a41u /* "AZC1" */
+#define TEXT_HEAD (CHAIN_BYTES + 28u)
 
 static const char name[] = "azoth chain 1"; /* without its NUL */
 
@@ -21,35 +22,71 @@ void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t
     hash_once(c->value, text, sizeof text);
 }
 
-static void add(struct hash *h, struct azoth_bytes b)
+/* Where the text of a transaction goes: into a hash, or behind each other into memory. */
+typedef void text_sink(void *to, const void *p, size_t n);
+
+static void into_hash(void *to, const void *p, size_t n)
+{
+    hash_add(to, p, n);
+}
+
+static void into_memory(void *to, const void *p, size_t n)
+{
+    unsigned char **at = to;
+    if (n)
+        memcpy(*at, p, n);
+    *at += n;
+}
+
+static inline void add(text_sink *sink, void *to, struct azoth_bytes b)
 {
     unsigned char len[4];
     put_u32(len, (uint32_t)b.len);
-    hash_add(h, len, sizeof len);
-    hash_add(h, b.ptr, b.len);
+    sink(to, len, sizeof len);
+    sink(to, b.ptr, b.len);
 }
 
-void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n)
+static inline void add_text(const struct chain *c, const struct event_record *ev, uint32_t n,
+                            text_sink *sink, void *to)
 {
-    struct hash h;
-    unsigned char head[CHAIN_BYTES + 28];
+    unsigned char head[TEXT_HEAD];
     ensure(n > 0);
     memcpy(head, c->value, CHAIN_BYTES);
     put_u64(head + CHAIN_BYTES, ev[0].txn);
     put_u64(head + CHAIN_BYTES + 8, ev[0].id);
     put_u32(head + CHAIN_BYTES + 16, n);
     put_u64(head + CHAIN_BYTES + 20, (uint64_t)ev[0].time_ns);
-    hash_begin(&h);
-    hash_add(&h, head, sizeof head);
+    sink(to, head, sizeof head);
     for (uint32_t i = 0; i < n; i++) {
-        add(&h, ev[i].type);
-        add(&h, ev[i].key);
-        add(&h, ev[i].metadata);
-        add(&h, ev[i].payload);
+        add(sink, to, ev[i].type);
+        add(sink, to, ev[i].key);
+        add(sink, to, ev[i].metadata);
+        add(sink, to, ev[i].payload);
     }
+}
+
+void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n)
+{
+    struct hash h;
+    hash_begin(&h);
+    add_text(c, ev, n, into_hash, &h);
     hash_end(&h, c->value);
     c->txn = ev[0].txn;
     c->event = ev[0].id + n - 1;
+}
+
+size_t chain_text_size(const struct event_record *ev, uint32_t n)
+{
+    size_t size = TEXT_HEAD + (size_t)n * 4 * sizeof(uint32_t);
+    for (uint32_t i = 0; i < n; i++)
+        size += ev[i].type.len + ev[i].key.len + ev[i].metadata.len + ev[i].payload.len;
+    return size;
+}
+
+void chain_text(unsigned char *out, const struct chain *c, const struct event_record *ev,
+                uint32_t n)
+{
+    add_text(c, ev, n, into_memory, &out);
 }
 
 static int keep(struct chain_walk *w, struct azoth_bytes *b)

@@ -9,7 +9,8 @@
  *
  * Integers little-endian; BLAKE2b of RFC 7693 (core/hash.h). It begins with
  * BLAKE2b-256("azoth chain 1" | the UUID that the database was made with). Where it stands is in the batch
- * record (batchrec.h), so one LMDB transaction moves it with the events. Values between are not stored.
+ * record (batchrec.h), with the newest batch or, when that is large, before it: the rest is hashed from the log by who
+ * asks (snapshot_head_chained() in store.h). Values between are not stored.
  *
  * Where it began is one record of meta, "chain", written once:
  *
@@ -37,6 +38,11 @@ struct chain {
 void chain_begin(struct chain *c, const uint8_t uuid[16], uint64_t txn, uint64_t event);
 /* One transaction's events, n >= 1 of them in their order: their ids, txn and time are those of ev[0] on. */
 void chain_extend(struct chain *c, const struct event_record *ev, uint32_t n);
+
+/* What chain_extend() hashes, for who does it elsewhere: value(n) is hash_once() over this text. */
+size_t chain_text_size(const struct event_record *ev, uint32_t n);
+void chain_text(unsigned char *out, const struct chain *c, const struct event_record *ev,
+                uint32_t n);
 
 /* The chain over events that come one by one, whose bytes need not outlive the call: they are kept until their
  * transaction is whole. Begins as {.chain = ...}; without a chain (not `on`) it does nothing. */

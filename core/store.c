@@ -456,7 +456,54 @@ int snapshot_get(struct snapshot *sn, struct azoth_bytes key, struct state_recor
     return 0;
 }
 
-int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err)
+/* One event of the log that is in LMDB. */
+static int chain_event(struct chain_walk *w, uint64_t id, MDB_val k, MDB_val v,
+                       struct azoth_error *err)
+{
+    struct event_record ev;
+    if (k.mv_size != 8 || get_be64(k.mv_data) != id)
+        return error_set(err, AZOTH_ERR_GAP, "event %llu of the newest batch is missing",
+                         (unsigned long long)id);
+    int rc = record_event_decode(id, bytes_of_val(v), &ev);
+    if (rc)
+        return error_set(err, rc, "event %llu of the newest batch fails its check",
+                         (unsigned long long)id);
+    rc = chain_walk_add(w, &ev);
+    return rc ? error_set(err, rc, "the newest batch's events") : 0;
+}
+
+int store_chain_complete(MDB_txn *txn, MDB_dbi events, struct chain *c, uint64_t last,
+                         struct azoth_error *err)
+{
+    struct chain_walk w = {.chain = *c};
+    MDB_cursor *cursor;
+    if (!c->on || c->event >= last)
+        return 0;
+    int rc = mdb_cursor_open(txn, events, &cursor);
+    if (rc)
+        return lmdb_error(err, rc, "events");
+    unsigned char first[8];
+    put_be64(first, c->event + 1);
+    MDB_val k = {sizeof first, first}, v;
+    MDB_cursor_op op = MDB_SET_RANGE;
+    for (uint64_t id = c->event + 1; !rc && id <= last; id++, op = MDB_NEXT) {
+        rc = mdb_cursor_get(cursor, &k, &v, op);
+        if (rc == MDB_NOTFOUND)
+            rc = error_set(err, AZOTH_ERR_GAP, "event %llu of the newest batch is missing",
+                           (unsigned long long)id);
+        else
+            rc = rc ? lmdb_error(err, rc, "events") : chain_event(&w, id, k, v, err);
+    }
+    mdb_cursor_close(cursor);
+    if (!rc) {
+        chain_walk_end(&w);
+        *c = w.chain;
+    }
+    chain_walk_fini(&w);
+    return rc;
+}
+
+static int read_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err)
 {
     MDB_val k = {4, "head"}, v;
     int rc = mdb_get(sn->txn, sn->store->lmdb.dbi[DB_META], &k, &v);
@@ -469,6 +516,22 @@ int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_erro
     *ret = (struct store_head){h.event,       h.txn,   h.time_ns,    h.epoch,
                                h.incarnation, h.chain, h.running_ms, h.id_first};
     return 0;
+}
+
+int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err)
+{
+    int rc = read_head(sn, ret, err);
+    if (!rc)
+        ret->chain = (struct chain){0};
+    return rc;
+}
+
+int snapshot_head_chained(struct snapshot *sn, struct store_head *ret, struct azoth_error *err)
+{
+    int rc = read_head(sn, ret, err);
+    return rc ? rc
+              : store_chain_complete(sn->txn, sn->store->lmdb.dbi[DB_EVENTS], &ret->chain,
+                                     ret->event, err);
 }
 
 int snapshot_chain_start(struct snapshot *sn, struct chain *ret, struct azoth_error *err)

@@ -78,10 +78,14 @@ struct store_head {
     int64_t time_ns;               /* commit time of the newest batch */
     uint64_t epoch;                /* of the writer that made it */
     uint64_t incarnation;          /* of the segment it was made through */
-    struct chain chain;            /* as of the newest event */
+    struct chain chain;            /* as of the newest event, from snapshot_head_chained() alone */
     uint64_t running_ms, id_first; /* of the batch record (batchrec.h) */
 };
+/* chain is zeros. CORRUPT, IO. */
 int snapshot_head(struct snapshot *sn, struct store_head *ret, struct azoth_error *err);
+/* With the chain: where the record's trails, the newest batch is read and hashed (some ms at most).
+ * CORRUPT, GAP (that batch is damaged: *ret has the chain as in the record), NOMEM, IO. */
+int snapshot_head_chained(struct snapshot *sn, struct store_head *ret, struct azoth_error *err);
 /* Where the chain began: 1 and *ret, 0 when the store has none. CORRUPT, IO. */
 int snapshot_chain_start(struct snapshot *sn, struct chain *ret, struct azoth_error *err);
 

@@ -23,6 +23,11 @@ struct store_lmdb *store_lmdb(struct store *s);
 /* After the writer opened the DBIs: reads the identity from the format record. */
 void store_set_identity(struct store *s, const uint8_t uuid[16], uint64_t created_ns);
 
+/* Takes the chain of a batch record, which may end before its batch (writer/chaining.h), to event `last`. GAP,
+ * CORRUPT, NOMEM, IO: *c as it was. */
+int store_chain_complete(MDB_txn *txn, MDB_dbi events, struct chain *c, uint64_t last,
+                         struct azoth_error *err);
+
 MDB_txn *snapshot_txn(struct snapshot *sn);
 struct store *snapshot_store(struct snapshot *sn);
 /* Of the store's segments, made when it is first asked for. NULL: NOMEM. */

@@ -222,25 +222,34 @@ static int look_at_events(struct log_walk *w, struct azoth_error *err)
     return more;
 }
 
-static void compare_chain(struct log_walk *w)
+static int compare_chain(struct log_walk *w, struct azoth_error *err)
 {
     struct store_check *c = w->c;
     const struct chain *head = &c->head.chain;
+    struct azoth_error why;
+    int rc = snapshot_head_chained(c->sn, &c->head, &why);
+    if (rc && !is_damage(rc, 0)) {
+        *err = why;
+        return rc;
+    }
+    if (rc && !w->damaged)
+        store_check_found(c, "chain", rc, no_key, 0, 0, "%s", why.message);
     if (head->on != w->chain.on)
         store_check_found(c, "chain", AZOTH_ERR_CORRUPT, no_key, 0, 0,
                           "the head %s a chain, and meta/chain %s there",
                           head->on ? "has" : "has not", w->chain.on ? "is" : "is not");
-    if (!head->on || !w->chain.on || w->damaged)
-        return;
+    if (rc || !head->on || !w->chain.on || w->damaged)
+        return 0;
     c->sum->chain_checked = 1;
     if (head->event == w->chain.event && head->txn == w->chain.txn &&
         memcmp(head->value, w->chain.value, CHAIN_BYTES) == 0)
-        return;
+        return 0;
     store_check_found(c, "chain", AZOTH_ERR_CORRUPT, no_key, head->event, head->txn,
                       "events up to %llu do not give the chain's value at event %llu, transaction "
                       "%llu: one was changed, put in or taken out, and its checksum made to fit",
                       (unsigned long long)w->chain.event, (unsigned long long)head->event,
                       (unsigned long long)head->txn);
+    return 0;
 }
 
 /* Of segments whose events are still in LMDB nobody has read: that they are there, and those that were recorded. */
@@ -296,7 +305,7 @@ static int check_log(struct store_check *c, struct azoth_error *err)
                 store_check_found(c, "event", AZOTH_ERR_CORRUPT, no_key, w.next - 1, w.txn,
                                   "transaction %llu is beyond the head, which is at %llu",
                                   (unsigned long long)w.txn, (unsigned long long)c->head.txn);
-            compare_chain(&w);
+            rc = compare_chain(&w, err);
             c->sum->head = c->head;
         }
         store_check_end(c);

@@ -52,7 +52,8 @@ static int read_own(struct advance *a, struct azoth_error *err)
     if (!rc && batch_decode(bytes_of_val(hv), &a->head))
         rc = error_set(err, AZOTH_ERR_CORRUPT, "meta/head fails its check");
     a->passed = a->head.txn;
-    return rc;
+    return rc ? rc
+              : store_chain_complete(a->txn, a->dbi[DB_EVENTS], &a->head.chain, a->head.event, err);
 }
 
 static int begin(struct advance *a, struct azoth_error *err)

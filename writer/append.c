@@ -22,6 +22,8 @@
  *       LMDB's meta page and its reader table.
  *   A3  after an error of unknown effect append answers nothing any more.
  *   A4  event ids are consecutive, transaction ids too, times never decrease.
+ *   A5  the chain in the record ends with the batch, or before it when it is large (chaining.h); a writer that
+ *       starts or ends in peace leaves one that ends with it.
  */
 #include "writer/append.h"
 
@@ -32,6 +34,7 @@
 #include "core/record.h"
 #include "core/redo.h"
 #include "core/store_lmdb.h"
+#include "writer/chaining.h"
 
 #include <errno.h>
 #include <string.h>
@@ -80,6 +83,7 @@ struct append {
     uint32_t plan_len, plan_cap;
     uint32_t *plan_index; /* open addressing: 0 empty, else position + 1 */
     uint32_t plan_index_len;
+    struct chaining *chaining;  /* NULL: the store has no chain */
     struct event_record *event; /* of the transaction that is being put; borrow its image */
     uint32_t event_len, event_cap;
     struct buf scratch;
@@ -88,14 +92,27 @@ struct append {
 
 /* ---- opening ---- */
 
+/* Behind it nothing is added to the batch; chain_end() says what became of it. */
 static int put_head(struct append *a, const struct batch_entry *entries, uint32_t n)
 {
     a->head.count = n;
+    if (a->chaining)
+        chaining_head(a->chaining, &a->head.chain);
     MDB_val k = {4, "head"}, v = {BATCH_HEAD + (size_t)n * BATCH_ENTRY, NULL};
     int rc = mdb_put(a->txn, a->dbi[DB_META], &k, &v, MDB_RESERVE);
     if (rc == 0)
         batch_encode(v.mv_data, &a->head, entries);
     return rc;
+}
+
+static void chain_end(struct append *a, int committed)
+{
+    if (!a->chaining)
+        return;
+    if (committed)
+        chaining_commit(a->chaining);
+    else
+        chaining_abort(a->chaining);
 }
 
 /* A damaged mark wants nothing here: who shows or checks them says that it is damaged. */
@@ -195,8 +212,20 @@ static int upgrade(struct append *a)
     return rc ? rc : put_meta(a, "chain", start, sizeof start);
 }
 
-/* Raises the epoch in the record of the last batch and leaves the rest of it as it is, but for its format. */
-static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_error *err)
+/* Puts the record of the last batch again: what a->head has now, with the same transactions. */
+static int put_head_again(struct append *a, struct azoth_bytes record, struct azoth_error *err)
+{
+    struct batch_entry *entries = calloc(a->head.count + 1, sizeof *entries);
+    if (!entries)
+        return error_set(err, AZOTH_ERR_NOMEM, "the batch record");
+    for (uint32_t i = 0; i < a->head.count; i++)
+        batch_entry_decode(record, i, &entries[i]);
+    int rc = put_head(a, entries, a->head.count);
+    free(entries);
+    return rc ? lmdb_error(err, rc, "meta/head") : 0;
+}
+
+static int read_record(struct append *a, struct buf *ret, struct azoth_error *err)
 {
     MDB_val k = {4, "head"}, v;
     int rc = mdb_get(a->txn, a->dbi[DB_META], &k, &v);
@@ -205,20 +234,34 @@ static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_er
     rc = batch_decode(bytes_of_val(v), &a->head);
     if (rc)
         return error_set(err, rc, "meta/head fails its check");
-    buf_clear(ret_record);
-    if (buf_add(ret_record, v.mv_data, v.mv_size))
-        return error_set(err, AZOTH_ERR_NOMEM, "the batch record");
-    struct batch_entry *entries = calloc(a->head.count + 1, sizeof *entries);
-    if (!entries)
-        return error_set(err, AZOTH_ERR_NOMEM, "the batch record");
-    for (uint32_t i = 0; i < a->head.count; i++)
-        batch_entry_decode(buf_bytes(ret_record), i, &entries[i]);
+    buf_clear(ret);
+    return buf_add(ret, v.mv_data, v.mv_size) ? error_set(err, AZOTH_ERR_NOMEM, "the batch record")
+                                              : 0;
+}
+
+/* From where the last writer's chain ended: with the last batch, or before it. */
+static int begin_chain(struct append *a, struct azoth_error *err)
+{
+    int rc = store_chain_complete(a->txn, a->dbi[DB_EVENTS], &a->head.chain, a->head.event, err);
+    if (rc || !a->head.chain.on)
+        return rc;
+    a->chaining = chaining_new(&a->head.chain);
+    return a->chaining ? 0 : error_set(err, AZOTH_ERR_NOMEM, "the hash chain");
+}
+
+/* Raises the epoch in the record of the last batch and leaves the rest of it as it is, but for its format and for the
+ * chain, where that trailed. */
+static int raise_epoch(struct append *a, struct buf *ret_record, struct azoth_error *err)
+{
+    int rc = read_record(a, ret_record, err);
+    if (rc)
+        return rc;
     a->head.epoch++;
     rc = upgrade(a);
-    if (!rc)
-        rc = put_head(a, entries, a->head.count);
-    free(entries);
-    return rc ? lmdb_error(err, rc, "meta/head") : 0;
+    if (rc)
+        return lmdb_error(err, rc, "meta/format");
+    rc = begin_chain(a, err);
+    return rc ? rc : put_head_again(a, buf_bytes(ret_record), err);
 }
 
 int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf *ret_record,
@@ -248,6 +291,7 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
     }
     rc = mdb_txn_commit(a->txn); /* durable: the lazier modes are set below */
     a->txn = NULL;
+    chain_end(a, !rc);
     if (rc) {
         rc = lmdb_error(err, rc, "the first commit");
         goto fail;
@@ -266,8 +310,28 @@ int append_open(struct store *s, uint32_t sync, struct append **ret, struct buf 
     *ret = a;
     return 0;
 fail:
+    chaining_free(a->chaining);
     free(a);
     return rc;
+}
+
+/* A writer that ends in peace leaves a record whose chain has all: what is changed in the file from then on shows. What
+ * fails here the next writer's start makes good. */
+static void complete_record(struct append *a)
+{
+    struct buf record = {0};
+    if (a->dead || !a->chaining || !chaining_trails(a->chaining) ||
+        mdb_txn_begin(a->env, NULL, 0, &a->txn))
+        return;
+    int rc = read_record(a, &record, NULL);
+    if (!rc)
+        rc = put_head_again(a, buf_bytes(&record), NULL);
+    if (rc)
+        mdb_txn_abort(a->txn);
+    else
+        mdb_txn_commit(a->txn);
+    a->txn = NULL;
+    buf_fini(&record);
 }
 
 void append_close(struct append *a)
@@ -275,10 +339,12 @@ void append_close(struct append *a)
     if (!a)
         return;
     if (a->txn)
-        mdb_txn_abort(a->txn);
+        append_abort(a);
+    complete_record(a);
     if (!a->dead)
         mdb_env_sync(a->env, 1); /* for the lazier modes */
     mdb_env_set_flags(a->env, MDB_NOSYNC | MDB_NOMETASYNC, 0);
+    chaining_free(a->chaining);
     free(a->plan);
     free(a->plan_index);
     free(a->event);
@@ -299,6 +365,7 @@ int append_incarnation(struct append *a, uint64_t incarnation, struct azoth_erro
     else
         rc = mdb_txn_commit(a->txn);
     a->txn = NULL;
+    chain_end(a, !rc);
     if (!rc)
         rc = mdb_env_sync(a->env, 1);
     if (rc)
@@ -343,6 +410,7 @@ void append_abort(struct append *a)
     if (a->txn)
         mdb_txn_abort(a->txn);
     a->txn = NULL;
+    chain_end(a, 0);
     a->head = a->saved;
     a->keep = a->keep_saved;
     a->changes = 0;
@@ -380,6 +448,7 @@ int append_commit(struct append *a, const struct batch_entry *entries, uint32_t 
     }
     rc = mdb_txn_commit(a->txn);
     a->txn = NULL;
+    chain_end(a, !rc);
     if (rc == 0) {
         a->saved = a->head;
         a->keep_saved = a->keep;
@@ -613,8 +682,8 @@ static int put_events(struct append *a, struct azoth_bytes image, struct txn_res
             res->first_event = ev.id;
         res->last_event = ev.id;
     }
-    if (a->head.chain.on && a->event_len)
-        chain_extend(&a->head.chain, a->event, a->event_len);
+    if (a->chaining && a->event_len && chaining_add(a->chaining, a->event, a->event_len))
+        return ENOMEM;
     return 0;
 }
 

@@ -311,7 +311,7 @@ static int check_log(struct store *s, restore_progress progress, void *arg, stru
     int rc = snapshot_begin(s, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_head(sn, ret, err);
+    rc = snapshot_head_chained(sn, ret, err);
     if (!rc)
         rc = check_events(sn, ret, progress, arg, err);
     snapshot_end(sn);

@@ -47,7 +47,7 @@ static int set_head(struct backup_job *j, const struct copy *c, struct azoth_err
 {
     struct store_head head;
     struct store_usage usage;
-    int rc = snapshot_head(copy_snapshot(c), &head, err);
+    int rc = snapshot_head_chained(copy_snapshot(c), &head, err);
     if (!rc)
         rc = store_usage(j->store, &usage, err);
     if (rc)

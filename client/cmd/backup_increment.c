@@ -241,7 +241,7 @@ static int read_head(struct backup_job *j, struct store_head *ret, struct azoth_
     int rc = snapshot_begin(j->store, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_head(sn, ret, err);
+    rc = snapshot_head_chained(sn, ret, err);
     snapshot_end(sn);
     return rc;
 }

@@ -90,7 +90,7 @@ static int export_all(struct backup_job *j, struct azoth_error *err)
     if (rc)
         return rc;
     j->expected = usage.file_bytes;
-    rc = snapshot_head(sn, &head, err);
+    rc = snapshot_head_chained(sn, &head, err);
     if (!rc) {
         j->about.to = (struct backup_point){.txn = head.txn, .event = head.event};
         j->about.chain = head.chain;
@@ -117,7 +117,7 @@ static int wait_for_projections(struct backup_job *j, struct azoth *db, struct a
     int rc = snapshot_begin(j->store, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_head(sn, &head, err);
+    rc = snapshot_head_chained(sn, &head, err);
     snapshot_end(sn);
     int n = rc ? 0 : cmd_definitions(j->dir, &list, err);
     if (rc || n < 0)

@@ -52,7 +52,7 @@ static int ask_facts(struct store *s, void *arg, struct azoth_error *err)
         rc = snapshot_begin(s, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_head(sn, &f->head, err);
+    rc = snapshot_head_chained(sn, &f->head, err);
     if (!rc)
         rc = snapshot_marks(sn, f->mark, MARKS_MAX, &f->marks, err);
     if (!rc) {

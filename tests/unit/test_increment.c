@@ -92,7 +92,7 @@ static struct content content_of(struct store *s)
     struct content c = {0};
     uint64_t n;
     assert_int_equal(snapshot_begin(s, &sn, &err), 0);
-    assert_int_equal(snapshot_head(sn, &head, &err), 0);
+    assert_int_equal(snapshot_head_chained(sn, &head, &err), 0);
     assert_int_equal(export_state(sn, hash_part, &c.state, &n, &err), 0);
     assert_int_equal(export_ids(sn, hash_part, &c.ids, &n, &err), 0);
     snapshot_end(sn);
@@ -222,7 +222,7 @@ static struct store_head head_now(void)
     struct snapshot *sn;
     struct store_head head;
     assert_int_equal(snapshot_begin(store, &sn, &err), 0);
-    assert_int_equal(snapshot_head(sn, &head, &err), 0);
+    assert_int_equal(snapshot_head_chained(sn, &head, &err), 0);
     snapshot_end(sn);
     return head;
 }
