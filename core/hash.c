@@ -10,7 +10,7 @@ _Static_assert(_Alignof(hash_state) <= _Alignof(uint64_t), "and aligned");
 
 static hash_state *state(struct hash *h)
 {
-    return (hash_state *)(void *)h->state;
+    return (void *)&h->state;
 }
 
 /* It fails for arguments that it does not take alone. */
