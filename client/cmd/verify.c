@@ -48,6 +48,7 @@ struct verify {
     struct json_text j, replays;
     struct progress progress;
     int replay;
+    int whole; /* all there is was asked for, by no name */
     int exit_code; /* of the newest failure */
 };
 
@@ -256,8 +257,12 @@ static void tell_replay(struct verify *v, const char *name, const struct try_rep
                name, (unsigned long long)r->cursor, (unsigned long long)r->rows,
                (unsigned long long)r->tables);
     }
-    if (rc)
-        v->exit_code = cmd_fail(err);
+    if (!rc)
+        return;
+    int code = cmd_fail(err);
+    /* What can not be replayed is no finding where it was not asked for by name. */
+    if (!v->whole || rc != AZOTH_ERR_UNSUPPORTED)
+        v->exit_code = code;
 }
 
 static void replay(struct verify *v, const char *name)
@@ -310,7 +315,7 @@ static int check_all(struct verify *v)
     cmd_definitions_free(list, n);
     if (n < 0)
         return cmd_fail(&err);
-    return n ? 0 : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
+    return n || v->whole ? 0 : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
 }
 
 /* They were gathered beside the array of accounts. */
@@ -337,12 +342,15 @@ static int run_verify(struct cmd_line *l)
                                      {"--replay", FLAG_SWITCH, &v.replay},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 0, 0);
-    if (!rc && ((all && names.n) || (v.replay && !all && !names.n)))
+    if (!rc && all && names.n)
         rc = cmd_usage(l, "which projection? --projection NAME, or --all-projections");
     if (!rc)
         rc = cmd_dir(l, NULL, 1, v.dir, sizeof v.dir);
     if (rc)
         return rc;
+    v.whole = v.replay && !all && !names.n;
+    if (v.whole)
+        store = all = 1;
     for (int i = 0; i < names.n; i++)
         if (!dbdir_name_valid(names.text[i]))
             return cmd_usage(l, "%s is no name of a projection", names.text[i]);
@@ -382,7 +390,8 @@ const struct cmd cmd_verify = {
         "  --projection NAME  this one (may be repeated), all its shards\n"
         "  --all-projections  each DIR/projections/NAME.sql\n"
         "  --replay           of those: their rows too, beside those that the definition makes of\n"
-        "                     the log in a scratch file below TMPDIR\n"
+        "                     the log in a scratch file below TMPDIR; alone: the store and all\n"
+        "                     projections\n"
         "  --json             one object\n\n"
         "Of the store: each record's checksum, ids without a gap, transactions and times in order, "
         "the\n"
@@ -396,6 +405,7 @@ const struct cmd cmd_verify = {
         "not\n"
         "handled each event from 1 to its cursor once, in order, or has other rows.\n\n"
         "  azoth verify\n"
+        "  azoth verify --replay\n"
         "  azoth verify --projection accounts --replay\n",
     .run = run_verify,
 };

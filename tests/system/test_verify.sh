@@ -58,7 +58,6 @@ exits "alone it is about the store" 0 "10 events in 3 transactions" azoth verify
 check "and no projection" sh -c "! grep -q '^p:' '$TMP/out'"
 exits "both are asked for by --store" 0 "10 events in 3 transactions" azoth verify --store --projection p
 check "each is told" grep -q "^p: events 1 to 10" "$TMP/out"
-exits "of what to replay the rows must be said" 2 "which projection?" azoth verify --replay
 exits "not both" 2 "which projection?" azoth verify --projection p --all-projections
 exits "a bad name" 2 "no name of a projection" azoth verify --projection ../p
 
@@ -71,8 +70,19 @@ exits "the rows of one are those of the log" 0 "q: replayed up to event 10: its 
 q() { sqlite3 "$(readlink -f "$AZOTH_DIR/projections/q.db")" "$1"; }
 q 'UPDATE t SET v = 99 WHERE id = 4'
 exits "its account says nothing of a row that somebody changed" 0 "q: events 1 to 10: its 10 handled" azoth verify --projection q
+exits "a replay of all that there is tells it, too" 4 "q: at event 10, table t: 0 rows are too many" azoth verify --replay
 exits "a replay does" 4 "q: at event 10, table t: 0 rows are too many, 0 are missing, 1 are different (AZOTH_ERR_CORRUPT)" azoth verify --projection q --replay
 q 'DELETE FROM t WHERE id = 4; INSERT INTO t VALUES (77, 1)'
 says "in JSON, too" "false false 1 1 0" "$(azoth verify --projection q --replay --json 2>/dev/null | jq -r '"\(.ok) \(.replays[0] | "\(.ok) \(.removed) \(.added) \(.changed)")"')"
+
+# ---- all there is
+
+rm -f "$AZOTH_DIR"/projections/*
+exits "without projections all is the store" 0 "10 events in 3 transactions" azoth verify --replay
+printf -- '-- azoth: projection e\n-- azoth: effects true\n-- azoth: on a\n' >"$AZOTH_DIR/projections/e.sql"
+timeout 20 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" --once e >>"$TMP/projector.log" 2>&1
+exits "effects have no rows, which is no finding" 0 "10 events in 3 transactions" azoth verify --replay
+check "and is told" grep -q "that is not tried (AZOTH_ERR_UNSUPPORTED)" "$TMP/out"
+exits "but one of them by name" 2 "that is not tried (AZOTH_ERR_UNSUPPORTED)" azoth verify --projection e --replay
 
 checks_end
