@@ -28,6 +28,7 @@ struct chaining {
     struct texts gathered; /* of the batch in hand, until its head */
     int pending;           /* the thread has the batch in hand */
     int trailing;          /* it has the last one that was committed */
+    int trails; /* the last record that was committed does, also when that one is hashed */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -176,7 +177,7 @@ void chaining_head(struct chaining *ch, struct chain *ret)
 
 void chaining_commit(struct chaining *ch)
 {
-    ch->trailing = ch->pending;
+    ch->trails = ch->trailing = ch->pending;
     ch->pending = 0;
     if (!ch->trailing)
         ch->at = ch->next;
@@ -195,7 +196,7 @@ void chaining_abort(struct chaining *ch)
 
 int chaining_trails(const struct chaining *ch)
 {
-    return ch->trailing;
+    return ch->trails;
 }
 
 void chaining_free(struct chaining *ch)
