@@ -20,7 +20,7 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN := -Wall -Wextra -Werror -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla $(if $(filter clang%,$(CC)),,-Wno-format-truncation $(if $(SAN),-Wno-restrict))
 OURS = -std=gnu11 -D_GNU_SOURCE -I. -Icore -fPIC -fvisibility=hidden -pthread $(WARN) $(PKG_CFLAGS) \
         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1) \
-        $(if $(FAULTS),-DAZOTH_FAULTS) $(if $(filter thread,$(SAN)),-DSTORE_MAP_BYTES=4294967296ull)
+        $(if $(FAULTS),-DAZOTH_FAULTS) $(if $(filter thread,$(SAN)),-DSTORE_MAP_BYTES=4294967296ull $(if $(filter clang%,$(CC)),,-Wno-tsan))
 LINK := -pthread $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
 # Libraries by who needs them. The writer links neither nanomsg nor jansson.
