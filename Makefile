@@ -143,6 +143,8 @@ $(BUILD)/tests/unit/empty.so:
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -shared -fPIC -x c /dev/null -o $@
 $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
+# The hashing thread in the test's hands: where it is held, and when there can be none.
+$(BUILD)/tests/unit/test_chaining: private LINK += $(patsubst %,-Wl$(comma)--wrap=%,pthread_create pthread_join pthread_cond_wait hash_once)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/test_control: | $(BUILD)/tests/system/damage
@@ -264,7 +266,7 @@ test: all $(TESTS) $(BUILD)/tests/system/damage $(BUILD)/tests/bench/bench $(BUI
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) $(SANITIZED) -- $(REPLAYED) -- $(wildcard tests/system/test_*.sh)
 
 # Threads against each other: those of one process, and those of the programs that the tests start.
-TSAN := $(addprefix unit/,test_archive test_participants test_segment test_copies test_service test_sockets test_feed) \
+TSAN := $(addprefix unit/,test_archive test_chaining test_participants test_segment test_copies test_service test_sockets test_feed) \
         $(addprefix system/,test_library test_follow test_worker test_bank test_embedded_projection)
 .PHONY: test-tsan tsan
 test-tsan:
