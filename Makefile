@@ -191,7 +191,8 @@ $(BUILD)/examples/commands/%.so: examples/commands/%.c
 # a sanitizer cannot follow, and what a frame does not use must not tell states apart: flags of its own.
 MODEL_STEPPED := shm/slot.c shm/stripe.c shm/reaper.c tests/model/world.c tests/model/join.c \
                  tests/model/submitter.c tests/model/writer_actor.c tests/model/model.c
-MODEL := $(if $(SAN),,$(BUILD)/tests/model/model)
+MODEL_PROGRAMS := $(addprefix $(BUILD)/tests/model/,model chaining)
+MODEL := $(if $(SAN),,$(MODEL_PROGRAMS))
 MODEL_FLAGS = -std=gnu11 -D_GNU_SOURCE -DSHM_QUEUE_WORD=2u -I. -Icore -pthread $(WARN) $(PKG_CFLAGS) -g
 MODEL_CANON := -Og -fno-inline $(if $(filter clang%,$(CC)),,-ftrivial-auto-var-init=zero)
 MODEL_OBJ := $(patsubst %.c,$(BUILD)/model/%.o,$(MODEL_STEPPED)) $(BUILD)/model/tests/model/explore.o
@@ -204,6 +205,8 @@ $(BUILD)/model/%.o: %.c tests/model/step.h $(BUILD)/flags | packages
 	@echo '  CC $< (model)'
 	$(Q)$(CC) $(MODEL_FLAGS) $(MODEL_CANON) -include tests/model/step.h -MMD -MP -c $< -o $@
 $(BUILD)/tests/model/model: $(MODEL_OBJ) $(BUILD)/libazoth.a
+$(BUILD)/tests/model/chaining: $(patsubst %,$(BUILD)/model/tests/model/%.o,chaining explore) $(BUILD)/libazoth.a
+$(MODEL_PROGRAMS):
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 
@@ -314,9 +317,10 @@ POWERCUT := $(BUILD)/tests/fault/test_powercut $(BUILD)/tests/fault/record_io.so
 .PHONY: powercut
 powercut: all $(POWERCUT)
 	AZOTH_BUILD=$(BUILD) AZOTH_CUT_STATES=$(STATES) $(if $(SEED),AZOTH_TEST_SEED=$(SEED)) $(BUILD)/tests/fault/test_powercut
-model: $(BUILD)/tests/model/model
+model: $(MODEL_PROGRAMS)
 	tests/model/mutate.sh
-	$< all
+	$(BUILD)/tests/model/model all
+	$(BUILD)/tests/model/chaining
 
 SECONDS ?= 60
 fuzz:

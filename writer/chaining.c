@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of text that are worth another thread: hashing them takes 30 us, waking it 5 to 50. */
-#define LARGE 32768u
+/* Bytes of text that are worth another thread: hashing them takes 30 us, waking it 5 to 50. The model's are fewer. */
+#ifndef CHAINING_LARGE
+#define CHAINING_LARGE 32768u
+#endif
 
 /* Memory that is kept for the next batch. */
 #define KEEP_BYTES (4u << 20)
@@ -164,7 +166,7 @@ void chaining_head(struct chaining *ch, struct chain *ret)
         settle(ch);
     ch->next = ch->at;
     size_t len = ch->gathered.bytes.len;
-    if (len >= LARGE && has_thread(ch)) {
+    if (len >= CHAINING_LARGE && has_thread(ch)) {
         offer(ch);
     } else if (len) {
         uint8_t value[CHAIN_BYTES];

@@ -8,7 +8,7 @@
  * anyone (snapshot_chain(), append_open()). A small batch is hashed before its record is put, which takes less
  * than telling another thread, and its record has its own value.
  *
- *   what a batch's text goes through (LARGE is in the .c)
+ *   what a batch's text goes through (CHAINING_LARGE is in the .c)
  *
  *     gathered --head: small--> hashed --commit--> the chain's value
  *        |                         \--abort--> gone
