@@ -269,7 +269,7 @@ test: all $(TESTS) $(BUILD)/tests/system/damage $(BUILD)/tests/bench/bench $(BUI
 	AZOTH_BUILD=$(BUILD) AZOTH_FAULTS_BUILD=$(FAULTS_BUILD) tests/run $(addprefix $(FAULTS_BUILD)/tests/fault/,$(FAULT)) -- $(TESTS) $(SANITIZED) -- $(REPLAYED) -- $(wildcard tests/system/test_*.sh)
 
 # Threads against each other: those of one process, and those of the programs that the tests start.
-TSAN := $(addprefix unit/,test_archive test_chaining test_participants test_segment test_copies test_service test_sockets test_feed) \
+TSAN := $(addprefix unit/,test_archive test_chaining test_append_chain test_participants test_segment test_copies test_service test_sockets test_feed) \
         $(addprefix system/,test_library test_follow test_worker test_bank test_embedded_projection)
 .PHONY: test-tsan tsan
 test-tsan:
