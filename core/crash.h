@@ -52,6 +52,7 @@
     X(writer_recovered)                                                                            \
     X(writer_taken)                                                                                \
     X(writer_applied)                                                                              \
+    X(chain_taken)                                                                                 \
     X(control_applied)                                                                             \
     X(redo_trimmed)                                                                                \
     X(writer_halves)                                                                               \

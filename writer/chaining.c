@@ -1,5 +1,6 @@
 #include "writer/chaining.h"
 
+#include "core/crash.h"
 #include "core/error.h"
 #include "core/hash.h"
 
@@ -64,6 +65,7 @@ static void *chaining_main(void *arg)
             break;
         ch->state = TAKEN;
         pthread_mutex_unlock(&ch->lock);
+        CRASH_POINT(chain_taken);
         hash_texts(&ch->offered, ch->value);
         pthread_mutex_lock(&ch->lock);
         ch->state = DONE;

@@ -21,7 +21,7 @@
 struct client {
     struct azoth *db;
     const char *name;
-    int journal, lonely;
+    int journal, lonely, large;
     unsigned n;
 };
 
@@ -50,7 +50,7 @@ static void note(struct azoth_txn *t, int code, const struct azoth_commit_info *
  * short patience. Each that commits adds 1 to a key below n/ and logs one event. */
 static void submit_one(struct client *c)
 {
-    static char large[100000];
+    static char large[100000], payload[90000];
     struct attempt *a = malloc(sizeof *a);
     struct azoth_txn *t = azoth_txn_new(c->db);
     char key[64];
@@ -61,7 +61,12 @@ static void submit_one(struct client *c)
     snprintf(a->token, sizeof a->token, "%s-%d-%u", c->name, (int)getpid(), i);
     snprintf(key, sizeof key, "n/%s/%u", c->lonely || i % 4 ? c->name : "all", i % 8);
     azoth_add_i64(t, azoth_str(key), 1);
-    azoth_event_bytes(t, "added", azoth_str(a->token));
+    memset(payload, 'x', sizeof payload);
+    int len = snprintf(payload, sizeof payload, "%s ", a->token);
+    payload[len] = 'x';
+    azoth_event_bytes(
+        t, "added",
+        (struct azoth_bytes){payload, c->large && i % 8 != 7 ? sizeof payload : strlen(a->token)});
     switch (i % 8) {
     case 1:
         snprintf(key, sizeof key, "large/%s", c->name);
@@ -97,10 +102,12 @@ int crash_load(const char *dir, const char *name)
 {
     struct azoth_options o = {.deadline_ms = 30000, .attach_wait_ms = 30000};
     struct azoth_error err;
-    char journal[300], enough[300];
+    char journal[300], enough[300], large[300];
     snprintf(journal, sizeof journal, "%s/journal-%s", dir, name);
     snprintf(enough, sizeof enough, "%s/enough", dir);
-    struct client c = {.name = name, .lonely = strcmp(name, "prey") == 0};
+    snprintf(large, sizeof large, "%s/large", dir);
+    struct client c = {
+        .name = name, .lonely = strcmp(name, "prey") == 0, .large = access(large, F_OK) == 0};
     c.journal = open(journal, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     while (access(enough, F_OK) != 0) {
         if (c.journal < 0 || azoth_open(dir, &o, &c.db, &err)) {

@@ -11,7 +11,8 @@
  *   K2  event ids are 1, 2, 3, ..., and the state is what the log says
  *   K3  the projection's rows are those of the log
  *   K4  no slot, stripe or block is held; everybody goes on, stops in order, and leaves no object
- *   K5  the store's own check finds nothing: chain, redo, indexes, pages (core/storecheck.h)
+ *   K5  the store's own check finds nothing: chain, redo, indexes, pages (core/storecheck.h). Under large batches
+ *       it is asked after each death as well, with the store as the dead writer left it
  *
  * The later passing is drawn; AZOTH_TEST_SEED repeats a run. Where a process passes a point once in its
  * life, it dies there in several lives one after the other. With arguments it is its own client: --load
@@ -57,6 +58,7 @@ enum who { INIT, CLIENT, WRITER, FEED, PROJECTOR, REBUILDER, PAUSER };
 
 enum how {
     LOAD,      /* passed again and again by who works */
+    BULKY,     /* the same, with batches that are large: the store is checked after each death */
     CONTENDED, /* the same, when another takes a stripe between two looks at it */
     CROWDED,   /* the same, while another waits for nearly all blocks */
     START,     /* once in each start */
@@ -134,6 +136,10 @@ static const struct row {
     {CRASH_writer_recovered, WRITER, START, 1},
     {CRASH_writer_taken, WRITER, LOAD, 12},
     {CRASH_writer_applied, WRITER, LOAD, 12},
+    {CRASH_writer_applied, WRITER, BULKY, 12},
+    {CRASH_chain_taken, WRITER, BULKY, 6},
+    {CRASH_writer_committed, WRITER, BULKY, 12},
+    {CRASH_writer_completed, WRITER, BULKY, 12},
     {CRASH_writer_halves, WRITER, FULL, 2},
     {CRASH_writer_committed, WRITER, LOAD, 12},
     {CRASH_writer_head_published, WRITER, LOAD, 12},
@@ -199,7 +205,7 @@ static struct harness h;
 static struct process *writer, *feed, *projector, *client[2], *other;
 static char self[256], what[120];
 static uint64_t seed;
-static unsigned deaths;
+static unsigned deaths, bulky_deaths, trailed; /* of those, when the store's record did */
 
 static void put_file(const char *name, const char *text)
 {
@@ -230,6 +236,10 @@ static struct process *prepare(const char *name, const char *program, const char
     "-- azoth: migration 1 create\n"                                                               \
     "CREATE TABLE seen (id INTEGER PRIMARY KEY, n TEXT NOT NULL);\n"
 #define ON_ADDED "-- azoth: on added\nINSERT INTO seen VALUES (@id, @payload);\n"
+/* Of a long payload the token that it begins with. */
+#define ON_ADDED_LARGE                                                                             \
+    "-- azoth: on added\nINSERT INTO seen VALUES (@id,"                                            \
+    " substr(CAST(@payload AS TEXT), 1, instr(CAST(@payload AS TEXT) || ' ', ' ') - 1));\n"
 #define FAILS_ONCE(table)                                                                          \
     "CREATE TRIGGER once BEFORE INSERT ON seen WHEN NEW.id % 20 = 0 AND NOT EXISTS\n"              \
     " (SELECT 1 FROM " table " WHERE event = NEW.id) BEGIN SELECT RAISE(ABORT, 'not yet'); END;\n"
@@ -238,6 +248,7 @@ static struct process *prepare(const char *name, const char *program, const char
     "-- azoth: migration 2 index\nCREATE INDEX seen_n ON seen (n);\n"                              \
     "-- azoth: migration 3 more\nCREATE TABLE more (n TEXT);\n"                                    \
     "-- azoth: migration 4 even more\nCREATE INDEX more_n ON more (n);\n" ON_ADDED
+#define LARGE_EVENTS "-- azoth: projection counts\n" CREATE_SEEN ON_ADDED_LARGE
 #define COMMANDED_LETTERS                                                                          \
     "-- azoth: projection counts\n-- azoth: on-error dead-letter\n"                                \
     "-- azoth: replay every 1s, age 1s, batch 1000\n" CREATE_SEEN FAILS_ONCE("azoth_dlq") ON_ADDED
@@ -259,7 +270,10 @@ static void begin(const struct row *r)
     put_file("projections/counts.sql", r->how == FAILING     ? DEAD_LETTERS
                                        : r->how == COMMANDED ? COMMANDED_LETTERS
                                        : r->how == RETRYING  ? RETRIES
+                                       : r->how == BULKY     ? LARGE_EVENTS
                                                              : PLAIN);
+    if (r->how == BULKY)
+        put_file("large", "");
     assert_int_equal(azoth_open(h.dir, &o, &db, &err), 0);
     struct azoth_txn *t = azoth_txn_new(db);
     azoth_set_i64(t, AZOTH_STR("greatest"), INT64_MAX);
@@ -579,6 +593,10 @@ static void survive(const struct row *r)
         unsetenv("LD_PRELOAD");
         unsetenv("AZOTH_DELAY");
         must_die(r, victim);
+        if (r->how == BULKY) {
+            bulky_deaths++;
+            trailed += (unsigned)crash_check_store(&h, what);
+        }
     }
     go_on(r, victim);
     check_all();
@@ -731,7 +749,12 @@ static void every_point_of_the_list_is_survived_at_its_first_and_at_a_later_pass
         if (!tried)
             fail_msg("no test kills at %s", point_name[at]);
     }
-    print_message("MEASURED %d crash points, %u deaths\n", CRASH_POINT_COUNT, deaths);
+    print_message(
+        "MEASURED %d crash points, %u deaths; of %u under large batches %u left a record whose "
+        "chain trails\n",
+        CRASH_POINT_COUNT, deaths, bulky_deaths, trailed);
+    if (bulky_deaths > 2)
+        assert_true(trailed > 0);
 }
 
 int main(int argc, char **argv)
