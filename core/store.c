@@ -12,13 +12,16 @@
 #include "core/store.h"
 
 #include "core/batchrec.h"
+#include "core/pagecheck.h"
 #include "core/store_lmdb.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 const char *const store_db_name[DB_COUNT] = {"state", "events", "meta", "ids", "ids_age", "redo"};
@@ -222,6 +225,17 @@ static int open_dbis(struct store *s, struct azoth_error *err)
     return 0;
 }
 
+/* The file of a database is there: LMDB would make it. */
+static int find_file(const char *path, const char *dir, struct azoth_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) == 0)
+        return 0;
+    return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_DATABASE,
+                                       "%s: no database here (azoth init makes one)", dir)
+                           : error_errno(err, errno, "%s", path);
+}
+
 static int open_new(const char *dir, unsigned flags, struct store *s, struct azoth_error *err)
 {
     if (!realpath(dir, s->identity.dir))
@@ -232,18 +246,15 @@ static int open_new(const char *dir, unsigned flags, struct store *s, struct azo
     snprintf(path, sizeof path, flags & STORE_FILE ? "%s" : "%s/data.mdb", s->identity.dir);
     unsigned how = flags & STORE_FILE ? MDB_NOSUBDIR | MDB_NOLOCK : 0;
     struct stat st;
-    if (stat(path, &st)) /* LMDB would make the file */
-        return errno == ENOENT ? error_set(err, AZOTH_ERR_NO_DATABASE,
-                                           "%s: no database here (azoth init makes one)", dir)
-                               : error_errno(err, errno, "%s", path);
-    int rc = lmdb_env_open(s->identity.dir, how, &s->lmdb.env, err);
+    int fd, rc = find_file(path, dir, err);
+    if (!rc)
+        rc = lmdb_env_open(s->identity.dir, how, &s->lmdb.env, err);
     if (rc == AZOTH_ERR_PERMISSION && !(flags & STORE_WRITE)) {
         s->lmdb.read_only = 1;
         rc = lmdb_env_open(s->identity.dir, MDB_RDONLY, &s->lmdb.env, err);
     }
     if (rc)
         return rc;
-    int fd;
     if (mdb_env_get_fd(s->lmdb.env, &fd) || fstat(fd, &st)) {
         rc = error_errno(err, errno, "%s", path);
         goto fail;
@@ -327,6 +338,59 @@ void store_close(struct store *s)
         free(s);
     }
     pthread_mutex_unlock(&stores_lock);
+}
+
+/* ---- before it is opened ---- */
+
+#define PAGES_TRIES 20
+
+static int look_at_meta(const char *path, struct azoth_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", path);
+    int rc = pagecheck_meta(fd, path, err);
+    close(fd);
+    return rc;
+}
+
+/* Nothing is read through LMDB but of which commit a snapshot is. */
+static int look_at_pages(MDB_env *env, const struct pagecheck_tell *tell, struct azoth_error *err)
+{
+    struct pagecheck_sum sum;
+    int fd, rc = 1, m = mdb_env_get_fd(env, &fd);
+    for (int i = 0; i < PAGES_TRIES && !m && rc == 1; i++) {
+        MDB_txn *txn;
+        m = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+        if (m)
+            break;
+        rc = pagecheck(fd, mdb_txn_id(txn), tell, &sum, err);
+        mdb_txn_abort(txn);
+    }
+    if (m)
+        return lmdb_error(err, m, "pages");
+    return rc == 1 ? error_set(err, AZOTH_ERR_BUSY, "commits came too fast to look at the pages")
+                   : rc;
+}
+
+int store_pages_look(const char *dir, const struct pagecheck_tell *tell, struct azoth_error *err)
+{
+    char path[PATH_MAX + 16];
+    MDB_env *env;
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    int rc = find_file(path, dir, err);
+    if (!rc)
+        rc = look_at_meta(path, err);
+    if (rc)
+        return rc;
+    rc = lmdb_env_open(dir, 0, &env, err);
+    if (rc == AZOTH_ERR_PERMISSION)
+        rc = lmdb_env_open(dir, MDB_RDONLY, &env, err);
+    if (rc)
+        return rc;
+    rc = look_at_pages(env, tell, err);
+    mdb_env_close(env);
+    return rc;
 }
 
 const struct store_identity *store_identity(const struct store *s)

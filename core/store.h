@@ -57,6 +57,13 @@ enum store_open_flags {
 /* NO_DATABASE, FORMAT, CORRUPT, IO, PERMISSION, NOMEM. With STORE_WRITE no read transaction is
  * begun, so that a process stopped inside LMDB's reader mutex cannot hold the writer up. */
 int store_open(const char *dir, unsigned flags, struct store **ret, struct azoth_error *err);
+/*
+ * Tells what is wrong with the pages of the file in dir (core/pagecheck.h), before any store is opened there in this process: LMDB, which
+ * reads through a map, may end the process on what is told as fatal. 0, CORRUPT when not even the meta pages are good,
+ * BUSY (`progress`, or commits come too fast), NO_DATABASE, IO, NOMEM. Reads the whole file.
+ */
+struct pagecheck_tell;
+int store_pages_look(const char *dir, const struct pagecheck_tell *tell, struct azoth_error *err);
 void store_close(struct store *s); /* the last close closes the environment; NULL is accepted */
 const struct store_identity *store_identity(const struct store *s);
 /* 1 when the directory is on a file system that is mounted for reading only: LMDB's lock file could not

@@ -2,18 +2,30 @@
 
 #include "core/batchrec.h"
 #include "core/mark.h"
+#include "core/pagecheck.h"
 #include "core/redo.h"
 #include "core/store_lmdb.h"
 
 #include <stdarg.h>
 #include <string.h>
 
-#define STEPS 1024u /* between two looks at progress */
+#define STEPS      1024u /* between two looks at progress */
+#define PAGE_TRIES 20
+
+struct store_check {
+    struct store *store;
+    const struct store_check_tell *tell;
+    struct store_check_sum *sum;
+    struct snapshot *sn;    /* of the part that runs */
+    struct store_head head; /* as that snapshot has it */
+    uint64_t at, end;       /* progress */
+};
 
 /* ---- telling ---- */
 
-void store_check_found(struct store_check *c, const char *kind, int code, struct azoth_bytes key,
-                       uint64_t event, uint64_t txn, const char *fmt, ...)
+__attribute__((format(printf, 7, 8))) static void
+store_check_found(struct store_check *c, const char *kind, int code, struct azoth_bytes key,
+                  uint64_t event, uint64_t txn, const char *fmt, ...)
 {
     struct store_finding f = {.kind = kind, .code = code, .key = key, .event = event, .txn = txn};
     va_list ap;
@@ -24,7 +36,8 @@ void store_check_found(struct store_check *c, const char *kind, int code, struct
     c->tell->found(c->tell->arg, &f);
 }
 
-int store_check_step(struct store_check *c, const char *what, struct azoth_error *err)
+/* One more is done: 0 or BUSY. */
+static int store_check_step(struct store_check *c, const char *what, struct azoth_error *err)
 {
     if (++c->at % STEPS || !c->tell->progress)
         return 0;
@@ -33,7 +46,14 @@ int store_check_step(struct store_check *c, const char *what, struct azoth_error
                : 0;
 }
 
-int store_check_begin(struct store_check *c, struct azoth_error *err)
+static void store_check_end(struct store_check *c)
+{
+    snapshot_end(c->sn);
+    c->sn = NULL;
+}
+
+/* Its snapshot and head. */
+static int store_check_begin(struct store_check *c, struct azoth_error *err)
 {
     int rc = snapshot_begin(c->store, &c->sn, err);
     if (rc)
@@ -42,12 +62,6 @@ int store_check_begin(struct store_check *c, struct azoth_error *err)
     if (rc)
         store_check_end(c);
     return rc;
-}
-
-void store_check_end(struct store_check *c)
-{
-    snapshot_end(c->sn);
-    c->sn = NULL;
 }
 
 static const struct azoth_bytes no_key;
@@ -550,6 +564,40 @@ static int check_marks_and_redo(struct store_check *c, struct azoth_error *err)
     return rc;
 }
 
+/* ---- pages ---- */
+
+static void on_page(void *arg, int fatal, const char *message)
+{
+    (void)fatal;
+    store_check_found(arg, "page", AZOTH_ERR_CORRUPT, no_key, 0, 0, "%s", message);
+}
+
+static int on_page_progress(void *arg, uint64_t at, uint64_t end)
+{
+    const struct store_check *c = arg;
+    return c->tell->progress ? c->tell->progress(c->tell->arg, at, end, "pages") : 0;
+}
+
+/* A snapshot whose commit the file's two newest are beyond is begun anew. */
+static int check_pages(struct store_check *c, struct azoth_error *err)
+{
+    const struct pagecheck_tell tell = {c, on_page, on_page_progress};
+    struct pagecheck_sum sum = {0};
+    int fd, rc = mdb_env_get_fd(store_lmdb(c->store)->env, &fd);
+    if (rc)
+        return lmdb_error(err, rc, "pages");
+    for (int i = 0; i < PAGE_TRIES && (i == 0 || rc == 1); i++) {
+        store_check_end(c);
+        rc = store_check_begin(c, err);
+        if (!rc)
+            rc = pagecheck(fd, mdb_txn_id(snapshot_txn(c->sn)), &tell, &sum, err);
+    }
+    c->sum->pages = sum.pages;
+    c->sum->free_pages = sum.free_pages;
+    c->sum->pages_counted = rc == 0;
+    return rc == 1 ? 0 : rc;
+}
+
 /* ---- all of it ---- */
 
 static int check_all_state(struct store_check *c, struct azoth_error *err)
@@ -561,7 +609,7 @@ int store_check(struct store *s, const struct store_check_tell *tell, struct sto
                 struct azoth_error *err)
 {
     static int (*const part[])(struct store_check * c, struct azoth_error * err) = {
-        check_segments, check_all_state, check_ids, check_marks_and_redo, store_check_pages};
+        check_segments, check_all_state, check_ids, check_marks_and_redo, check_pages};
     struct store_usage u;
     struct store_check c = {.store = s, .tell = tell, .sum = ret};
     memset(ret, 0, sizeof *ret);

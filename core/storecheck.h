@@ -18,8 +18,10 @@
  *   id        checksum; transaction, events and age within those of the head; ids and ids_age agree, one for one
  *   redo      checksum, encodings, transactions and events within those of the head; from the lowest mark on each one
  *   mark      checksum, and not beyond the head
- *   page      entries, leaf and overflow pages met on a walk are as many as LMDB's own counts say; no page belongs
- *             to two places; and all of the file's pages are in a tree or free
+ *   page      each is the one that it should be, with its entries inside; branch, leaf and overflow pages and entries are as
+ *             many as LMDB's own counts say; no page belongs to two places; and all of the file's are in a tree or free
+ *
+ * LMDB does not survive each damage of its pages: store_pages_look(), before the store is opened, tells whether it would.
  */
 #ifndef CORE_STORECHECK_H
 #define CORE_STORECHECK_H
@@ -50,31 +52,12 @@ struct store_check_sum {
     uint64_t findings;
     struct store_head head; /* up to which events were checked */
     int chain_checked;      /* 0: there is none, or a damaged event is in its way */
-    int pages_counted;      /* 0: the writer committed too often for the last page to be known */
+    int pages_counted; /* 0: the writer committed too often for a snapshot's meta page to be read */
 };
 
 /* 0 when everything could be looked at, whatever was found (ret->findings); BUSY, IO, NOMEM, and CORRUPT when there
  * is no reading on. One thread. */
 int store_check(struct store *s, const struct store_check_tell *tell, struct store_check_sum *ret,
                 struct azoth_error *err);
-
-/* ---- shared between the two files of the check ---- */
-
-struct store_check {
-    struct store *store;
-    const struct store_check_tell *tell;
-    struct store_check_sum *sum;
-    struct snapshot *sn;    /* of the part that runs */
-    struct store_head head; /* as that snapshot has it */
-    uint64_t at, end;       /* progress */
-};
-void store_check_found(struct store_check *c, const char *kind, int code, struct azoth_bytes key,
-                       uint64_t event, uint64_t txn, const char *fmt, ...)
-    __attribute__((format(printf, 7, 8)));
-/* One more is done: 0 or BUSY. */
-int store_check_step(struct store_check *c, const char *what, struct azoth_error *err);
-int store_check_begin(struct store_check *c, struct azoth_error *err); /* its snapshot and head */
-void store_check_end(struct store_check *c);
-int store_check_pages(struct store_check *c, struct azoth_error *err);
 
 #endif

@@ -357,17 +357,17 @@ static int run_verify(struct cmd_line *l)
     if (dbdir_path(v.projections, sizeof v.projections, v.dir, "projections"))
         return cmd_usage(l, "%s: the path is too long", v.dir);
     cmd_catch_signals();
-    if (store_open(v.dir, 0, &v.store, &err))
-        return cmd_fail(&err);
     if (l->json)
         out_open(&v.j, NULL, '{');
     if (store || (!all && !names.n))
-        v.exit_code = verify_store(v.store, l->json, &v.j);
+        v.exit_code = verify_store(v.dir, &v.store, l->json, &v.j);
+    else if (store_open(v.dir, 0, &v.store, &err))
+        return cmd_fail(&err);
     if (l->json)
         out_open(&v.j, "projections", '[');
-    if (all && (rc = check_all(&v)) != 0)
+    if (v.store && all && (rc = check_all(&v)) != 0)
         v.exit_code = rc;
-    for (int i = 0; i < names.n && !cmd_interrupted(); i++)
+    for (int i = 0; v.store && i < names.n && !cmd_interrupted(); i++)
         check_projection(&v, names.text[i]);
     if (l->json) {
         out_close(&v.j, ']');

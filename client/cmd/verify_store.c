@@ -1,6 +1,7 @@
 #include "client/cmd/verify.h"
 
 #include "client/cmd/progress.h"
+#include "core/pagecheck.h"
 #include "core/storecheck.h"
 
 #define FOUND 1 /* exit code */
@@ -9,6 +10,7 @@ struct telling {
     int json;
     struct json_text *j;
     struct progress progress;
+    uint64_t fatal; /* pages that LMDB can not be let read */
 };
 
 static void on_finding(void *arg, const struct store_finding *f)
@@ -87,21 +89,53 @@ static void tell_sum(const struct store_check_sum *s, double seconds)
         printf("chain: %s\n", s->head.chain.on ? "not recomputed, since an event can not be read"
                                                : "none (azoth init --chain off)");
     if (!s->pages_counted)
-        printf("pages: the writer was faster; the number of all was not compared\n");
+        printf("pages: the writer was faster; they were not checked\n");
 }
 
-int verify_store(struct store *s, int json, struct json_text *j)
+/* ---- before LMDB reads it ---- */
+
+/* The others are told by the check itself, which does not come after fatal ones. */
+static void on_page(void *arg, int fatal, const char *message)
+{
+    struct telling *t = arg;
+    struct store_finding f = {.kind = "page", .code = AZOTH_ERR_CORRUPT};
+    if (!fatal)
+        return;
+    snprintf(f.message, sizeof f.message, "%s", message);
+    t->fatal++;
+    on_finding(t, &f);
+}
+
+static int on_page_progress(void *arg, uint64_t at, uint64_t end)
+{
+    return on_progress(arg, at, end, "pages");
+}
+
+static int check(struct telling *t, const char *dir, struct store **ret_store,
+                 struct store_check_sum *sum, struct azoth_error *err)
+{
+    const struct pagecheck_tell pages = {t, on_page, on_page_progress};
+    const struct store_check_tell tell = {t, on_finding, on_progress};
+    int rc = store_pages_look(dir, &pages, err);
+    if (!rc && t->fatal)
+        rc = error_set(err, AZOTH_ERR_CORRUPT,
+                       "%s: LMDB can not read these pages: nothing else was checked", dir);
+    if (!rc)
+        rc = store_open(dir, 0, ret_store, err);
+    return rc ? rc : store_check(*ret_store, &tell, sum, err);
+}
+
+int verify_store(const char *dir, struct store **ret_store, int json, struct json_text *j)
 {
     struct telling t = {.json = json, .j = j};
-    struct store_check_sum sum;
+    struct store_check_sum sum = {0};
     struct azoth_error err = {0};
-    const struct store_check_tell tell = {&t, on_finding, on_progress};
     progress_begin(&t.progress, "store", json, 0);
     if (json) {
         out_open(j, "store", '{');
         out_open(j, "findings", '[');
     }
-    int rc = store_check(s, &tell, &sum, &err);
+    int rc = check(&t, dir, ret_store, &sum, &err);
     double seconds = progress_seconds(&t.progress);
     progress_end(&t.progress);
     if (json) {
@@ -114,7 +148,9 @@ int verify_store(struct store *s, int json, struct json_text *j)
     } else if (!rc) {
         tell_sum(&sum, seconds);
     }
-    if (rc && !cmd_interrupted())
-        return cmd_fail(&err);
+    if (rc && !cmd_interrupted()) {
+        int exit_code = cmd_fail(&err);
+        return t.fatal ? FOUND : exit_code;
+    }
     return sum.findings ? FOUND : 0;
 }
