@@ -266,7 +266,7 @@ static int overflow(struct walk *w, const struct node *n, struct azoth_error *er
         return 0;
     }
     w->found.overflow += has;
-    if (!note(w, 1, first + 1, has - 1) || !w->lists)
+    if ((has > 1 && !note(w, 1, first + 1, has - 1)) || !w->lists)
         return 0;
     unsigned char *list = malloc(n->data_len);
     if (!list)
