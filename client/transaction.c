@@ -9,6 +9,7 @@
 
 #include "core/clock.h"
 #include "core/valuejson.h"
+#include "writer/control.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -468,8 +469,10 @@ int client_control(struct azoth *db, const char *operation, struct azoth_bytes a
     struct preflight_outcome o = {0};
     rc = txn_set_control(&b, bytes_str(operation), argument, err);
     if (!rc) {
-        struct preflight_request r = {
-            .image = txn_image(&b), .deadline_ns = deadline_ns, .control = 1};
+        struct preflight_request r = {.image = txn_image(&b),
+                                      .deadline_ns = deadline_ns,
+                                      .wait_paused = control_waits(bytes_str(operation)),
+                                      .control = 1};
         rc = commit_local(db->local, &r, &o);
         if (rc && err)
             *err = o.error;

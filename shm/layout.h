@@ -204,7 +204,8 @@ enum slot_state {
 enum slot_flags {
     SLOT_HAS_ID = 1,
     SLOT_WAITS_PAUSE = 2, /* stays queued while the database is paused */
-    SLOT_CONTROL = 4,     /* a control item: done while the database is paused, too */
+    SLOT_CONTROL =
+        4, /* a control item: without SLOT_WAITS_PAUSE done while the database is paused, too */
 };
 
 #define SHM_SLOT_FIELDS(F1, FN)                                                                    \

@@ -3,7 +3,7 @@
  *
  * A pause belongs to a participant and ends with it, or is held: then it belongs to nobody and ends by
  * its time or because somebody ends it. While there is one, the writer commits nothing but what the
- * store itself needs (control items). A seal is a pause that is told by another name.
+ * store itself needs (control items, but not those that archive). A seal is a pause that is told by another name.
  *
  *            pause_ask             pause_ask              pause_confirm (writer)
  *      FREE ───────────► CLAIMED ───────────► ASKED ─────────────────────► FORCE

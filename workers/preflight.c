@@ -213,7 +213,8 @@ static enum preflight_stage wants(struct preflight *f, enum preflight_stage what
 static enum preflight_stage claim(struct preflight *f, uint64_t now_ns)
 {
     struct header_shm *h = f->participant->segment->header;
-    uint32_t paused = f->changes ? atomic_load(&h->paused) : 0;
+    int held_up = f->changes || (f->request.control && f->request.wait_paused);
+    uint32_t paused = held_up ? atomic_load(&h->paused) : 0;
     if (paused && atomic_load(&h->pause_until_ns) > now_ns) {
         int code = paused == PAUSE_SEAL ? AZOTH_ERR_SEALED : AZOTH_ERR_PAUSED;
         if (f->request.wait_paused)
@@ -489,9 +490,8 @@ static enum preflight_stage submit(struct preflight *f, uint64_t now_ns)
         .payload = f->request.hooks.run ? txn_image(&f->out) : f->request.image,
         .id = f->request.id,
         .content = f->request.content,
-        .flags = f->request.control       ? SLOT_CONTROL
-                 : f->request.wait_paused ? SLOT_WAITS_PAUSE
-                                          : 0,
+        .flags = (f->request.control ? SLOT_CONTROL : 0u) |
+                 (f->request.wait_paused ? SLOT_WAITS_PAUSE : 0u),
     };
     if (slot_submit(&f->slot, &sub))
         return wants(f, PREFLIGHT_WANTS_BLOCKS, now_ns, AZOTH_ERR_BUSY);

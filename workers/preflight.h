@@ -49,7 +49,7 @@ struct preflight_request {
     uint64_t content;         /* txn_content_hash() of what the client sent */
     uint64_t deadline_ns;     /* CLOCK_MONOTONIC; covers everything */
     int wait_paused;
-    int control; /* the image is a control item: no keys, no id, no pause holds it up */
+    int control; /* the image is a control item: no keys, no id; a pause holds it up only with wait_paused */
     struct preflight_hooks hooks; /* run may be NULL */
 };
 

@@ -176,16 +176,25 @@ static int do_unseal(struct append *a, struct azoth_bytes argument, int *ret_cod
 static const struct operation {
     const char *name;
     operation_fn *run;
+    int waits; /* for the end of a pause */
 } operations[] = {
-    {"mark", do_mark},
-    {"follow", do_follow},
-    {"unmark", do_unmark},
-    {"seal", do_seal},
-    {"unseal", do_unseal},
-    {"archive", archiving_record},
-    {"archive-piece", archiving_piece},
-    {"archive-move", archiving_move},
+    {"mark", do_mark, 0},
+    {"follow", do_follow, 0},
+    {"unmark", do_unmark, 0},
+    {"seal", do_seal, 0},
+    {"unseal", do_unseal, 0},
+    {"archive", archiving_record, 1},
+    {"archive-piece", archiving_piece, 1},
+    {"archive-move", archiving_move, 1},
 };
+
+int control_waits(struct azoth_bytes name)
+{
+    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
+        if (bytes_eq(name, bytes_str(operations[i].name)))
+            return operations[i].waits;
+    return 0;
+}
 
 int control_seals(struct azoth_bytes image)
 {

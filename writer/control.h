@@ -5,7 +5,8 @@
  * An operation is done inside the LMDB transaction of the batch that it came in, between two
  * transactions, and answered when that is durable: once, in order, and by the only process that writes. It has
  * no transaction id and is no part of the chain; the result carries the head at which it was done (txn,
- * last_event). A pause and a seal do not hold it up. All may be repeated.
+ * last_event). All may be repeated. A pause and a seal hold up those of archives alone, which move files and rewrite much of
+ * data.mdb: under a pause people copy these. The others are one small commit each.
  *
  *   operation  argument                   what
  *   mark       place, 16 bytes            sets the place's mark to the head: from the next transaction on there
@@ -39,6 +40,8 @@
 int control_apply(struct append *a, struct azoth_bytes image, int *ret_code, struct txn_result *ret,
                   struct azoth_error *detail);
 
+/* 1 when the operation of this name waits for the end of a pause (SLOT_WAITS_PAUSE): whoever submits it says so. */
+int control_waits(struct azoth_bytes name);
 /* 1 when the image is a `seal`: the writer refuses it unless it commits nothing else meanwhile. */
 int control_seals(struct azoth_bytes image);
 /* 1 and *ret when the store is sealed, 0 when not; within a batch. CORRUPT, or as LMDB failed. */

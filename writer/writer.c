@@ -633,6 +633,12 @@ static int gather(struct writer *w, struct azoth_error *err)
     }
 }
 
+/* A control item that no pause holds up. */
+static int is_urgent(const struct slot_taken *t)
+{
+    return (t->flags & (SLOT_CONTROL | SLOT_WAITS_PAUSE)) == SLOT_CONTROL;
+}
+
 /* While paused: of the pending ones those that no pause holds up. */
 static int gather_control(struct writer *w, struct azoth_error *err)
 {
@@ -640,7 +646,7 @@ static int gather_control(struct writer *w, struct azoth_error *err)
     int rc = 0;
     for (; i < w->pending_len && !rc; i++) {
         struct slot_taken t = w->pending[i];
-        if (!(t.flags & SLOT_CONTROL) || batch_full(w)) {
+        if (!is_urgent(&t) || batch_full(w)) {
             w->pending[kept++] = t;
             continue;
         }
@@ -843,7 +849,7 @@ static int batch(struct writer *w, int (*fn)(struct writer *, struct azoth_error
 static int control_pending(const struct writer *w)
 {
     for (uint32_t i = 0; i < w->pending_len; i++)
-        if (w->pending[i].flags & SLOT_CONTROL)
+        if (is_urgent(&w->pending[i]))
             return 1;
     return 0;
 }

@@ -155,6 +155,30 @@ static void a_pause_does_not_hold_control_up(void **state)
     finish(db);
 }
 
+/* Who copies the files under a pause has them as one commit left them. */
+static void archiving_waits_for_the_end_of_a_pause(void **state)
+{
+    (void)state;
+    static const char *const operation[] = {"archive", "archive-piece", "archive-move"};
+    struct azoth *db = embedded();
+    struct txn_result r;
+    add(db, "a");
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(azoth_pause(db, 60000, &err), 0);
+        assert_int_equal(client_control(db, operation[i], bytes_of(NULL, 0),
+                                        clock_mono_ns() + 20 * NS_PER_MS, &r, &err),
+                         AZOTH_ERR_PAUSED);
+        assert_int_equal(azoth_seal(db, 60000, NULL, &err), 0);
+        assert_int_equal(client_control(db, operation[i], bytes_of(NULL, 0),
+                                        clock_mono_ns() + 20 * NS_PER_MS, &r, &err),
+                         AZOTH_ERR_SEALED);
+        assert_int_equal(azoth_resume(db, &err), 0);
+    }
+    assert_int_equal(azoth_pause(db, 50, &err), 0);
+    assert_int_equal(control(db, "archive-piece", NULL, 0, &r), 0); /* when that is over */
+    finish(db);
+}
+
 static void a_worker_and_the_library_submit_none_for_others(void **state)
 {
     (void)state;
@@ -247,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_mark_is_set_to_the_head_and_only_moves_on),
         cmocka_unit_test(what_is_no_operation_is_refused_and_changes_nothing),
         cmocka_unit_test(a_pause_does_not_hold_control_up),
+        cmocka_unit_test(archiving_waits_for_the_end_of_a_pause),
         cmocka_unit_test(a_worker_and_the_library_submit_none_for_others),
         cmocka_unit_test(who_has_a_store_of_format_1_open_sees_the_redo_of_format_2),
     };
