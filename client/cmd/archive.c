@@ -31,6 +31,7 @@ struct run {
     struct archiver a;
     char dir[4096];
     uint64_t before, end; /* asked for; the newest event that goes */
+    uint64_t archived;    /* the newest one that had gone before */
     struct progress progress;
     struct json_text j;
     uint64_t segments, events, bytes, log_bytes;
@@ -102,6 +103,7 @@ static int decide_before(struct run *r, struct azoth_error *err)
         rc = first_since(sn, state.last_archived + 1, head.event,
                          clock_wall_ns() - (int64_t)(r->f.keep_days.n * DAY_NS), &r->before, err);
     snapshot_end(sn);
+    r->archived = state.last_archived;
     if (!rc && r->before > head.event + 1)
         rc = error_set(err, AZOTH_ERR_USAGE, "--before %llu: the newest event is %llu",
                        (unsigned long long)r->before, (unsigned long long)head.event);
@@ -253,6 +255,23 @@ static void begin_json(struct run *r)
     out_open(&r->j, "segments", '[');
 }
 
+static void tell_out(const struct run *r)
+{
+    int nothing = r->end <= r->archived;
+    unsigned long long end = nothing ? r->archived : r->end;
+    if (r->f.dry_run) {
+        printf(nothing ? "events up to %llu are archived: there is nothing to do\n"
+                       : "events up to %llu would lie in %s\n",
+               end, r->a.dest);
+        return;
+    }
+    if (!nothing && r->end + 1 < r->before)
+        printf("event %llu is of the same transaction as those behind it and stays\n",
+               (unsigned long long)r->before - 1);
+    printf("%llu events in %llu segments; events up to %llu are archived\n",
+           (unsigned long long)r->events, (unsigned long long)r->segments, end);
+}
+
 static int move_out(struct run *r, struct azoth_error *err)
 {
     progress_begin(&r->progress, "archive", r->f.quiet || r->l->json, 0);
@@ -260,18 +279,10 @@ static int move_out(struct run *r, struct azoth_error *err)
         begin_json(r);
     int rc = r->f.dry_run ? 0 : make_segments(r, err);
     progress_end(&r->progress);
-    if (r->l->json) {
+    if (r->l->json)
         head_json(r, rc);
-    } else if (!rc && r->f.dry_run) {
-        printf("events up to %llu would lie in %s\n", (unsigned long long)r->end, r->a.dest);
-    } else if (!rc && !r->f.quiet) {
-        if (r->end && r->end + 1 < r->before)
-            printf("event %llu is of the same transaction as those behind it and stays\n",
-                   (unsigned long long)r->before - 1);
-        printf("%llu events in %llu segments; events up to %llu are archived\n",
-               (unsigned long long)r->events, (unsigned long long)r->segments,
-               (unsigned long long)r->end);
-    }
+    else if (!rc && (r->f.dry_run || !r->f.quiet))
+        tell_out(r);
     return rc;
 }
 
@@ -438,8 +449,14 @@ static int run_move(struct run *r, const char *dest)
 static int check_flags(struct cmd_line *l, const struct archive_flags *f, const char *what)
 {
     int how = f->before.given + f->keep_events.given + f->keep_days.given;
+    if (f->move && l->words)
+        return cmd_usage(l, "what is %s for, beside --move?", l->word[0]);
+    if ((what || f->move) && (how || f->gone.n || f->dry_run || f->level.given ||
+                              f->segment_events.given || (what && f->embedded)))
+        return cmd_usage(l, "%s takes none of the flags of a run that archives",
+                         what ? what : "--move");
     if (what || f->move)
-        return how ? cmd_usage(l, "%s takes no limit", what ? what : "--move") : 0;
+        return 0;
     if (how != 1)
         return cmd_usage(l, "which events? --before ID, --keep-events N or --keep-days N");
     if (f->before.given && f->before.n < 1)

@@ -28,6 +28,9 @@ writer
 check "events are committed" commit 500
 exits "which ones has to be said" 2 "which events?" archive
 exits "once" 2 "which events?" archive --before 3 --keep-events 3
+exits "moving is not tried" 2 "--move takes none of the flags of a run that archives" archive --move "$TMP/elsewhere" --dry-run
+exits "and has one directory" 2 "what is list for, beside --move?" archive list --move "$TMP/elsewhere"
+exits "a list has no level" 2 "list takes none" archive list --level 3
 exits "not beyond the newest" 2 "the newest event is 500" archive --before 502
 exits "what would be done is told" 0 "events up to 100 would lie in $AZOTH_DIR/archive" archive --before 120 --dry-run
 check "and not done" [ ! -e "$AZOTH_DIR/archive" ]
@@ -43,6 +46,8 @@ says "behind it" "101 500 400" "$(ids --from 101)"
 says "by type" 50 "$(azoth events --type even --to 101 | wc -l)"
 says "status counts all of them" "500 100" "$(azoth status --json | jq -r '.store | "\(.events) \(.events_archived)"')"
 exits "once more there is nothing to do" 0 "0 events in 0 segments; events up to 100 are archived" archive --before 120
+exits "nor for fewer" 0 "0 events in 0 segments; events up to 100 are archived" archive --before 20
+exits "which is told before, too" 0 "events up to 100 are archived: there is nothing to do" archive --before 20 --dry-run
 exits "more goes into more files" 0 "300 events in 3 segments" archive --keep-events 100 --segment-events 75
 says "one behind the other" "1-100 101-200 201-300 301-400" "$(archive list --json | jq -r '[.segments[] | "\(.first)-\(.last)"] | join(" ")')"
 says "the log is one still" "1 500 500" "$(ids)"
