@@ -131,10 +131,12 @@ int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archived_entry 
         return 0;
     uint64_t last = get_be64((const unsigned char *)k.mv_data + 8);
     rc = archived_entry_decode(bytes_of_val(v), ret);
-    if (rc || ret->about.last != last)
+    if (rc || ret->about.last != last) {
+        ret->about.last = last;
         return error_set(err, AZOTH_ERR_CORRUPT,
                          "the record of the segment up to event %llu fails its check",
                          (unsigned long long)last);
+    }
     return ret->about.first <= id;
 }
 
@@ -155,6 +157,13 @@ int snapshot_archives(struct snapshot *sn,
                             (unsigned long long)id);
         rc = got < 0 ? got : each(arg, e, err);
     }
+    int more = rc ? 0 : snapshot_archive_of(sn, state.last_archived + 1, e, err);
+    if (more == 1)
+        more = error_set(
+            err, AZOTH_ERR_CORRUPT,
+            "meta/archive knows of events up to %llu, and a segment up to event %llu is recorded",
+            (unsigned long long)state.last_archived, (unsigned long long)e->about.last);
+    rc = rc ? rc : more;
     free(e);
     return rc;
 }
@@ -168,7 +177,8 @@ struct event_scan {
     int started, ended;
     uintptr_t page; /* where the last record was */
 
-    uint64_t border; /* in segments: the first event that is in LMDB; 0: not in segments */
+    uint64_t follows; /* after a gap: the event behind it */
+    uint64_t border;  /* in segments: the first event that is in LMDB; 0: not in segments */
     struct archived_block
         *block; /* of a segment: which holds `next`, or was just read to its end */
     size_t at;  /* in its frames */
@@ -335,6 +345,7 @@ int event_scan_next(struct event_scan *es, struct event_record *ret, struct azot
         return 0;
     }
     /* Ids are gapless: what is missing was lost, and to read on would hide it. */
+    es->follows = at;
     if (at != es->next)
         return error_set(err, AZOTH_ERR_GAP, "event %llu is missing: %llu follows",
                          (unsigned long long)es->next, (unsigned long long)at);
@@ -354,11 +365,12 @@ uint64_t event_scan_behind(struct event_scan *es, int *ret_segment)
 {
     struct archived_cache *c = store_archive(snapshot_store(es->snapshot));
     struct archived_entry *e = calloc(1, sizeof *e);
-    uint64_t behind = es->next + 1;
+    uint64_t behind = es->follows > es->next ? es->follows : es->next + 1;
     *ret_segment = es->next < es->border;
     if (*ret_segment && c && e) {
         int rc = snapshot_archive_of(es->snapshot, es->next, e, NULL);
-        behind = rc == 1 ? archived_cache_behind(c, e, es->next)
+        behind = rc == 1                               ? archived_cache_behind(c, e, es->next)
+                 : rc < 0 && e->about.last >= es->next ? e->about.last + 1
                  : rc == 0 && e->about.first > es->next && e->about.first < es->border
                      ? e->about.first
                      : es->border;

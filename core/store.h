@@ -116,14 +116,14 @@ int event_scan_open(struct snapshot *sn, uint64_t from, uint64_t to, struct even
  * record's bytes. May block on a segment's file. */
 int event_scan_next(struct event_scan *es, struct event_record *ret, struct azoth_bytes *ret_raw,
                     struct azoth_error *err);
-/* After an error: where a scan that passes over what can not be read would begin: behind the event, or behind the
+/* After an error: where a scan that passes over what can not be read would begin: behind the event, at the one behind a gap, or behind the
  * block or the segment that it lies in. *ret_segment: it lies in one. */
 uint64_t event_scan_behind(struct event_scan *es, int *ret_segment);
 void event_scan_close(struct event_scan *es);
 
 /* What was archived as this snapshot sees it. Nothing: first_in_store is 1. CORRUPT, IO. */
 int snapshot_archive(struct snapshot *sn, struct archived_state *ret, struct azoth_error *err);
-/* The recorded segment that has event id: 1 and *ret, 0 when none has it, CORRUPT, IO. */
+/* The recorded segment that has event id: 1 and *ret, 0 when none has it, CORRUPT (about.last is its, by its key), IO. */
 int snapshot_archive_of(struct snapshot *sn, uint64_t id, struct archived_entry *ret,
                         struct azoth_error *err);
 /* Calls each for every recorded segment, in the order of events, until it returns other than 0, which is

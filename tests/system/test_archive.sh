@@ -201,4 +201,18 @@ for pid in "${pids[@]}"; do [ "$pid" = "$w" ] || { kill "$pid"; wait "$pid"; } 2
 kill $w; wait $w # the last one, which takes the shared objects away
 exits "without a writer nothing is archived" 3 "AZOTH_ERR_NO_WRITER" archive --keep-events 0
 exits "but by one of its own" 0 "are archived" archive --keep-events 0 --embedded
+
+# ---- damage to what is recorded of them ----
+damaged() { # SENTENCE TEXT DAMAGE...: what verify says of it
+    rm -rf "$TMP/copy"; cp -r "$AZOTH_DIR" "$TMP/copy"
+    "$BUILD/tests/system/damage" "$TMP/copy" "${@:3}"
+    AZOTH_DIR=$TMP/copy exits "$1" 1 "$2" azoth verify
+}
+hex() { printf %s "$1" | od -An -tx1 | tr -d ' \n'; }
+newest=$(archive list --json | jq .last_archived)
+damaged "a segment's record that is damaged" "the record of the segment up to event 200 fails its check; events 101 to 200 can not be read" flip meta "$(hex segment:)$(printf %016x 200)" 20
+says "what lies behind it is read" "201 $newest $((newest - 200))" "$(AZOTH_DIR=$TMP/copy ids --from 201)"
+damaged "all records, without what tells of them" "azoth: segment: meta/archive knows of events up to 0, and a segment up to event 100 is recorded" delete meta "$(hex archive)"
+says "is one finding, and the gap another" 2 "$(grep -cE 'is recorded|missing' "$TMP/out")"
+AZOTH_DIR=$TMP/copy exits "a list says it too" 4 "is recorded (AZOTH_ERR_CORRUPT)" archive list
 checks_end

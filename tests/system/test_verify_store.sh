@@ -50,6 +50,9 @@ damaged "an event that is changed, with a checksum that fits" chain "events up t
 damaged "the time of one" event "event 5 has another time than its transaction 3" retime 4 1900000000000000000
 damaged "the time of a transaction" event "event 2 is older than the one before it" retime 2 1
 damaged "an event that is missing" event "event 5 is missing: 6 follows" delete events "$(at_event 5)"
+damage "$TMP/copy" delete events "$(at_event 6)"
+AZOTH_DIR=$TMP/copy exits "two of them" 1 "event 5 is missing: 7 follows" azoth verify
+says "are told once" 1 "$(grep -c 'is missing' "$TMP/out")"
 damaged "the last one missing" event "events 410 to 410 are missing at the end" delete events "$(at_event 410)"
 damaged "one that is put in" event "event 411: the stored record fails its check" put events "$(at_event 411)" 00000000
 damaged "one under another id" event "event 411: the stored record fails its check" move events "$(at_event 410)" "$(at_event 411)"
