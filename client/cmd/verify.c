@@ -20,6 +20,7 @@
 #include "writer/feed_look.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define LOOK_BYTES (4u << 20)
 
@@ -48,7 +49,8 @@ struct verify {
     struct json_text j, replays;
     struct progress progress;
     int replay;
-    int whole; /* all there is was asked for, by no name */
+    int all;       /* projections: one that can not be replayed is no failure then */
+    int whole;     /* --replay alone: the store and all projections, also when there are none */
     int exit_code; /* of the newest failure */
 };
 
@@ -237,12 +239,15 @@ static void tell(struct verify *v, const char *stem, const char *name, const str
 /* ---- replay ---- */
 
 static void tell_replay(struct verify *v, const char *name, const struct try_replay *r, int rc,
-                        const struct azoth_error *err)
+                        int excused, const struct azoth_error *err)
 {
     if (v->l->json) {
         out_open(&v->replays, NULL, '{');
         out_str(&v->replays, "name", name);
-        out_bool(&v->replays, "ok", rc == 0);
+        if (excused)
+            out_str(&v->replays, "ok", NULL);
+        else
+            out_bool(&v->replays, "ok", rc == 0);
         out_u64(&v->replays, "cursor", r->cursor);
         out_u64(&v->replays, "tables", r->tables);
         out_u64(&v->replays, "rows", r->rows);
@@ -256,13 +261,11 @@ static void tell_replay(struct verify *v, const char *name, const struct try_rep
         printf("%s: replayed up to event %llu: its %llu rows in %llu tables are those of the log\n",
                name, (unsigned long long)r->cursor, (unsigned long long)r->rows,
                (unsigned long long)r->tables);
+    } else if (excused) {
+        printf("%s: not replayed: %s\n", name, err->message);
     }
-    if (!rc)
-        return;
-    int code = cmd_fail(err);
-    /* What can not be replayed is no finding where it was not asked for by name. */
-    if (!v->whole || rc != AZOTH_ERR_UNSUPPORTED)
-        v->exit_code = code;
+    if (rc && !excused)
+        v->exit_code = cmd_fail(err);
 }
 
 static void replay(struct verify *v, const char *name)
@@ -274,21 +277,32 @@ static void replay(struct verify *v, const char *name)
     int rc = try_replay(v->dir, file, &r, &err);
     if (cmd_interrupted())
         return;
+    int excused = v->all && rc == AZOTH_ERR_UNSUPPORTED;
     if (!rc && *r.why_not)
         rc = error_set(&err, AZOTH_ERR_UNSUPPORTED, "%s: not replayed: %.190s", name, r.why_not);
     else if (!rc && *r.first)
         rc = error_set(&err, AZOTH_ERR_CORRUPT, "%s: at event %llu, %.180s", name,
                        (unsigned long long)r.cursor, r.first);
-    tell_replay(v, name, &r, rc, &err);
+    tell_replay(v, name, &r, rc, excused, &err);
 }
 
 /* ---- the command ---- */
+
+static int is_defined(const struct verify *v, const char *name)
+{
+    char file[4400];
+    snprintf(file, sizeof file, "%s/%s.sql", v->projections, name);
+    return access(file, F_OK) == 0;
+}
 
 static void check_projection(struct verify *v, const char *name)
 {
     uint32_t shards = 1;
     struct azoth_error err = {0};
-    if (split_serving(v->projections, name, &shards, &err)) {
+    int rc = split_serving(v->projections, name, &shards, &err);
+    if (rc == AZOTH_ERR_NOT_FOUND && is_defined(v, name))
+        rc = error_set(&err, rc, "projection %s has no file: no projector has begun it", name);
+    if (rc) {
         v->exit_code = cmd_fail(&err);
         return;
     }
@@ -298,7 +312,7 @@ static void check_projection(struct verify *v, const char *name)
         char stem[SPLIT_STEM];
         struct account a = {.shard = i, .shards = shards};
         split_stem(stem, name, i, shards);
-        int rc = check_file(v, name, stem, i, shards, &a, &err);
+        rc = check_file(v, name, stem, i, shards, &a, &err);
         if (rc <= 0)
             tell(v, stem, name, &a, rc, &err);
         account_fini(&a);
@@ -334,23 +348,23 @@ static int run_verify(struct cmd_line *l)
     static struct verify v;
     struct cmd_list names = {0};
     struct azoth_error err = {0};
-    int all = 0, store = 0;
+    int store = 0;
     v.l = l;
     const struct cmd_flag flags[] = {{"--store", FLAG_SWITCH, &store},
                                      {"--projection", FLAG_LIST, &names},
-                                     {"--all-projections", FLAG_SWITCH, &all},
+                                     {"--all-projections", FLAG_SWITCH, &v.all},
                                      {"--replay", FLAG_SWITCH, &v.replay},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 0, 0);
-    if (!rc && all && names.n)
+    if (!rc && v.all && names.n)
         rc = cmd_usage(l, "which projection? --projection NAME, or --all-projections");
     if (!rc)
         rc = cmd_dir(l, NULL, 1, v.dir, sizeof v.dir);
     if (rc)
         return rc;
-    v.whole = v.replay && !all && !names.n;
+    v.whole = v.replay && !v.all && !names.n;
     if (v.whole)
-        store = all = 1;
+        store = v.all = 1;
     for (int i = 0; i < names.n; i++)
         if (!dbdir_name_valid(names.text[i]))
             return cmd_usage(l, "%s is no name of a projection", names.text[i]);
@@ -359,13 +373,13 @@ static int run_verify(struct cmd_line *l)
     cmd_catch_signals();
     if (l->json)
         out_open(&v.j, NULL, '{');
-    if (store || (!all && !names.n))
+    if (store || (!v.all && !names.n))
         v.exit_code = verify_store(v.dir, &v.store, l->json, &v.j);
     else if (store_open(v.dir, 0, &v.store, &err))
         return cmd_fail(&err);
     if (l->json)
         out_open(&v.j, "projections", '[');
-    if (v.store && all && (rc = check_all(&v)) != 0)
+    if (v.store && v.all && (rc = check_all(&v)) != 0)
         v.exit_code = rc;
     for (int i = 0; v.store && i < names.n && !cmd_interrupted(); i++)
         check_projection(&v, names.text[i]);
