@@ -305,7 +305,8 @@ static int follow(struct reading *r, struct listing *g)
 /* --last N: begins so many before the head. */
 static int start_at_last(struct reading *r, struct listing *g, uint64_t n)
 {
-    struct wire_request req = {.kind = WIRE_EVENTS, .from = 1, .limit = 1};
+    /* Of none: the first ones may be in a segment that is slow to read, or gone. */
+    struct wire_request req = {.kind = WIRE_EVENTS, .from = UINT64_MAX, .limit = 1};
     int rc = ask(r, &req);
     if (rc)
         return rc;

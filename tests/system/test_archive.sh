@@ -164,6 +164,11 @@ segment=$AZOTH_DIR/$(archive list --json | jq -r '.segments[1].path')
 mv "$segment" "$TMP/segment"
 exits "a segment that is not there is an error with its name" 1 "${segment##*/}: the segment is not there (AZOTH_ERR_NOT_FOUND)" azoth events
 says "what lies behind it is read" "201 $sent $((sent - 200))" "$(ids --from 201)"
+check "more events" commit 50
+mv "$AZOTH_DIR/archive" "$TMP/none"
+says "with no segment at all, the newest are" "$((sent - 9)) $sent 10" "$(ids --last 10)"
+says "through a worker, too" "$((sent - 9)) $sent 10" "$(ids --at "ipc://$AZOTH_DIR/run/worker-1.sock" --last 10)"
+mv "$TMP/none" "$AZOTH_DIR/archive"
 exits "verify names it" 1 "${segment##*/}" archive verify
 says "and goes on" "1" "$(archive verify --json 2>/dev/null | jq '[.segments[] | select(.ok | not)] | length')"
 exits "the check of the whole store finds it" 1 "azoth: segment: $segment: the segment is not there; events 101 to 200 can not be read (AZOTH_ERR_NOT_FOUND)" azoth verify
@@ -193,7 +198,7 @@ exits "each event once" 0 "its $((sent / 2)) handled" azoth verify --projection 
 if [ "$(id -u)" = 0 ]; then
     chown 65534 "$AZOTH_DIR"
     commit 50; azoth lag p q --wait --timeout 20 >"$TMP/out"
-    exits "the superuser archives" 0 "50 events" archive --keep-events 50
+    exits "the superuser archives" 0 "100 events" archive --keep-events 50
     says "for whom the directory is" 65534 "$(stat -c %u "$AZOTH_DIR/archive/$(ls "$AZOTH_DIR/archive" | tail -1)")"
     chown 0 "$AZOTH_DIR"
 fi
