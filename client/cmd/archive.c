@@ -373,7 +373,7 @@ static int one_of_list(struct run *r, const struct archived_entry *e, int verify
         if (rc)
             out_str(&r->j, "message", err.message);
         out_close(&r->j, '}');
-    } else if (!rc) {
+    } else if (!rc && !r->f.quiet) {
         text_entry(e, verify ? "  good" : "");
     }
     if (rc)
@@ -405,7 +405,7 @@ static int run_list(struct run *r, int verify)
     }
     if (r->l->json)
         head_json(r, exit_code);
-    else
+    else if (!r->f.quiet)
         printf("%llu segments, events up to %llu; LMDB begins with event %llu\n",
                (unsigned long long)s.n, (unsigned long long)s.state.last_archived,
                (unsigned long long)s.state.first_in_store);

@@ -672,6 +672,9 @@ static int copy_segment(struct archiver *a, const char *from, const char *to,
         close(out);
     if (!rc)
         rc = is_segment(partial, e, err);
+    if (rc == AZOTH_ERR_CORRUPT)
+        (void)is_segment(from, e,
+                         err); /* the copy is as bad as what was copied: that is named then */
     if (!rc)
         rc = give_to_owner(a, partial, err);
     if (!rc)

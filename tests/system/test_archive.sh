@@ -156,6 +156,17 @@ check "more events" commit 50
 check "that are applied" caught_up p
 exits "the next one lies beside them" 0 "$TMP/elsewhere/events-" archive --keep-events 0
 exits "and all come back" 0 "moved to $AZOTH_DIR/archive" archive --move "$AZOTH_DIR/archive"
+mv "$AZOTH_DIR/archive" "$TMP/by-hand"
+exits "what was moved by hand is recorded" 0 "segments moved to $TMP/by-hand" archive --move "$TMP/by-hand"
+says "and read" "1 $sent $sent" "$(ids)"
+first=$TMP/by-hand/$(ls "$TMP/by-hand" | head -1)
+cp "$first" "$TMP/first"; chmod u+w "$first"
+printf '\xff' | dd of="$first" bs=1 seek=200 conv=notrunc status=none
+exits "one that is damaged is named where it is, and stays there" 4 "azoth: $first: the block from event 1 on" archive --move "$AZOTH_DIR/archive"
+exits "which verify says" 4 "azoth: $first: the block from event 1 on" archive verify --quiet
+says "and no more" 1 "$(wc -l <"$TMP/out")"
+cp -p "$TMP/first" "$first"
+exits "put back, it comes along" 0 "segments moved to $AZOTH_DIR/archive" archive --move "$AZOTH_DIR/archive"
 cp -r "$AZOTH_DIR" "$TMP/copy"
 says "a copy of the directory reads its own files" "1 $sent $sent" "$(mv "$AZOTH_DIR/archive" "$TMP/away" && AZOTH_DIR=$TMP/copy ids; mv "$TMP/away" "$AZOTH_DIR/archive")"
 
