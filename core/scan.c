@@ -17,6 +17,8 @@ struct scan {
     int started, ended;
     unsigned char start[AZOTH_KEY_MAX], prefix[AZOTH_KEY_MAX], end[AZOTH_KEY_MAX];
     size_t start_len, prefix_len, end_len;
+    struct azoth_bytes
+        before; /* the key that came last, which lies still as long as the snapshot */
 };
 
 static int bound_copy(unsigned char *to, size_t *to_len, struct azoth_bytes b,
@@ -38,6 +40,7 @@ int scan_open(struct snapshot *sn, struct azoth_bytes prefix, struct azoth_bytes
         return error_set(err, AZOTH_ERR_NOMEM, "a scan");
     sc->snapshot = sn;
     sc->started = sc->ended = 0;
+    sc->before = (struct azoth_bytes){0};
     struct azoth_bytes start = bytes_cmp(from, prefix) > 0 ? from : prefix;
     int rc = bound_copy(sc->start, &sc->start_len, start, err);
     if (!rc)
@@ -77,12 +80,16 @@ int scan_next(struct scan *sc, struct azoth_bytes *ret_key, struct state_record 
         sc->ended = 1;
         return 0;
     }
+    char text[80];
     rc = record_state_decode(key, bytes_of_val(v), ret);
-    if (rc) {
-        char text[80];
+    if (rc)
         return error_set(err, rc, "key %s: the stored record fails its check",
                          bytes_print(key, text, sizeof text));
-    }
+    /* A page in the place of another has good records: keys were lost then, and others come twice. */
+    if (sc->before.len && bytes_cmp(sc->before, key) >= 0)
+        return error_set(err, AZOTH_ERR_CORRUPT, "key %s is out of order",
+                         bytes_print(key, text, sizeof text));
+    sc->before = key;
     *ret_key = key;
     return 1;
 }

@@ -159,6 +159,21 @@ P
     truncate -s 8192 "$TMP/copy/data.mdb"
     AZOTH_DIR=$TMP/copy exits "a file that was cut" 1 "the file ends before it, at byte 8192" azoth verify
     says "JSON says so too" "page AZOTH_ERR_CORRUPT false" "$(AZOTH_DIR=$TMP/copy field '"\(.store.findings[0] | "\(.kind) \(.error)") \(.ok)"')"
+    # Records that are good, in the place of others: LMDB numbers the pages anew when it copies them for a backup.
+    AZOTH_DIR=$TMP/keys azoth init "$TMP/keys" >/dev/null
+    AZOTH_DIR=$TMP/keys commit "{\"set\":{$(seq -f '"key/%04.0f":"some text"' -s , 1000 1600)}}"
+    python3 - "$TMP/keys/data.mdb" <<'P'
+import sys
+data = bytearray(open(sys.argv[1], 'rb').read())
+leaves = [at for at in range(0, len(data), 4096) if data[at + 10] == 2 and data.count(b'key/', at, at + 4096) > 9]
+data[leaves[2] + 8:leaves[2] + 4096] = data[leaves[1] + 8:leaves[1] + 4096]
+open(sys.argv[1], 'wb').write(data)
+P
+    AZOTH_DIR=$TMP/keys exits "a page of state in the place of another" 1 "is out of order: a read may not find it" azoth verify
+    AZOTH_DIR=$TMP/keys exits "a scan ends there" 4 "is out of order (AZOTH_ERR_CORRUPT)" azoth scan key/
+    AZOTH_DIR=$TMP/keys exits "so does a digest" 4 "is out of order (AZOTH_ERR_CORRUPT)" azoth digest
+    check "a backup that copies pages" azoth backup --quiet --dir "$TMP/keys" "$TMP/backups"
+    exits "is not restored" 4 "is out of order (AZOTH_ERR_CORRUPT)" azoth restore "$TMP/backups" "$TMP/restored"
 else
     echo "skip - python3 is not installed: LMDB's own counts were not falsified"
 fi
