@@ -103,12 +103,35 @@ static int put_header(struct archivefile_out *o, struct azoth_error *err)
     return put(o, h, sizeof h, err);
 }
 
+/* What a dead run has left may be complete, and so read-only, or another user's: it goes when nobody has it locked. 0, or an
+ * errno. */
+static int remove_left(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int e = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) ? errno : unlink(path) ? errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return e;
+}
+
+static int taken_by_another(const char *path, struct azoth_error *err)
+{
+    return error_set(err, AZOTH_ERR_BUSY, "%s: another process writes it", path);
+}
+
 /* The lock is on the file that has the name: one that was replaced meanwhile is opened again. */
 static int open_alone(const char *path, int *ret, struct azoth_error *err)
 {
     struct stat a, b;
     for (;;) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0 && errno == EACCES) {
+            int left = remove_left(path);
+            if (left == 0)
+                continue;
+            return left == EWOULDBLOCK ? taken_by_another(path, err)
+                                       : error_errno(err, EACCES, "%s", path);
+        }
         if (fd < 0)
             return errno == ENOENT
                        ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: no such directory", path)
@@ -124,9 +147,7 @@ static int open_alone(const char *path, int *ret, struct azoth_error *err)
             e = errno;
         close(fd);
         if (taken)
-            return e == EWOULDBLOCK
-                       ? error_set(err, AZOTH_ERR_BUSY, "%s: another process writes it", path)
-                       : error_errno(err, e, "%s", path);
+            return e == EWOULDBLOCK ? taken_by_another(path, err) : error_errno(err, e, "%s", path);
         if (e != ENOENT && e != 0)
             return error_errno(err, e, "%s", path);
     }

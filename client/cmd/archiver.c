@@ -1,7 +1,7 @@
 /*
  * archiver.c - making, placing, recording segments; deleting their events.
  *
- * Happy path of a segment: DEST/events-FIRST.partial is written from bounded looks into the log, and synced; it is
+ * Happy path of a segment: DEST/events-FIRST-UUID.partial is written from bounded looks into the log, and synced; it is
  * read back from the disk, checked, and compared with LMDB, frame by frame; it gets its name, the directory is
  * synced; the writer records it; the writer deletes its events, a bounded piece with each commit.
  *
@@ -440,8 +440,10 @@ static int write_segment(struct archiver *a, const char *partial, uint64_t first
 static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive_about *ret,
                 char ret_path[PATH_MAX], struct azoth_error *err)
 {
-    char name[ARCHIVE_NAME_MAX], partial[PATH_MAX];
-    snprintf(name, sizeof name, "events-%020llu.partial", (unsigned long long)first);
+    char name[ARCHIVE_NAME_MAX + 32], partial[PATH_MAX], uuid[33];
+    /* Several databases may have one directory. */
+    cmd_hex(store_identity(a->store)->uuid, 16, uuid);
+    snprintf(name, sizeof name, "events-%020llu-%s.partial", (unsigned long long)first, uuid);
     int rc = join(partial, sizeof partial, a->dest, name, err);
     if (!rc)
         rc = write_segment(a, partial, first, end, ret, err);

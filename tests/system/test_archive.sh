@@ -128,7 +128,7 @@ echo "none of ours" >"$AZOTH_DIR/archive/$name"
 exits "a file in the way is named, and stays" 2 "$name is there, and is not recorded" archive --keep-events 0
 says "as it was" "none of ours" "$(cat "$AZOTH_DIR/archive/$name")"
 rm "$AZOTH_DIR/archive/$name"
-echo "of a dead one" >"$AZOTH_DIR/archive/$(printf 'events-%020d.partial' $next)"
+echo "of a dead one" >"$AZOTH_DIR/archive/$(printf 'events-%020d-%s.partial' $next "$(cat "$AZOTH_DIR/uuid")")"
 exits "what a dead one has left is replaced" 0 "events up to $sent are archived" archive --keep-events 0
 says "and nothing is left" 0 "$(ls "$AZOTH_DIR/archive" | grep -c partial)"
 

@@ -292,6 +292,29 @@ static void a_dead_ones_file_is_replaced_a_living_ones_is_not(void **state)
     assert_int_equal(archivefile_create("/nowhere/at/all", uuid, 1, &o, &err), AZOTH_ERR_NOT_FOUND);
 }
 
+/* It has the mode of a segment, which its own user may not write; and the superuser may have been the one who died. */
+static void a_dead_ones_file_is_replaced_by_who_may_not_write_it(void **state)
+{
+    (void)state;
+    struct archivefile_out *o, *second;
+    int root = geteuid() == 0;
+    if (root)
+        assert_int_equal(chown(dir, 65534, 65534) || setegid(65534) || seteuid(65534), 0);
+    make();
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+    assert_int_equal(archivefile_create(path, uuid, 1, &second, &err), AZOTH_ERR_BUSY);
+    archivefile_abort(o);
+    if (root) {
+        assert_int_equal(seteuid(0) || setegid(0), 0);
+        make();
+        assert_int_equal(setegid(65534) || seteuid(65534), 0);
+        assert_int_equal(archivefile_create(path, uuid, 1, &o, &err), 0);
+        archivefile_abort(o);
+        assert_int_equal(seteuid(0) || setegid(0), 0);
+    }
+}
+
 static void names_sort_as_events_do(void **state)
 {
     (void)state;
@@ -468,6 +491,7 @@ int main(void)
         cmocka_unit_test(one_that_is_cut_or_grown_is_found),
         cmocka_unit_test(a_gap_is_refused_by_the_writer),
         cmocka_unit_test(a_dead_ones_file_is_replaced_a_living_ones_is_not),
+        cmocka_unit_test(a_dead_ones_file_is_replaced_by_who_may_not_write_it),
         cmocka_unit_test(names_sort_as_events_do),
         cmocka_unit_test(records_are_read_back_and_each_byte_counts),
         cmocka_unit_test(paths_below_the_database_are_relative),
