@@ -240,11 +240,11 @@ static void add_name(struct walk *w, const struct node *n)
 
 static void add_list(struct walk *w, const unsigned char *list, uint64_t len)
 {
-    uint64_t n = len >= 8 ? u64_at(list) : UINT64_MAX;
-    if (n > len / 8 - 1) {
+    if (len < 8 || u64_at(list) > len / 8 - 1) {
         found(w, 0, "an entry is no list of pages");
         return;
     }
+    uint64_t n = u64_at(list);
     for (uint64_t i = 1; i <= n; i++) {
         note(w, 0, u64_at(list + 8 * i), 1);
         w->sum->free_pages++;
