@@ -94,8 +94,8 @@ static int64_t period_of(enum retention_period p, int64_t time_ns)
     case RETENTION_YEARLY:
         gmtime_r(&seconds, &tm);
         return tm.tm_year;
-    default:
-        return time_ns;
+    default: /* RETENTION_LAST has none */
+        return 0;
     }
 }
 
@@ -113,6 +113,15 @@ static int newest_first(const void *a, const void *b)
     return x->item < y->item ? 1 : -1;
 }
 
+/* The order of making, not of times: a clock that was set back makes no new backup an old one. */
+static void keep_last(uint32_t most, struct retention_item *items, size_t n)
+{
+    for (size_t i = n; i > 0 && n - i < most; i--) {
+        items[i - 1].kept = 1;
+        items[i - 1].why = RETENTION_LAST;
+    }
+}
+
 static void keep_by(enum retention_period p, uint32_t most, const struct order *order,
                     struct retention_item *items, size_t n)
 {
@@ -121,7 +130,7 @@ static void keep_by(enum retention_period p, uint32_t most, const struct order *
     for (size_t i = 0; i < n && kept < most; i++) {
         struct retention_item *it = &items[order[i].item];
         int64_t period = period_of(p, it->time_ns);
-        if (kept && period == last && p != RETENTION_LAST)
+        if (kept && period == last)
             continue;
         last = period;
         kept++;
@@ -143,8 +152,8 @@ int retention_apply(const struct retention_rule *r, struct retention_item *items
         items[i].why = RETENTION_LAST;
     }
     qsort(order, n, sizeof *order, newest_first);
-    keep_by(RETENTION_LAST, 1, order, items, n);
-    for (int p = 0; p < RETENTION_PERIODS; p++)
+    keep_last(r->keep[RETENTION_LAST] ? r->keep[RETENTION_LAST] : 1, items, n);
+    for (int p = RETENTION_LAST + 1; p < RETENTION_PERIODS; p++)
         if (r->keep[p])
             keep_by((enum retention_period)p, r->keep[p], order, items, n);
     for (size_t i = 0; i < n; i++) {

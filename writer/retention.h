@@ -3,7 +3,8 @@
  *
  * Of each period of a kind (a day, a week by ISO 8601, ...; UTC) the newest backup is kept, in the newest
  * N periods that have one. A backup that any part of the rule keeps stays, and so does every one that
- * it builds on, whatever their age: a chain is never broken. The newest of all always stays.
+ * it builds on, whatever their age: a chain is never broken. "N last" are those that were made last, and the
+ * last one always stays: by their order, since their times are those of a clock that may have been set back.
  *
  * Pure: no file is touched here. Any thread.
  */
@@ -35,7 +36,7 @@ int retention_parse(const char *text, struct retention_rule *ret, struct azoth_e
 #define RETENTION_NO_PARENT SIZE_MAX
 
 struct retention_item {
-    int64_t time_ns; /* of the newest event in it; UTC, since 1970 */
+    int64_t time_ns; /* when it was made; UTC, since 1970 */
     size_t parent;   /* the item that it builds on, or RETENTION_NO_PARENT */
     /* told by retention_apply: */
     int kept;
@@ -44,7 +45,7 @@ struct retention_item {
         why; /* the first part of the rule that keeps it, when it is kept and not needed */
 };
 
-/* Parents that form a ring are kept (nothing is ever removed by mistake). NOMEM. */
+/* The items are in the order in which they were made. Parents that form a ring are kept (nothing is ever removed by mistake). NOMEM. */
 int retention_apply(const struct retention_rule *r, struct retention_item *items, size_t n,
                     struct azoth_error *err);
 

@@ -44,6 +44,9 @@ exits "a rule that nobody understands" 2 "" azoth backup prune "$TMP/dest" --kee
 exits "is refused before a backup is made" 2 "" azoth backup "$TMP/dest" --keep "many"
 exits "prune wants a rule" 2 "prune --keep what" azoth backup prune "$TMP/dest"
 exits "and a directory of backups" 1 "AZOTH_ERR_NOT_FOUND" azoth backup prune "$TMP/db" --keep "1 last"
+azoth backup --sealed --quiet "$TMP/set-back"; touch -d 2050-01-01 "$TMP"/set-back/*sealed.azb
+exits "after a clock was set back the backup that was just made stays" 0 "1 older ones removed" azoth backup "$TMP/set-back" --keep "1 last"
+says "and what goes is the one before" f2 "$(kinds "$TMP/set-back")"
 exec 9<"$TMP/dest/place"; flock 9
 exits "it does not remove under another one's hands" 1 "AZOTH_ERR_BUSY" azoth backup prune "$TMP/dest" --keep "1 last"
 exec 9<&-

@@ -76,17 +76,17 @@ static void of_each_period_the_newest_stays(void **state)
         {.time_ns = at("2026-11-24 10:00:00"), .parent = RETENTION_NO_PARENT},
         {.time_ns = at("2026-11-24 23:59:59"), .parent = RETENTION_NO_PARENT},
         {.time_ns = at("2026-11-25 00:00:00"), .parent = RETENTION_NO_PARENT},
-        {.time_ns = at("2026-11-27 05:00:00"), .parent = RETENTION_NO_PARENT},
         {.time_ns = at("2026-11-27 04:00:00"), .parent = RETENTION_NO_PARENT},
+        {.time_ns = at("2026-11-27 05:00:00"), .parent = RETENTION_NO_PARENT},
     };
-    assert_string_equal(kept("1 daily", a, 5), "---k-");
-    assert_string_equal(kept("2 daily", a, 5), "--kk-"); /* a day without a backup is no period */
-    assert_string_equal(kept("3 daily", a, 5), "-kkk-");
-    assert_string_equal(kept("9 daily", a, 5), "-kkk-");
+    assert_string_equal(kept("1 daily", a, 5), "----k");
+    assert_string_equal(kept("2 daily", a, 5), "--k-k"); /* a day without a backup is no period */
+    assert_string_equal(kept("3 daily", a, 5), "-kk-k");
+    assert_string_equal(kept("9 daily", a, 5), "-kk-k");
     assert_string_equal(kept("2 hourly", a, 5), "---kk");
     assert_string_equal(kept("2 last", a, 5), "---kk");
-    assert_string_equal(kept("1 yearly", a, 5), "---k-");
-    assert_int_equal(a[3].why, RETENTION_LAST);
+    assert_string_equal(kept("1 yearly", a, 5), "----k");
+    assert_int_equal(a[4].why, RETENTION_LAST);
 }
 
 static void weeks_begin_on_monday_and_months_and_years_are_the_calendars(void **state)
@@ -135,8 +135,8 @@ static void what_a_kept_one_builds_on_stays(void **state)
         {.time_ns = 3, .parent = 99}, /* lost */
     };
     assert_string_equal(kept("1 last", ring, 3), "--k");
-    ring[0].time_ns = 9;
-    assert_string_equal(kept("1 last", ring, 3), "kn-");
+    ring[0].time_ns = 9 * (int64_t)NS_PER_S * 86400;
+    assert_string_equal(kept("1 daily", ring, 3), "knk");
 }
 
 static void the_newest_always_stays_and_nothing_is_fine(void **state)
@@ -151,6 +151,22 @@ static void the_newest_always_stays_and_nothing_is_fine(void **state)
     assert_int_equal(retention_apply(&none, NULL, 0, &err), 0);
 }
 
+static void a_clock_that_was_set_back_costs_no_new_backup(void **state)
+{
+    (void)state;
+    struct retention_item a[] = {
+        {.time_ns = at("2026-11-20 01:00:00"), .parent = RETENTION_NO_PARENT},
+        {.time_ns = at("2030-01-01 01:00:00"), .parent = RETENTION_NO_PARENT}, /* the clock's */
+        {.time_ns = at("2026-11-21 01:00:00"), .parent = RETENTION_NO_PARENT},
+        {.time_ns = at("2026-11-21 02:00:00"), .parent = RETENTION_NO_PARENT},
+    };
+    assert_string_equal(kept("1 last", a, 4), "---k");
+    assert_string_equal(kept("2 last", a, 4), "--kk");
+    assert_string_equal(kept("9 last", a, 4), "kkkk");
+    assert_string_equal(kept("1 daily", a, 4), "-k-k");
+    assert_string_equal(kept("1 yearly", a, 3), "-kk");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +175,7 @@ int main(void)
         cmocka_unit_test(weeks_begin_on_monday_and_months_and_years_are_the_calendars),
         cmocka_unit_test(what_a_kept_one_builds_on_stays),
         cmocka_unit_test(the_newest_always_stays_and_nothing_is_fine),
+        cmocka_unit_test(a_clock_that_was_set_back_costs_no_new_backup),
     };
     return cmocka_run_group_tests_name("retention", tests, NULL, NULL);
 }
