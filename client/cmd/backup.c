@@ -277,7 +277,7 @@ int backup_dirs(struct backup_job *j)
         return rc;
     if (dbdir_path(j->projections, sizeof j->projections, j->dir, "projections"))
         return cmd_usage(j->l, "%s: the path is too long", j->dir);
-    if (strcmp(j->to, "-") != 0 && is_inside(j->to, j->dir))
+    if ((j->plain || strcmp(j->to, "-") != 0) && is_inside(j->to, j->dir))
         return cmd_usage(j->l, "%s is in the database's own directory, and would be lost with it",
                          j->to);
     return 0;
@@ -297,6 +297,8 @@ static int run_make(struct backup_job *j)
         return cmd_usage(j->l, "a backup is not for a terminal: redirect it, or name a directory");
     if (j->plain && (j->f.key_file || j->f.passphrase_file))
         return cmd_usage(j->l, "--plain is not encrypted");
+    if (j->plain && j->f.level.given)
+        return cmd_usage(j->l, "--plain is not compressed");
     if (j->incremental && (strcmp(j->to, "-") == 0 || j->plain || j->about.kind == BACKUP_SEALED))
         return cmd_usage(j->l, "--incremental is for a directory of backups");
     if (j->keep && (strcmp(j->to, "-") == 0 || j->plain))
@@ -347,17 +349,70 @@ static int word_prune(struct cmd_line *l, const struct backup_words *w, const ch
     return backup_prune(l, w->f, dest, w->keep, w->dry_run);
 }
 
+/* What azoth backup is called for, as bits: which flags go with it. */
+enum backup_form {
+    FORM_MAKE = 1,
+    FORM_FOLLOW = 2,
+    FORM_LIST = 4,
+    FORM_VERIFY = 8,
+    FORM_FORGET = 16,
+    FORM_PRUNE = 32
+};
+#define FORM_WRITES (FORM_MAKE | FORM_FOLLOW)
+#define FORM_READS  (FORM_WRITES | FORM_LIST | FORM_VERIFY | FORM_PRUNE)
+
 static const struct backup_word {
     const char *name;
     int (*run)(struct cmd_line *l, const struct backup_words *w, const char *dest);
     int alone; /* goes without DEST, too */
+    enum backup_form form;
 } backup_words[] = {
-    {"list", word_list, 0},
-    {"verify", word_verify, 0},
-    {"forget", word_forget, 1},
-    {"prune", word_prune, 0},
-    {NULL, NULL, 0},
+    {"list", word_list, 0, FORM_LIST},
+    {"verify", word_verify, 0, FORM_VERIFY},
+    {"forget", word_forget, 1, FORM_FORGET},
+    {"prune", word_prune, 0, FORM_PRUNE},
+    {NULL, NULL, 0, FORM_MAKE},
 };
+
+/* Flags that do not go with everything. --follow itself says which form it is. */
+static const struct flag_forms {
+    const char *flag;
+    int forms;
+} flag_forms[] = {
+    {"--key-file", FORM_READS},
+    {"--passphrase-file", FORM_READS},
+    {"--level", FORM_WRITES},
+    {"--tmp", FORM_WRITES | FORM_VERIFY},
+    {"--sign-key", FORM_WRITES},
+    {"--signed-by", FORM_VERIFY},
+    {"--plain", FORM_MAKE},
+    {"--sealed", FORM_MAKE},
+    {"--timeout", FORM_MAKE},
+    {"--without-projections", FORM_WRITES},
+    {"--without-archive", FORM_WRITES},
+    {"--archive", FORM_VERIFY},
+    {"--incremental", FORM_WRITES},
+    {"--deep", FORM_VERIFY},
+    {"--place", FORM_FORGET},
+    {"--keep", FORM_WRITES | FORM_PRUNE},
+    {"--follow", FORM_FOLLOW},
+    {"--interval",
+     FORM_WRITES}, /* of a single backup they are refused by a sentence of their own */
+    {"--exec", FORM_WRITES},
+    {"--dry-run", FORM_PRUNE},
+    {NULL, 0},
+};
+
+/* A flag that would do nothing is refused: who says --dry-run or --signed-by relies on it. 0 or an exit code, told. */
+static int check_flags(const struct cmd_line *l, const struct cmd_flag *flags, int form,
+                       const char *name)
+{
+    for (; flags->name; flags++)
+        for (const struct flag_forms *f = flag_forms; f->flag; f++)
+            if (strcmp(f->flag, flags->name) == 0 && !(f->forms & form) && cmd_flag_given(flags))
+                return cmd_usage(l, "%s is not for azoth backup %s", flags->name, name);
+    return 0;
+}
 
 static int run_backup(struct cmd_line *l)
 {
@@ -394,12 +449,18 @@ static int run_backup(struct cmd_line *l)
     w.f = &j.f;
     for (const struct backup_word *k = backup_words; k->name; k++)
         if (strcmp(l->word[0], k->name) == 0)
-            return l->words == 2 || k->alone
-                       ? k->run(l, &w, l->words == 2 ? l->word[1] : NULL)
-                       : cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
-                                   l->word[0]);
+            return l->words < 2 && !k->alone
+                       ? cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
+                                   l->word[0])
+                   : (rc = check_flags(l, flags, (int)k->form, k->name)) != 0
+                       ? rc
+                       : k->run(l, &w, l->words == 2 ? l->word[1] : NULL);
     if (l->words != 1)
         return cmd_usage(l, "what is %s for?", l->word[1]);
+    rc = follow ? check_flags(l, flags, FORM_FOLLOW, "--follow")
+                : check_flags(l, flags, FORM_MAKE, j.plain ? "--plain" : "DEST");
+    if (rc)
+        return rc;
     if (sealed && j.no_archive)
         return cmd_usage(l, "--sealed has every event, archived or not");
     j.to = l->word[0];
@@ -408,7 +469,7 @@ static int run_backup(struct cmd_line *l)
     if (!follow)
         return j.exec || interval.given ? cmd_usage(l, "--exec and --interval are for --follow")
                                         : run_make(&j);
-    if (sealed || j.plain || strcmp(j.to, "-") == 0 || interval.n > 3600000)
+    if (strcmp(j.to, "-") == 0 || interval.n > 3600000)
         return cmd_usage(l, "--follow DEST: a directory; --interval is at most 1h");
     j.incremental = 1;
     return backup_follow(&j, interval.n);

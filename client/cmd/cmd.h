@@ -71,6 +71,8 @@ struct cmd_flag {
 /* Reads the flags (--dir and --json beside those of the table, which may be NULL) and the words, of
  * which least to most may be given. 0, or the exit code after the failure was told. */
 int cmd_flags(struct cmd_line *l, const struct cmd_flag *flags, int least, int most);
+/* Whether the line had it, when cmd_flags() has read that. */
+int cmd_flag_given(const struct cmd_flag *f);
 /* Settings given as flags win over those loaded: copies them from `flagged` to c. */
 int cmd_config(const char *dir, const struct config *flagged, struct config *c,
                struct azoth_error *err);

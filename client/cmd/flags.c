@@ -142,6 +142,20 @@ int cmd_flags(struct cmd_line *l, const struct cmd_flag *flags, int least, int m
     return 0;
 }
 
+int cmd_flag_given(const struct cmd_flag *f)
+{
+    switch (f->kind) {
+    case FLAG_SWITCH:
+        return *(const int *)f->ret;
+    case FLAG_TEXT:
+        return *(const char *const *)f->ret != NULL;
+    case FLAG_LIST:
+        return ((const struct cmd_list *)f->ret)->n > 0;
+    default:
+        return ((const struct cmd_number *)f->ret)->given;
+    }
+}
+
 int cmd_config(const char *dir, const struct config *flagged, struct config *c,
                struct azoth_error *err)
 {

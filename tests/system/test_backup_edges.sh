@@ -24,6 +24,23 @@ says "nothing was made of them" 0 "$(find "$AZOTH_DIR" -name 'b' | wc -l)"
 mkdir "$TMP/dbx"
 check "a name that only begins so is none" azoth backup --quiet "$TMP/dbx"
 
+exits "nor does a name that is a pipe's elsewhere" 2 "would be lost with it" eval 'cd "$AZOTH_DIR" && azoth backup --plain -'
+
+# --- flags that would do nothing ---
+check "a place with two backups" eval 'azoth backup --quiet "$TMP/two" && azoth backup --quiet "$TMP/two"'
+refused() { exits "$1 is refused where it would do nothing" 2 "$1 is not for azoth backup $2" azoth backup "${@:3}"; }
+refused --dry-run DEST "$TMP/two" --keep "1 last" --dry-run
+refused --signed-by DEST --signed-by x.pub "$TMP/two"
+refused --place DEST "$TMP/two" --place 00
+refused --sealed --follow --follow "$TMP/two" --sealed
+refused --keep list list "$TMP/two" --keep "1 last"
+refused --deep prune prune "$TMP/two" --keep "1 last" --deep
+refused --sign-key verify verify "$TMP/two" --sign-key s
+refused --incremental verify verify "$TMP/two" --incremental
+refused --key-file forget forget "$TMP/two" --key-file k
+exits "so is a level where nothing is compressed" 2 "not compressed" azoth backup --plain "$TMP/p" --level 9
+says "and none of them has made or removed one" 2 "$(ls "$TMP/two" | grep -c azb)"
+
 # --- what a death left of a place's identity ---
 touch "$TMP/dbx/place.0123456789abcdef0123456789abcdef"
 check "another backup is made" azoth backup --quiet "$TMP/dbx"
