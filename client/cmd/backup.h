@@ -146,6 +146,9 @@ int backup_place_lock(const char *dir, struct backup_place *ret, struct azoth_er
 void backup_place_unlock(struct backup_place *p);
 /* 1: dir is one. */
 int backup_place_is(const char *dir);
+/* 1: it can be read as one: it is one, or has files that are called as backups are. Where --exec's command has put them, or
+ * they were copied to, there may be no DEST/place. */
+int backup_place_reads(const char *dir);
 /* The path of the next backup, made now. */
 int backup_place_next(const struct backup_place *p, enum backup_kind kind, int64_t wall_ns,
                       char out[PATH_MAX], struct azoth_error *err);

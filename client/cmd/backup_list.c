@@ -240,7 +240,7 @@ int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *
     if (l->json)
         out_open(&v.t, NULL, '[');
     int rc = 0;
-    if (backup_place_is(path))
+    if (backup_place_reads(path))
         rc = verify_place(&v, path, deep);
     else
         verify_one(&v, path, deep);

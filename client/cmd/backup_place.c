@@ -117,6 +117,20 @@ int backup_place_is(const char *dir)
     return snprintf(path, sizeof path, "%s/" PLACE_NAME, dir) < PATH_MAX && access(path, F_OK) == 0;
 }
 
+int backup_place_reads(const char *dir)
+{
+    struct backup_entry *list;
+    int whole = 0;
+    if (backup_place_is(dir))
+        return 1;
+    int n = backup_place_list(dir, &list, NULL);
+    for (int i = 0; i < n && !whole; i++)
+        whole = !list[i].partial;
+    if (n >= 0)
+        free(list);
+    return whole;
+}
+
 static int check_empty(const char *dir, struct azoth_error *err)
 {
     DIR *d = opendir(dir);

@@ -25,7 +25,7 @@ int restore_choose(struct restore_job *j, struct azoth_error *err)
     if (stat(j->from, &st))
         return errno == ENOENT ? error_set(err, AZOTH_ERR_NOT_FOUND, "%s: it is not there", j->from)
                                : error_errno(err, errno, "%s", j->from);
-    if (S_ISDIR(st.st_mode) && backup_place_is(j->from))
+    if (S_ISDIR(st.st_mode) && backup_place_reads(j->from))
         return restore_plan(j, err);
     return j->target_at.text
                ? error_set(err, AZOTH_ERR_USAGE,

@@ -50,6 +50,10 @@ check "from the newest full one" grep -q '000004-full.azb and 1 increment' "$TMP
 azoth backup --sealed --without-projections --dir "$AZOTH_DIR" - 2>/dev/null >"$TMP/a.azb"
 rm -r "$TMP/new"; azoth restore --same-uuid "$TMP/dest" "$TMP/new" >/dev/null; azoth backup --sealed --without-projections --dir "$TMP/new" - 2>/dev/null >"$TMP/b.azb"
 check "byte by byte, with its request ids" cmp "$TMP/a.azb" "$TMP/b.azb"
+mkdir "$TMP/loose" && cp "$TMP"/dest/*.azb "$TMP/loose"; rm -r "$TMP/new"
+exits "files that were put elsewhere, as a command puts them, are restored from there" 0 "and 1 increment" azoth restore "$TMP/loose" "$TMP/new"
+says "to the newest" "${digests[40]}" "$(azoth digest --with-times --dir "$TMP/new")"
+exits "and are checked there" 0 "000006-increment.azb: whole" azoth backup verify "$TMP/loose"
 for at in 20 25 30 35 40; do
     says "at event $((2 * at)) it was this" "${digests[$at]}" "$(restored --to-event $((2 * at)))"
     [ $at = 20 ] || [ $at = 40 ] || says "and at that time" "${digests[$at]}" "$(restored --to-time "@${times[$at]}")"
