@@ -166,6 +166,11 @@ int backup_place_list(const char *dir, struct backup_entry **ret, struct azoth_e
 /* The identity of a place, which need not be locked: NOT_FOUND, CORRUPT, IO. */
 int backup_place_identity(const char *dir, char uuid[BACKUP_ID_TEXT], struct azoth_error *err);
 
+/* As backupfile_open(), but who has a key gets what is encrypted with it: WRONG_KEY, too, when it is not encrypted. What
+ * decrypts is known to be of who has the key, and a file without encryption in its place must not be taken for that. */
+int backup_open(const char *path, const struct backup_keys *keys, struct backupfile_in **ret,
+                struct azoth_error *err);
+
 /* One of a place, and what it says of itself. */
 struct backup_known {
     struct backup_entry is;

@@ -9,6 +9,25 @@
 
 #include <string.h>
 
+int backup_open(const char *path, const struct backup_keys *keys, struct backupfile_in **ret,
+                struct azoth_error *err)
+{
+    struct backupfile_in *in;
+    int rc = backupfile_open(path, backup_key_of(keys), &in, err);
+    if (rc)
+        return rc;
+    if (keys->has_key && !backupfile_encrypted(in)) {
+        backupfile_close(in);
+        return error_set(
+            err, AZOTH_ERR_WRONG_KEY,
+            "%s: it is not encrypted, so anybody may have made it: without a key it is "
+            "read all the same",
+            path);
+    }
+    *ret = in;
+    return 0;
+}
+
 void backup_look(const char *dir, const struct backup_keys *keys, struct backup_known *e)
 {
     char path[PATH_MAX + NAME_MAX + 2];

@@ -129,6 +129,10 @@ static int search(struct backup_job *j, const struct mark *m, struct backup_abou
         if (list[i].partial)
             continue;
         backup_look(j->place.dir, &j->keys, &e);
+        if (e.known && j->keys.has_key && !e.encrypted) {
+            e.known = 0;
+            e.rc = error_set(&e.err, AZOTH_ERR_WRONG_KEY, "it is not encrypted");
+        }
         if (e.rc && !*j->why_full)
             why(j, "%s: %s", e.is.file, e.err.message);
         if (suits(j, &e, m, &done)) {

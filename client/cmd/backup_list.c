@@ -118,7 +118,7 @@ static int read_all(struct verifying *v, const char *path, struct backup_about *
     const char *name;
     char last[BACKUPFILE_NAME_MAX + 1] = "";
     uint64_t bytes, size = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    int rc = backupfile_open(path, backup_key_of(&v->keys), &in, err);
+    int rc = backup_open(path, &v->keys, &in, err);
     if (rc)
         return rc;
     rc = backup_about_parse(backupfile_about(in), about, err);

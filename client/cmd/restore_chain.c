@@ -324,7 +324,7 @@ static int apply_one(struct applying *a, const struct backup_known *step, struct
     char path[PATH_MAX], why[sizeof err->message];
     if (snprintf(path, sizeof path, "%s/%s", a->j->from, step->is.file) >= PATH_MAX)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", a->j->from);
-    int rc = backupfile_open(path, backup_key_of(a->j->keys), &a->in, err);
+    int rc = backup_open(path, a->j->keys, &a->in, err);
     if (!rc) {
         rc = apply_open(a, &step->about, err);
         backupfile_close(a->in);

@@ -344,7 +344,7 @@ int restore_load(struct restore_job *j, struct restore *r, struct azoth_error *e
     d->r = r;
     d->store_fd = d->segment_fd = -1;
     d->expected = stat(j->base, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    int rc = backupfile_open(j->base, backup_key_of(j->keys), &d->in, err);
+    int rc = backup_open(j->base, j->keys, &d->in, err);
     if (!rc)
         rc = load_backup(d, err);
     if (d->store_fd >= 0)

@@ -106,6 +106,12 @@ exits "encrypted increments" 0 "increment backup" azoth backup --incremental --k
 exits "are not restored with another key" 1 "AZOTH_ERR_WRONG_KEY" azoth restore --key-file "$TMP/other" "$TMP/secret" "$TMP/new"
 exits "but with theirs" 0 "and 1 increment" azoth restore --key-file "$TMP/key" "$TMP/secret" "$TMP/new"
 says "to the newest" "$(azoth digest)" "$(azoth digest --dir "$TMP/new")"; rm -r "$TMP/new"
+exits "what is not encrypted is not taken for what is" 1 "it is not encrypted, so anybody may have made it" azoth restore --key-file "$TMP/key" "$(newest "$TMP/loose")" "$TMP/new"
+exits "by no check either" 1 "AZOTH_ERR_WRONG_KEY" azoth backup verify --key-file "$TMP/key" "$(newest "$TMP/loose")"
+azoth backup --quiet --incremental "$TMP/mixed"
+exits "and no encrypted increment builds on it" 0 "full backup $TMP/mixed" azoth backup --incremental --key-file "$TMP/key" "$TMP/mixed"
+check "as is said" grep -q 'it is not encrypted' "$TMP/out"
+azoth backup forget "$TMP/mixed" >"$TMP/out"
 exits "with another key the next one is a full one" 0 "a full backup: " azoth backup --incremental --key-file "$TMP/other" "$TMP/secret"
 
 # --- a full disk, two at once, marks ---
