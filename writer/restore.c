@@ -129,6 +129,10 @@ static int find_place(struct restore *r, const char *target, struct azoth_error 
                  r->name) >= PATH_MAX - 40)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", target);
     r->replaces = lstat(r->target, &r->place) == 0;
+    /* What a link leads to is replaced, and not the link: a directory is not renamed over one. */
+    if (r->replaces && S_ISLNK(r->place.st_mode))
+        return realpath(r->target, copy) ? find_place(r, copy, err)
+                                         : error_errno(err, errno, "%s: a link", r->target);
     if (r->replaces)
         return check_empty(r, err);
     return errno != ENOENT || stat(r->parent, &r->place) ? error_errno(err, errno, "%s", r->target)

@@ -104,6 +104,13 @@ else
     echo "skip - no right to be another user"
 fi
 
+# --- a link ---
+mkdir "$TMP/other-disk"; ln -s other-disk "$TMP/here"; ln -s nowhere "$TMP/dangling"
+check "a restore goes where a link leads to" azoth restore --quiet "$TMP/dest" "$TMP/here/"
+says "which stays" "other-disk $(azoth digest)" "$(readlink "$TMP/here") $(azoth digest --dir "$TMP/other-disk")"
+exits "a second one finds the database there" 1 "AZOTH_ERR_DATABASE_EXISTS" azoth restore "$TMP/dest" "$TMP/here"
+exits "a link to nowhere is told before anything is read" 4 "dangling: a link" azoth restore "$TMP/dest" "$TMP/dangling"
+
 # --- disks ---
 if [ -n "${AZOTH_TEST_NAMESPACE:-}" ]; then
     mkdir "$TMP/small" "$TMP/ro"
