@@ -124,7 +124,7 @@ int backup_about_absence(struct backup_about *a, const char *name, const char *w
 int backup_about_segment(struct backup_about *a, const struct backup_segment *s);
 /* The text of it: the same of the same, with nothing of time or place in a sealed one. NOMEM. */
 int backup_about_text(const struct backup_about *a, struct buf *out, struct azoth_error *err);
-/* FORMAT: of another version, or not of ours; BAD_JSON. *ret is to be freed in any case. */
+/* FORMAT: of another version, or not of ours. *ret is to be freed in any case. */
 int backup_about_parse(struct azoth_bytes text, struct backup_about *ret, struct azoth_error *err);
 void backup_about_fini(struct backup_about *a); /* closes descriptors, too */
 

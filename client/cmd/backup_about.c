@@ -202,6 +202,15 @@ int backup_about_text(const struct backup_about *a, struct buf *out, struct azot
 
 /* ---- reading ---- */
 
+/* Of what we write ourselves, which is printed again: no byte in it tells a terminal to do something. */
+static int is_plain_text(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (text[i] < 0x20 || text[i] > 0x7e)
+            return 0;
+    return 1;
+}
+
 /* Text of a key that fits; 1, or 0 when it is something else. A key that is not there, or null, is empty. */
 static int get_text(const json_t *o, const char *key, char *out, size_t size)
 {
@@ -209,7 +218,8 @@ static int get_text(const json_t *o, const char *key, char *out, size_t size)
     out[0] = 0;
     if (!v || json_is_null(v))
         return 1;
-    if (!json_is_string(v) || json_string_length(v) >= size)
+    if (!json_is_string(v) || json_string_length(v) >= size ||
+        !is_plain_text(json_string_value(v), json_string_length(v)))
         return 0;
     memcpy(out, json_string_value(v), json_string_length(v) + 1);
     return 1;
@@ -357,7 +367,8 @@ int backup_about_parse(struct azoth_bytes text, struct backup_about *ret, struct
     memset(ret, 0, sizeof *ret);
     json_t *o = json_loadb(text.ptr, text.len, JSON_REJECT_DUPLICATES, &why);
     if (!o)
-        return error_set(err, AZOTH_ERR_BAD_JSON, "about.json: line %d: %s", why.line, why.text);
+        return error_set(err, AZOTH_ERR_FORMAT, "about.json is no JSON from line %d, byte %d on",
+                         why.line, why.column);
     int rc = 0;
     if (!json_is_object(o) || !get_number(o, "format", &format) || !format)
         rc = error_set(err, AZOTH_ERR_FORMAT, "about.json is of no backup of a database");

@@ -144,4 +144,23 @@ check "a plain one is made" azoth backup --quiet --plain "$TMP/plain"
 sed -i 's/^{"format":1,/{"format":2,/' "$TMP/plain/about.json"
 exits "a backup of a format to come is not believed" 4 "AZOTH_ERR_FORMAT" azoth restore "$TMP/plain" "$TMP/new"
 says "and nothing is made of it" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
+
+# --- what a stranger has written ---
+forged() { # JQ: the plain backup with about.json changed, and a manifest that agrees
+    rm -rf "$TMP/forged"; cp -r "$TMP/plain" "$TMP/forged"
+    jq -c "$1" "$TMP/plain/about.json" >"$TMP/forged/about.json" || printf '%s' "$1" >"$TMP/forged/about.json"
+    sed -i -E "s/(\"about.json\",\"bytes\":)[0-9]+(,\"blake2b\":\")[0-9a-f]+/\1$(stat -c %s "$TMP/forged/about.json")\2$(b2sum -l 256 "$TMP/forged/about.json" | cut -d' ' -f1)/" "$TMP/forged/manifest.json"
+}
+sed -i 's/^{"format":2,/{"format":1,/' "$TMP/plain/about.json"
+forged .
+check "a backup that is made by hand is one" azoth restore --quiet "$TMP/forged" "$TMP/new"
+rm -r "$TMP/new"
+forged '.absent = [{"name": "p", "why": "\u001b[2Jall is well"}]'
+exits "what it says of itself does nothing to a terminal" 4 "AZOTH_ERR_FORMAT" azoth restore "$TMP/forged" "$TMP/new"
+check "and is not told" eval '! grep -q "all is well" "$TMP/out"'
+forged '.created_ns = 99999999999999999999'
+exits "a number that is too great is no mistake of the command's line" 4 "AZOTH_ERR_FORMAT" azoth restore "$TMP/forged" "$TMP/new"
+forged '{"format":1' 2>/dev/null
+exits "nor is what is no JSON" 4 "AZOTH_ERR_FORMAT" azoth backup verify "$TMP/forged"
+says "nothing was made of them" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
 checks_end
