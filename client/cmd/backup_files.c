@@ -296,11 +296,11 @@ static int name_absent(struct backup_job *j, struct azoth_error *err)
 }
 
 /* A directory for the copies: in the place of backups, whose lock says that nobody else has it, or one
- * of one's own. */
+ * of one's own. Copies can be read: where only what is encrypted is to go they do not lie for a moment. */
 static int make_tmp(struct backup_job *j, struct azoth_error *err)
 {
     const char *above = j->f.tmp ? j->f.tmp : getenv("TMPDIR");
-    if (!j->f.tmp && j->place.fd >= 0)
+    if (!j->f.tmp && j->place.fd >= 0 && !j->keys.has_key)
         above = j->place.dir;
     if (snprintf(j->tmp, sizeof j->tmp - 300, "%s/" BACKUP_TMP "XXXXXX",
                  above ? above : "/var/tmp") >= (int)sizeof j->tmp - 300)

@@ -86,6 +86,9 @@ exits "a directory without backups" 1 "AZOTH_ERR_BACKUP_MISSING" azoth restore "
 # --- encrypted and signed ---
 azoth key make "$TMP/key" >/dev/null; azoth key make "$TMP/other" >/dev/null; azoth key make --sign "$TMP/sign" >/dev/null; azoth key make --sign "$TMP/forger" >/dev/null
 (umask 077; echo "a long sentence" >"$TMP/words")
+check "copies of projections lie beside the backup" env TMPDIR="$TMP/nowhere" "$BUILD/azoth" backup --quiet "$TMP/dest3"
+exits "but not where only encrypted ones are to lie" 4 "$TMP/nowhere/azoth-backup-" env TMPDIR="$TMP/nowhere" "$BUILD/azoth" backup --key-file "$TMP/key" "$TMP/secret"
+says "where nothing of them is" place "$(ls "$TMP/secret")"
 exits "an encrypted one" 0 "full backup" azoth backup --key-file "$TMP/key" "$TMP/secret"
 says "says nothing without its key" "true null" "$(azoth backup list "$TMP/secret" --json | jq -r '"\(.[0].encrypted) \(.[0].to_event)"')"
 check "and its events with it" [ "$(azoth backup list --key-file "$TMP/key" "$TMP/secret" --json | jq '.[0].to_event')" -ge "$event" ]
