@@ -182,4 +182,7 @@ int backupfile_signed_by(const struct backupfile_in *b, const struct sign_key *k
                          struct azoth_error *err);
 void backupfile_close(struct backupfile_in *b); /* NULL is accepted */
 
+/* Makes the name of path durable: syncs the directory that it is in. NOT_FOUND, PERMISSION, IO. */
+int backup_sync_parent(const char *path, struct azoth_error *err);
+
 #endif

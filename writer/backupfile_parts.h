@@ -156,9 +156,6 @@ int backup_dir_open(int dirfd, void **ret, struct azoth_error *err);
 
 /* ---- a place for what is being written ---- */
 
-/* Syncs the directory that path is in. */
-int backup_sync_parent(const char *path, struct azoth_error *err);
-
 struct backup_place {
     char *path, *partial;
     int parent; /* descriptor of the directory that both are in */

@@ -239,6 +239,9 @@ int backup_place_lock(const char *dir, struct backup_place *ret, struct azoth_er
     snprintf(path, sizeof path, "%s/" PLACE_NAME, ret->dir);
     if (!backup_place_is(ret->dir)) {
         rc = check_empty(ret->dir, err);
+        /* It may be new, and would take with it what is durable in it. Where we may not look, we have not made it. */
+        if (!rc && (rc = backup_sync_parent(ret->dir, err)) == AZOTH_ERR_PERMISSION)
+            rc = 0;
         if (!rc)
             rc = make_identity(ret->dir, path, err);
     }

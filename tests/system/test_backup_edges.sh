@@ -89,6 +89,8 @@ if [ "$(id -u)" = 0 ] && runuser -u nobody true 2>/dev/null; then
     mkdir -m 1777 "$TMP/theirs"
     nobody() { (cd / && runuser -u nobody -- "$BUILD/azoth" "$@"); }
     if nobody --version >/dev/null 2>&1; then
+        mkdir -m 711 "$TMP/hidden" && mkdir -m 777 "$TMP/hidden/dest" && azoth restore --quiet "$TMP/dest" "$TMP/hidden/db" >"$TMP/out" && chown -R nobody "$TMP/hidden/db"
+        check "a directory of backups may be in one that may not be listed" nobody backup --quiet --tmp "$TMP/theirs" --dir "$TMP/hidden/db" "$TMP/hidden/dest"
         exits "backups are not for everybody" 4 "Permission denied" nobody restore "$TMP/dest" "$TMP/theirs/new"
         exits "nor is the database" 4 "Permission denied" nobody backup --dir "$AZOTH_DIR" "$TMP/theirs/dest"
         chmod -R go+rX "$TMP/dest"

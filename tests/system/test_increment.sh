@@ -116,6 +116,8 @@ exits "with another key the next one is a full one" 0 "a full backup: " azoth ba
 
 # --- a full disk, two at once, marks ---
 if ldd "$BUILD/azoth" | grep -q libasan; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
+    mkdir -p "$TMP/above/mid"
+    exits "a new directory of backups is on the disk before anything in it" 4 "the directory of $TMP/above/mid/dest" env LD_PRELOAD="$BUILD/tests/fault/fail_io.so" AZOTH_FAIL_DIR="$TMP/above" AZOTH_FAIL=sync,1,5 "$BUILD/azoth" backup "$TMP/above/mid/dest"
     before=$(ls "$TMP/dest"); touch "$TMP/full"
     exits "a full disk: there is no increment" 4 "AZOTH_ERR_NOSPACE" env LD_PRELOAD="$BUILD/tests/fault/fail_io.so" AZOTH_FAIL_DIR="$TMP/dest" AZOTH_FAIL_FULL="$TMP/full" "$BUILD/azoth" backup --incremental "$TMP/dest"
     says "and nothing of it" "$before" "$(ls "$TMP/dest")"
