@@ -151,7 +151,10 @@ says "and nothing is made of it" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc 
 forged() { # JQ: the plain backup with about.json changed, and a manifest that agrees
     rm -rf "$TMP/forged"; cp -r "$TMP/plain" "$TMP/forged"
     jq -c "$1" "$TMP/plain/about.json" >"$TMP/forged/about.json" || printf '%s' "$1" >"$TMP/forged/about.json"
-    sed -i -E "s/(\"about.json\",\"bytes\":)[0-9]+(,\"blake2b\":\")[0-9a-f]+/\1$(stat -c %s "$TMP/forged/about.json")\2$(b2sum -l 256 "$TMP/forged/about.json" | cut -d' ' -f1)/" "$TMP/forged/manifest.json"
+    agree about.json
+}
+agree() { # MEMBER: the manifest says what it is
+    sed -i -E "s#(\"$1\",\"bytes\":)[0-9]+(,\"blake2b\":\")[0-9a-f]+#\1$(stat -c %s "$TMP/forged/$1")\2$(b2sum -l 256 "$TMP/forged/$1" | cut -d' ' -f1)#" "$TMP/forged/manifest.json"
 }
 sed -i 's/^{"format":2,/{"format":1,/' "$TMP/plain/about.json"
 forged .
@@ -164,5 +167,11 @@ forged '.created_ns = 99999999999999999999'
 exits "a number that is too great is no mistake of the command's line" 4 "AZOTH_ERR_FORMAT" azoth restore "$TMP/forged" "$TMP/new"
 forged '{"format":1' 2>/dev/null
 exits "nor is what is no JSON" 4 "AZOTH_ERR_FORMAT" azoth backup verify "$TMP/forged"
+forged .
+for page in 2 3 4 5 6 7 8; do # the place of the first node of each
+    printf '\377\177' | dd of="$TMP/forged/data.mdb/00000001" bs=1 seek=$((page * 4096 + 16)) conv=notrunc status=none
+done
+agree data.mdb/00000001
+exits "pages that lead out of themselves end no process" 4 "AZOTH_ERR_CORRUPT" azoth restore "$TMP/forged" "$TMP/new"
 says "nothing was made of them" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
 checks_end
