@@ -135,7 +135,11 @@ static int search(struct backup_job *j, const struct mark *m, struct backup_abou
         }
         if (e.rc && !*j->why_full)
             why(j, "%s: %s", e.is.file, e.err.message);
-        if (suits(j, &e, m, &done)) {
+        int suited = suits(j, &e, m, &done);
+        /* One that ends behind what was made after it is of a history that was given up. */
+        if (suited && found && e.about.to.txn > ret->to.txn) {
+            done = 1;
+        } else if (suited) {
             found = 1;
             *ret = e.about;
         }
