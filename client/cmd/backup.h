@@ -6,7 +6,9 @@
  *   backup_files.c   projections and other files, for both
  *   backup_archive.c segments of events that were archived
  *   backup_about.c   about.json             backup_place.c   a directory of backups
- *   backup_list.c    list and verify
+ *   backup_list.c    list
+ *   backup_verify.c  verify: each file by itself
+ *   backup_deep.c    verify --deep: what they lead to, restored and taken away again
  *   backup_increment.c  an increment, and the mark that it builds on
  *   backup_chain.c   what builds on what in a directory of backups
  *   backup_forget.c  forget                 backup_prune.c   prune
@@ -274,6 +276,30 @@ int backup_name_member(int rc, const char *name, struct azoth_error *err);
 
 int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir);
 int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *path, int deep);
+
+/* A run of it, and what came of it so far. */
+struct backup_verifying {
+    struct cmd_line *l;
+    const struct backup_flags *f;
+    struct backup_keys keys;
+    struct json_text t; /* a list of files, or of --deep an object */
+    struct progress progress;
+    int exit_code, files;
+};
+/* Every member against the manifest, which is told; path: a file, "-", or a plain directory. *about (zeroed before, to be
+ * freed in any case) is what it says of itself. 0, 1 when a signal came, or the error that was told. */
+int backup_verify_file(struct backup_verifying *v, const char *path, struct backup_about *about,
+                       struct azoth_error *err);
+/* Tells an error with the name of the file at path, unless its message has one; the worst exit code stays. */
+void backup_verify_failed(struct backup_verifying *v, const char *path,
+                          const struct azoth_error *err);
+/*
+ * Restores, checks as a restore does, and removes again: of a directory of backups each full one with the increments that
+ * follow it up to the next one, and each sealed one; of an increment all that it builds on; else that file alone.
+ * Everything is told into v. 0, or an exit code of what kept it from being tried.
+ */
+int backup_deep(struct backup_verifying *v, const char *path);
+
 /* Drops the mark of a place: of the directory, or of this UUID when dir is NULL. */
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid);
 
@@ -329,6 +355,13 @@ int restore_choose(struct restore_job *j, struct azoth_error *err);
 /* A place: base and steps for j->target_at. BACKUP_MISSING: something between them is not there. NOT_FOUND: the target is
  * before the oldest or behind the newest of them. And why a file that would be needed could not be read. */
 int restore_plan(struct restore_job *j, struct azoth_error *err);
+/* Of a place's backups, list, as backup_known_list() has them: base and steps of the full (or sealed) one list[base] and what
+ * goes on from it up to the next full one, or to the newest of all; used[i] is set of those that are in it. NOMEM, USAGE. */
+int restore_plan_stretch(struct restore_job *j, const struct backup_known *list, int n, int base,
+                         char *used, struct azoth_error *err);
+/* Likewise of what list[i] builds on, and it. BACKUP_MISSING: what it builds on is not there. */
+int restore_plan_to(struct restore_job *j, const struct backup_known *list, int n, int i,
+                    struct azoth_error *err);
 /* Applies the steps to the loaded store, up to the target: j->about has then where it stands. 0, 1, or an error. */
 int restore_steps(struct restore_job *j, struct restore *r, struct azoth_error *err);
 void restore_plan_fini(struct restore_job *j);

@@ -1,5 +1,6 @@
 /*
- * restore_chain.c - which backups of a directory lead to an event or a time, and the increments among them.
+ * restore_chain.c - which backups of a directory lead to an event or a time, or are to be verified together, and the
+ * increments among them.
  *
  * Base: the newest full backup of the newest backup's database that is not behind the target. From there increment by
  * increment, each one beginning where the store stands, until one ends behind the target. Nothing is believed of about.json
@@ -20,10 +21,11 @@
 
 struct plan {
     struct restore_job *j;
-    struct backup_known *known;
+    const struct backup_known *known;
     int n;
     const char *database;
     int base, last; /* the newest of what was chosen */
+    int until;      /* the full one at which a stretch ends; n: there is none */
 };
 
 static int is_one(const struct plan *p, int i, enum backup_kind kind)
@@ -58,10 +60,10 @@ static int choose_database(struct plan *p, struct azoth_error *err)
             p->database = p->known[i].about.database;
     if (p->database)
         return 0;
+    p->database = "";
     for (int i = p->n - 1; i >= 0; i--)
         if (p->known[i].rc)
             return unreadable(&p->known[i], err);
-    p->database = "";
     return 0;
 }
 
@@ -109,7 +111,8 @@ static int choose_base(struct plan *p, struct azoth_error *err)
 /* ---- the increments ---- */
 
 /* How well i goes on from where the store stands: 3 its parent is the last one, 2 it begins there, 1 it begins
- * before the base's end and ends behind it; 0 it does not. */
+ * before the base's end and ends behind it; 0 it does not. Of what was made after the full one that ends a stretch only
+ * what leads on to that belongs to it. */
 static int fits(const struct plan *p, int i)
 {
     const struct backup_about *a = &p->known[i].about, *last = &p->known[p->last].about;
@@ -117,7 +120,9 @@ static int fits(const struct plan *p, int i)
         a->to.txn <= last->to.txn || a->from.txn > last->to.txn)
         return 0;
     if (strcmp(a->parent, last->id) == 0)
-        return 3;
+        return i < p->until || last->to.txn < p->known[p->until].about.to.txn ? 3 : 0;
+    if (i > p->until)
+        return 0;
     return a->from.txn == last->to.txn ? 2 : p->last == p->base;
 }
 
@@ -203,22 +208,83 @@ static int choose_steps(struct plan *p, struct azoth_error *err)
     return rc ? rc : too_late(p, err);
 }
 
+static int set_base(const struct plan *p, struct azoth_error *err)
+{
+    struct restore_job *j = p->j;
+    return snprintf(j->base, sizeof j->base, "%s/%s", j->from, p->known[p->base].is.file) >=
+                   (int)sizeof j->base
+               ? error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", j->from)
+               : 0;
+}
+
 int restore_plan(struct restore_job *j, struct azoth_error *err)
 {
+    struct backup_known *known;
     struct plan p = {.j = j};
-    int rc = p.n = backup_known_list(j->from, j->keys, &p.known, err);
+    int rc = p.n = p.until = backup_known_list(j->from, j->keys, &known, err);
     if (rc < 0)
         return rc;
+    p.known = known;
     rc = choose_database(&p, err);
     if (!rc)
         rc = choose_base(&p, err);
     if (!rc && p.known[p.base].about.kind == BACKUP_FULL)
         rc = choose_steps(&p, err);
-    if (!rc && snprintf(j->base, sizeof j->base, "%s/%s", j->from, p.known[p.base].is.file) >=
-                   (int)sizeof j->base)
-        rc = error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", j->from);
-    backup_known_free(p.known, p.n);
+    if (!rc)
+        rc = set_base(&p, err);
+    backup_known_free(known, p.n);
     return rc;
+}
+
+/* ---- a stretch ---- */
+
+int restore_plan_stretch(struct restore_job *j, const struct backup_known *list, int n, int base,
+                         char *used, struct azoth_error *err)
+{
+    struct plan p = {.j = j,
+                     .known = list,
+                     .n = n,
+                     .database = list[base].about.database,
+                     .base = base,
+                     .last = base,
+                     .until = base + 1};
+    int i, rc = set_base(&p, err);
+    used[base] = 1;
+    while (p.until < n && !is_one(&p, p.until, BACKUP_FULL))
+        p.until++;
+    while (!rc && list[base].about.kind == BACKUP_FULL && (i = next_one(&p)) >= 0) {
+        rc = add_step(&p, i, err);
+        used[i] = 1;
+    }
+    return rc;
+}
+
+static void reverse_steps(struct restore_job *j)
+{
+    for (size_t i = 0; i < j->steps / 2; i++) {
+        struct backup_known swap = j->step[i];
+        j->step[i] = j->step[j->steps - 1 - i];
+        j->step[j->steps - 1 - i] = swap;
+    }
+}
+
+int restore_plan_to(struct restore_job *j, const struct backup_known *list, int n, int i,
+                    struct azoth_error *err)
+{
+    struct plan p = {.j = j, .known = list, .n = n};
+    int rc = 0, on;
+    /* From the last one back; numbers only get smaller. */
+    for (; !rc && list[i].about.kind == BACKUP_INCREMENT; i = on) {
+        on = backup_known_parent(list, n, i);
+        rc = on < 0 ? error_set(err, AZOTH_ERR_BACKUP_MISSING,
+                                "%.60s: what it builds on is not there: nothing leads to "
+                                "transaction %llu, behind which it begins",
+                                list[i].is.file, (unsigned long long)list[i].about.from.txn)
+                    : add_step(&p, i, err);
+    }
+    reverse_steps(j);
+    p.base = i;
+    return rc ? rc : set_base(&p, err);
 }
 
 void restore_plan_fini(struct restore_job *j)
