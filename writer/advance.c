@@ -47,8 +47,9 @@ static int read_own(struct advance *a, struct azoth_error *err)
         return lmdb_error(err, rc, "the restored store");
     rc = store_format_decode(bytes_of_val(v), uuid, &created, &format, err);
     if (!rc && format != STORE_FORMAT)
-        rc = error_set(err, AZOTH_ERR_FORMAT,
-                       "a store of format %u has no increments that come after it", format);
+        rc =
+            error_set(err, AZOTH_ERR_FORMAT,
+                      "a store of format %u has no incremental backups that come after it", format);
     if (!rc && batch_decode(bytes_of_val(hv), &a->head))
         rc = error_set(err, AZOTH_ERR_CORRUPT, "meta/head fails its check");
     a->passed = a->head.txn;
@@ -286,9 +287,10 @@ int advance_increment(struct advance *a, uint64_t from_txn, const struct chain *
                       struct azoth_error *err)
 {
     if (from_txn > a->head.txn)
-        return error_set(err, AZOTH_ERR_BACKUP_MISSING,
-                         "nothing has transactions %llu to %llu: the increment begins behind them",
-                         (unsigned long long)a->head.txn + 1, (unsigned long long)from_txn);
+        return error_set(
+            err, AZOTH_ERR_BACKUP_MISSING,
+            "nothing has transactions %llu to %llu: the incremental backup begins behind them",
+            (unsigned long long)a->head.txn + 1, (unsigned long long)from_txn);
     a->passed = from_txn;
     a->before = *chain;
     return from_txn == a->head.txn ? same_chain(a, chain, err) : 0;

@@ -74,7 +74,7 @@ static int add_entry(struct look *l, uint64_t txn, struct azoth_bytes redo, stru
 {
     unsigned char *p = buf_grow(&l->part, INCREMENT_HEADER + redo.len + l->frames.len);
     if (!p)
-        return error_set(err, AZOTH_ERR_NOMEM, "a part of the increment");
+        return error_set(err, AZOTH_ERR_NOMEM, "a part of an incremental backup");
     put_u64(p, txn);
     put_u64(p + 8, redo.len);
     put_u64(p + 16, l->frames.len);

@@ -119,11 +119,11 @@ static void tell(const struct backup_job *j, FILE *to)
         return;
     }
     fprintf(to, "%s backup%s%s: events %llu to %llu, transactions %llu to %llu\n",
-            backup_kind_name(a->kind), *j->path ? " " : "", j->path,
+            backup_kind_word(a->kind), *j->path ? " " : "", j->path,
             (unsigned long long)a->from.event + 1, (unsigned long long)a->to.event,
             (unsigned long long)a->from.txn + 1, (unsigned long long)a->to.txn);
     if (*j->increment)
-        fprintf(to, "  increment %s leads on to it\n", j->increment);
+        fprintf(to, "  incremental backup %s leads on to it\n", j->increment);
     for (size_t i = 0; i < a->projections; i++)
         fprintf(to, "  projection %s at event %llu\n", a->projection[i].file,
                 (unsigned long long)a->projection[i].is.cursor);
@@ -503,8 +503,9 @@ const struct cmd cmd_backup = {
         "  --passphrase-file F  encrypted with the passphrase in its first line\n"
         "  --sign-key F       signed with the secret key of a pair (azoth-key(1))\n"
         "  --signed-by F.pub  verify: who must have signed it\n"
-        "  --deep             verify: restores each full one with the increments behind it and "
-        "checks that\n"
+        "  --deep             verify: restores each full one with the incremental ones behind "
+        "it, and\n"
+        "                     checks that\n"
         "  --tmp DIR          for copies of projections; default DEST, else, and with a key, "
         "TMPDIR or\n"
         "                     /var/tmp. Of --deep: for what is restored; default TMPDIR or "

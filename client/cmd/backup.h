@@ -70,7 +70,10 @@ void backup_catch_signals(void);
 /* ---- about.json ---- */
 
 enum backup_kind { BACKUP_FULL, BACKUP_INCREMENT, BACKUP_SEALED };
-const char *backup_kind_name(enum backup_kind kind); /* "full", ... */
+const char *backup_kind_name(
+    enum backup_kind kind); /* "full", "increment", "sealed": in names and for programs */
+const char *
+backup_kind_word(enum backup_kind kind); /* "full", "incremental", "sealed": for people */
 
 #define BACKUP_ID_TEXT 33 /* 32 hexadecimal digits; empty: none */
 

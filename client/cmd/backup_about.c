@@ -14,6 +14,11 @@ const char *backup_kind_name(enum backup_kind kind)
     return kind_names[kind];
 }
 
+const char *backup_kind_word(enum backup_kind kind)
+{
+    return kind == BACKUP_INCREMENT ? "incremental" : backup_kind_name(kind);
+}
+
 struct backup_projection *backup_about_projection(struct backup_about *a)
 {
     struct backup_projection *more = realloc(a->projection, (a->projections + 1) * sizeof *more);

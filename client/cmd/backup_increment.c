@@ -291,7 +291,7 @@ static int full_marked(struct backup_job *j, int anew, struct azoth_error *err)
     struct azoth_error unset = {0};
     if (anew && set_mark(j, &unset))
         snprintf(j->mark_note, sizeof j->mark_note,
-                 "no increment can follow: the mark was not set: %.140s", unset.message);
+                 "no incremental backup can follow: the mark was not set: %.140s", unset.message);
     CRASH_POINT(increment_mark_set);
     int rc = backup_set_about(j, BACKUP_FULL, err);
     return rc ? rc : backup_full(j, err);
@@ -303,7 +303,7 @@ static int lead_on(struct backup_job *full, const struct backup_about *parent,
 {
     struct backup_job *j = malloc(sizeof *j);
     if (!j)
-        return error_set(err, AZOTH_ERR_NOMEM, "an increment");
+        return error_set(err, AZOTH_ERR_NOMEM, "an incremental backup");
     *j = *full;
     j->about = (struct backup_about){0};
     snprintf(j->about.database, sizeof j->about.database, "%s", full->about.database);
@@ -335,8 +335,8 @@ int backup_full_placed(struct backup_job *j, struct azoth_error *err)
         rc = lead_on(j, &parent, err);
         /* The full one is there: what can not lead on to it is no failure of it. */
         if (rc < 0)
-            snprintf(j->mark_note, sizeof j->mark_note, "no increment leads on to it: %.150s",
-                     err->message);
+            snprintf(j->mark_note, sizeof j->mark_note,
+                     "no incremental backup leads on to it: %.150s", err->message);
         if (rc == AZOTH_ERR_DIVERGED || rc == AZOTH_ERR_BACKUP_MISSING)
             move_mark(j, &j->about.to);
         return rc == 1 ? 1 : 0;

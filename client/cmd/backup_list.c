@@ -51,7 +51,7 @@ static void list_line(const struct backup_known *e, uint64_t on)
         snprintf(upon, sizeof upon, " upon %06llu", (unsigned long long)on);
     else if (e->known && e->about.kind == BACKUP_INCREMENT)
         snprintf(upon, sizeof upon, " upon nothing that is here");
-    printf("%-44s %-9s %-24s %-20s %10s%s%s%s%s\n", e->is.file, backup_kind_name(e->is.kind),
+    printf("%-44s %-11s %-24s %-20s %10s%s%s%s%s\n", e->is.file, backup_kind_word(e->is.kind),
            cmd_time(e->known && e->about.created_ns ? e->about.created_ns : e->is.changed_ns, time),
            events, cmd_size(e->is.bytes, size), upon, e->encrypted ? " encrypted" : "",
            e->known && e->about.without_archive ? " without its archive" : "",
@@ -75,7 +75,7 @@ int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *di
     if (l->json)
         out_open(&t, NULL, '[');
     else
-        printf("%-44s %-9s %-24s %-20s %10s\n", "FILE", "KIND", "TIME", "EVENTS", "SIZE");
+        printf("%-44s %-11s %-24s %-20s %10s\n", "FILE", "KIND", "TIME", "EVENTS", "SIZE");
     for (int i = 0; i < n; i++)
         if (l->json)
             list_json(&t, &list[i], builds_on(list, n, i));

@@ -112,9 +112,10 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
         out_close(&t, '}');
         return out_print(&t);
     }
-    char more[40] = "";
+    char more[48] = "";
     if (j->steps)
-        snprintf(more, sizeof more, " and %zu increment%s", j->steps, j->steps == 1 ? "" : "s");
+        snprintf(more, sizeof more, " and %zu incremental backup%s", j->steps,
+                 j->steps == 1 ? "" : "s");
     printf("restored %s from %s%s: events 1 to %llu, transactions 1 to %llu, all checked, in %s\n",
            j->target, j->base, more, (unsigned long long)j->head.event,
            (unsigned long long)j->head.txn, cmd_duration(clock_mono_ns() - begun_ns, time));

@@ -144,7 +144,7 @@ static int add_step(struct plan *p, int i, struct azoth_error *err)
     struct restore_job *j = p->j;
     struct backup_known *more = realloc(j->step, (j->steps + 1) * sizeof *more);
     if (!more)
-        return error_set(err, AZOTH_ERR_NOMEM, "a list of increments");
+        return error_set(err, AZOTH_ERR_NOMEM, "a list of incremental backups");
     j->step = more;
     more[j->steps] = p->known[i];
     /* An increment has none of these. */

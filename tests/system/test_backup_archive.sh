@@ -186,7 +186,7 @@ exits "an increment has them" 0 "" azoth backup --incremental "$TMP/steps"
 exits "then they are" 0 "events up to $a are archived" azoth archive --keep-events 0
 check "and more" commit 5041 5060
 azoth lag p --wait --timeout 20 >"$TMP/out"; azoth backup --incremental "$TMP/steps" >"$TMP/out"; azoth archive --keep-events 7 >"$TMP/out"
-exits "full and increments are restored" 0 "2 increments" azoth restore "$TMP/steps" "$TMP/stepped"
+exits "full and increments are restored" 0 "2 incremental backups:" azoth restore "$TMP/steps" "$TMP/stepped"
 says "with all of it" "$(digest)" "$(digest --dir "$TMP/stepped")"
 exits "which is whole" 0 "whole" azoth verify --dir "$TMP/stepped"
 exits "to an event between" 0 "events 1 to $a," azoth restore "$TMP/steps" "$TMP/between" --to-event "$a"

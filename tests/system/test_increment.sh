@@ -40,13 +40,14 @@ commit 5; remember
 exits "a full one between" 0 "leads on to it" azoth backup "$TMP/dest"
 commit 5; remember
 check "does not interrupt the increments" azoth backup --incremental "$TMP/dest"
+says "list tells their kinds" "full incremental incremental full incremental incremental" "$(azoth backup list "$TMP/dest" | awk 'NR > 1 {print $2}' | paste -sd' ')"
 says "list has them in order" fiifii "$(kinds "$TMP/dest")"
 says "and what builds on what" "null 1 2 null 4 4" "$(azoth backup list "$TMP/dest" --json | jq -r '[.[].builds_on] | map(tostring) | join(" ")')"
 exits "all of them are whole" 0 "events 71 to 80" azoth backup verify "$TMP/dest"
 
 # --- restoring ---
 says "the newest state is restored" "${digests[40]}" "$(restored)"
-check "from the newest full one" grep -q '000004-full.azb and 1 increment' "$TMP/out"
+check "from the newest full one" grep -q '000004-full.azb and 1 incremental backup:' "$TMP/out"
 azoth backup --sealed --without-projections --dir "$AZOTH_DIR" - 2>/dev/null >"$TMP/a.azb"
 rm -r "$TMP/new"; azoth restore --same-uuid "$TMP/dest" "$TMP/new" >/dev/null; azoth backup --sealed --without-projections --dir "$TMP/new" - 2>/dev/null >"$TMP/b.azb"
 check "byte by byte, with its request ids" cmp "$TMP/a.azb" "$TMP/b.azb"
@@ -102,9 +103,9 @@ exits "one that was cut too" 4 "000003-increment.azb" azoth restore "$TMP/bad" "
 check "as such" grep -q AZOTH_ERR_TRUNCATED "$TMP/out"
 (umask 077; azoth key make "$TMP/key" >"$TMP/out"; azoth key make "$TMP/other" >"$TMP/out")
 azoth backup --incremental --key-file "$TMP/key" "$TMP/secret" >"$TMP/out" 2>&1; commit 3
-exits "encrypted increments" 0 "increment backup" azoth backup --incremental --key-file "$TMP/key" "$TMP/secret"
+exits "encrypted increments" 0 "incremental backup" azoth backup --incremental --key-file "$TMP/key" "$TMP/secret"
 exits "are not restored with another key" 1 "AZOTH_ERR_WRONG_KEY" azoth restore --key-file "$TMP/other" "$TMP/secret" "$TMP/new"
-exits "but with theirs" 0 "and 1 increment" azoth restore --key-file "$TMP/key" "$TMP/secret" "$TMP/new"
+exits "but with theirs" 0 "and 1 incremental backup:" azoth restore --key-file "$TMP/key" "$TMP/secret" "$TMP/new"
 says "to the newest" "$(azoth digest)" "$(azoth digest --dir "$TMP/new")"; rm -r "$TMP/new"
 exits "what is not encrypted is not taken for what is" 1 "it is not encrypted, so anybody may have made it" azoth restore --key-file "$TMP/key" "$(newest "$TMP/loose")" "$TMP/new"
 exits "by no check either" 1 "AZOTH_ERR_WRONG_KEY" azoth backup verify --key-file "$TMP/key" "$(newest "$TMP/loose")"
@@ -138,7 +139,7 @@ exits "breaks the mark, and the next one is a full one, which says so" 0 "were g
 says "and has its mark again" "false" "$(azoth status --json | jq "[.store.marks[] | select(.place == \"$(cat "$TMP/dest/place")\")][0].broken")"
 says "from which it is restored" "$(azoth digest --with-times)" "$(restored)"
 commit 2
-exits "and increments follow" 0 "increment backup" azoth backup --incremental "$TMP/dest"
+exits "and increments follow" 0 "incremental backup" azoth backup --incremental "$TMP/dest"
 rm -r "$TMP/new"
 exits "between the chains nothing is known" 1 "are missing: nothing leads from" azoth restore "$TMP/dest" "$TMP/new" --to-event 90
 exits "a place that is forgotten" 0 "keeps nothing" azoth backup forget "$TMP/dest"
@@ -150,7 +151,7 @@ commit 2
 check "an increment before archiving" azoth backup --incremental "$TMP/dest"
 exits "what backups have is archived" 0 "" azoth archive --before $((2 * n - 3)) "$TMP/segments"
 commit 2
-exits "an increment after it" 0 "increment backup" azoth backup --incremental "$TMP/dest"
+exits "an increment after it" 0 "incremental backup" azoth backup --incremental "$TMP/dest"
 exits "and a full one with what leads on to it" 0 "full backup" azoth backup "$TMP/dest"
 commit 1; azoth backup --incremental "$TMP/dest" >"$TMP/out"
 says "to the newest" "$(azoth digest --with-times)" "$(restored)"
