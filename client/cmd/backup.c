@@ -96,14 +96,7 @@ static void tell_json(const struct backup_job *j, struct json_text *t)
     out_close(t, ']');
     out_u64(t, "segments", a->segments);
     out_bool(t, "without_archive", a->without_archive);
-    out_open(t, "absent", '[');
-    for (size_t i = 0; i < a->absences; i++) {
-        out_open(t, NULL, '{');
-        out_str(t, "name", a->absent[i].name);
-        out_str(t, "why", a->absent[i].why);
-        out_close(t, '}');
-    }
-    out_close(t, ']');
+    backup_about_absent_json(a, t);
     out_close(t, '}');
 }
 

@@ -126,6 +126,8 @@ struct backup_about {
 /* Adds one, zeroed; NULL: no memory. */
 struct backup_projection *backup_about_projection(struct backup_about *a);
 int backup_about_absence(struct backup_about *a, const char *name, const char *why);
+void backup_about_absent_json(const struct backup_about *a,
+                              struct json_text *t); /* "absent": [...] */
 int backup_about_segment(struct backup_about *a, const struct backup_segment *s);
 /* The text of it: the same of the same, with nothing of time or place in a sealed one. NOMEM. */
 int backup_about_text(const struct backup_about *a, struct buf *out, struct azoth_error *err);

@@ -163,6 +163,18 @@ static void made(struct json_text *j, const struct backup_about *a)
     out_str(j, "program", a->program);
 }
 
+void backup_about_absent_json(const struct backup_about *a, struct json_text *t)
+{
+    out_open(t, "absent", '[');
+    for (size_t i = 0; i < a->absences; i++) {
+        out_open(t, NULL, '{');
+        out_str(t, "name", a->absent[i].name);
+        out_str(t, "why", a->absent[i].why);
+        out_close(t, '}');
+    }
+    out_close(t, ']');
+}
+
 int backup_about_text(const struct backup_about *a, struct buf *out, struct azoth_error *err)
 {
     struct json_text j = {0};
@@ -188,14 +200,7 @@ int backup_about_text(const struct backup_about *a, struct buf *out, struct azot
         if (!sealed || a->projection[i].serves)
             projection(&j, &a->projection[i], sealed);
     out_close(&j, ']');
-    out_open(&j, "absent", '[');
-    for (size_t i = 0; i < a->absences; i++) {
-        out_open(&j, NULL, '{');
-        out_str(&j, "name", a->absent[i].name);
-        out_str(&j, "why", a->absent[i].why);
-        out_close(&j, '}');
-    }
-    out_close(&j, ']');
+    backup_about_absent_json(a, &j);
     archive(&j, a);
     out_close(&j, '}');
     if (j.failed)

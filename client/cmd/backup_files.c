@@ -286,8 +286,10 @@ static int name_absent(struct backup_job *j, struct azoth_error *err)
         for (size_t k = 0; k < j->about.projections; k++)
             there |= strcmp(j->about.projection[k].is.name, name) == 0;
         if (target_is_server(j->projections, name, conninfo, NULL) != 0)
-            rc = backup_about_absence(&j->about, name,
-                                      "its rows are in PostgreSQL, whose own tools back them up");
+            rc = backup_about_absence(
+                &j->about, name,
+                "its rows are in PostgreSQL: keep a pg_dump of its schema, or "
+                "let its projector make them anew from the log after a restore");
         else if (!there)
             rc = backup_about_absence(&j->about, name, "it has no file yet");
     }

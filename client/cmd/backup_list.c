@@ -34,6 +34,7 @@ static void list_json(struct json_text *t, const struct backup_known *e, uint64_
         out_i64(t, "to_time_ns", a->to.time_ns);
         out_u64(t, "segments", a->segments);
         out_bool(t, "without_archive", a->without_archive);
+        backup_about_absent_json(a, t);
     }
     int readable = !e->rc || e->rc == AZOTH_ERR_WRONG_KEY;
     out_str(t, "error", readable ? NULL : azoth_code_name(e->rc));
@@ -60,6 +61,17 @@ static void list_line(const struct backup_known *e, uint64_t on)
                                                    : "");
 }
 
+/* What the newest one that could have it has not, below the list: most are as the one before. */
+static void list_absent(const struct backup_known *list, int n)
+{
+    int i = n - 1;
+    while (i >= 0 && (!list[i].known || list[i].about.kind == BACKUP_INCREMENT))
+        i--;
+    for (size_t k = 0; i >= 0 && k < list[i].about.absences; k++)
+        printf("not in %s: %s: %s\n", list[i].is.file, list[i].about.absent[k].name,
+               list[i].about.absent[k].why);
+}
+
 int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *dir)
 {
     struct backup_keys keys;
@@ -81,6 +93,8 @@ int backup_list(struct cmd_line *l, const struct backup_flags *f, const char *di
             list_json(&t, &list[i], builds_on(list, n, i));
         else
             list_line(&list[i], builds_on(list, n, i));
+    if (!l->json)
+        list_absent(list, n);
     backup_known_free(list, n);
     if (!l->json)
         return 0;

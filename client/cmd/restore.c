@@ -109,6 +109,7 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
         out_u64(&t, "content_bytes", j->content);
         out_real(&t, "seconds", (double)(clock_mono_ns() - begun_ns) / 1e9);
         out_str(&t, "digest", digest);
+        backup_about_absent_json(a, &t);
         out_close(&t, '}');
         return out_print(&t);
     }
