@@ -412,7 +412,7 @@ static int run_backup(struct cmd_line *l)
     static struct backup_job j;
     struct backup_words w = {0};
     struct cmd_number interval = {.n = 1000};
-    int sealed = 0, follow = 0;
+    int sealed = 0, follow = 0, compact = 0; /* the copy is that in any case */
     j.l = l;
     j.place.fd = -1;
     j.timeout.n = 60000;
@@ -421,6 +421,7 @@ static int run_backup(struct cmd_line *l)
                                      {"--tmp", FLAG_TEXT, &j.f.tmp},
                                      {"--sign-key", FLAG_TEXT, &j.f.sign_key},
                                      {"--signed-by", FLAG_TEXT, &j.f.signed_by},
+                                     {"--compact", FLAG_SWITCH, &compact},
                                      {"--plain", FLAG_SWITCH, &j.plain},
                                      {"--sealed", FLAG_SWITCH, &sealed},
                                      {"--timeout", FLAG_SECONDS, &j.timeout},
@@ -478,6 +479,8 @@ const struct cmd cmd_backup = {
     .help =
         "  DEST               a directory of backups, made when it is not there\n"
         "  -                  one stream to standard output\n"
+        "  --compact          pages without free ones between: done in any case, so it changes "
+        "nothing\n"
         "  --plain DIR        a directory with its members as files, not compressed\n"
         "  --incremental      what is new since the newest backup in DEST; the first one is full\n"
         "  --follow           stays, and makes one whenever commits have come\n"

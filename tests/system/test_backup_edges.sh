@@ -141,6 +141,13 @@ else
     echo "skip - no right to mount: disks that are too small, or only to be read"
 fi
 
+# --- the pages ---
+check "a plain one" azoth backup --quiet --plain "$TMP/as-is"
+exits "--compact is taken" 0 "full backup" azoth backup --compact --plain "$TMP/compact"
+check "and changes nothing" diff -r "$TMP/as-is/data.mdb" "$TMP/compact/data.mdb"
+check "since there are no free pages in any" [ "$(cat "$TMP"/as-is/data.mdb/* | wc -c)" -lt "$(($(stat -c %s "$AZOTH_DIR/data.mdb") * 9 / 10))" ]
+says "with it there is one directory of backups, too" "full" "$(azoth backup --compact --json "$TMP/packed" | jq -r .kind)"
+
 # --- versions to come ---
 check "a plain one is made" azoth backup --quiet --plain "$TMP/plain"
 sed -i 's/^{"format":1,/{"format":2,/' "$TMP/plain/about.json"
