@@ -116,6 +116,16 @@ static int suits(const struct backup_job *j, const struct backup_known *e, const
     return a->to.txn >= m->txn;
 }
 
+/* What ends behind one that was made after it, or there with another chain, is of a history that was given up, or of the
+ * time before there was a chain. */
+static int is_given_up(const struct backup_about *a, const struct backup_about *later)
+{
+    return a->to.txn > later->to.txn ||
+           (a->to.txn == later->to.txn &&
+            (a->chain.on != later->chain.on ||
+             memcmp(a->chain.value, later->chain.value, CHAIN_BYTES) != 0));
+}
+
 /* From the newest file on, and seldom further than to the second one. 1 and *ret, 0, or an error. */
 static int search(struct backup_job *j, const struct mark *m, struct backup_about *ret,
                   struct azoth_error *err)
@@ -136,8 +146,7 @@ static int search(struct backup_job *j, const struct mark *m, struct backup_abou
         if (e.rc && !*j->why_full)
             why(j, "%s: %s", e.is.file, e.err.message);
         int suited = suits(j, &e, m, &done);
-        /* One that ends behind what was made after it is of a history that was given up. */
-        if (suited && found && e.about.to.txn > ret->to.txn) {
+        if (suited && found && is_given_up(&e.about, ret)) {
             done = 1;
         } else if (suited) {
             found = 1;
@@ -286,9 +295,19 @@ static int write_increment(struct backup_job *j, const struct backup_about *pare
 
 /* ---- a full one ---- */
 
+/* An increment that was tried before has left where it would have begun. */
+static void begin_at_first(struct backup_about *a)
+{
+    a->parent[0] = 0;
+    a->from = (struct backup_point){0};
+    a->chain_from = (struct chain){0};
+    a->running_ms = a->id_first = 0;
+}
+
 static int full_marked(struct backup_job *j, int anew, struct azoth_error *err)
 {
     struct azoth_error unset = {0};
+    begin_at_first(&j->about);
     if (anew && set_mark(j, &unset))
         snprintf(j->mark_note, sizeof j->mark_note,
                  "no incremental backup can follow: the mark was not set: %.140s", unset.message);

@@ -91,6 +91,9 @@ cp "$(numbered "$TMP/dest" 8)" "$TMP/bad/"
 exits "whose files are whole" 0 "whole" azoth backup verify "$TMP/bad"
 exits "and do not go together" 4 "it is of another history: the chains differ at transaction 47 (AZOTH_ERR_DIVERGED)" deep "$TMP/bad"
 says "which is told of the stretch" "false true 80, false 0 " "$(deeply "$TMP/bad")"
+commit 4
+says "in the directory of the first nothing can lead on to it, so a full one has all" "full 0 0 null" "$(azoth backup --incremental --json "$TMP/dest" 2>"$TMP/out" | jq -r '"\(.kind) \(.from_transaction) \(.from_event) \(.parent)"')"
+check "which is said" grep -q "a full backup: the events do not lead from the newest backup" "$TMP/out"
 kill $writer; wait $writer
 mkdir "$TMP/both"; cp "$TMP/dest/place" "$(numbered "$TMP/dest" 4)" "$TMP/both/"
 azoth restore --same-uuid "$(numbered "$TMP/dest" 1)" "$TMP/earlier" >"$TMP/out"
@@ -102,7 +105,7 @@ kill $writer; wait $writer
 "$BUILD/tests/system/damage" "$AZOTH_DIR" forge 3
 azoth backup "$TMP/forged" >"$TMP/out" 2>&1
 exits "a backup of a log that was changed is whole" 0 "whole" azoth backup verify "$TMP/forged"
-exits "but the log is not" 4 "the events up to 94 do not give the chain's value" deep "$TMP/forged"
+exits "but the log is not" 4 "the events up to 102 do not give the chain's value" deep "$TMP/forged"
 says "nothing is left of it" 0 "$(left)"
 
 # --- keys ---
