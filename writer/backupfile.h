@@ -136,9 +136,8 @@ int backupfile_write(struct backupfile_out *b, const void *p, size_t len, struct
 /* Both at once. */
 int backupfile_add(struct backupfile_out *b, const char *name, struct azoth_bytes content,
                    struct azoth_error *err);
-/* Bytes of content so far, and of the file: what progress and a listing show. */
+/* Bytes of content so far, with those of about: what progress shows. */
 uint64_t backupfile_written(const struct backupfile_out *b);
-uint64_t backupfile_size(const struct backupfile_out *b);
 /* Manifest, sync, rename, sync; frees b in any case, and removes what was written if it fails (but a file that
  * has its name and whose directory could not be synced: IO). digest (may be NULL): BLAKE2b-256 of the manifest
  * without its signature, which stands for the whole content. DUPLICATE: path is there meanwhile. */

@@ -173,7 +173,6 @@ struct backup_sink {
     XXH3_state_t sum; /* of all bytes before the trailer; first, for its alignment */
     crypto_secretstream_xchacha20poly1305_state cipher;
     int fd, encrypted, first;
-    uint64_t bytes;
     size_t len; /* of plain */
     unsigned char plain[BACKUP_CHUNK], chunk[BACKUP_CHUNK + BACKUP_CHUNK_SEAL];
     unsigned char said[AT_HEAD]; /* additional data of the first chunk */
@@ -197,7 +196,6 @@ static int put(struct backup_sink *s, const void *p, size_t len, struct azoth_er
     if (s->failed)
         return sink_fails(s, err);
     XXH3_128bits_update(&s->sum, p, len);
-    s->bytes += len;
     return 0;
 }
 
@@ -266,11 +264,6 @@ int sink_write(struct backup_sink *s, const void *p, size_t len, struct azoth_er
         len -= n;
     }
     return s->failed ? sink_fails(s, err) : 0;
-}
-
-uint64_t sink_bytes(const struct backup_sink *s)
-{
-    return s->bytes;
 }
 
 int sink_end(struct backup_sink *s, struct azoth_error *err)

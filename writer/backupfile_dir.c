@@ -47,7 +47,6 @@ static int open_below(int dirfd, const char *name, int flags)
 
 struct dir_writing {
     int dirfd, fd;
-    uint64_t bytes;
     char name[BACKUPFILE_NAME_MAX + 1];
 };
 
@@ -82,7 +81,6 @@ static int dir_begin(void *writing, const char *name, uint64_t bytes, struct azo
 static int dir_write(void *writing, const void *p, size_t len, struct azoth_error *err)
 {
     struct dir_writing *w = writing;
-    w->bytes += len;
     return backup_write_all(w->fd, p, len, err);
 }
 
@@ -130,14 +128,8 @@ static int dir_finish(void *writing, struct azoth_error *err)
     return e ? error_errno(err, e, "the backup's directory") : 0;
 }
 
-static uint64_t dir_size(const void *writing)
-{
-    const struct dir_writing *w = writing;
-    return w->bytes;
-}
-
-const struct backup_writing backup_dir_writing = {dir_begin,  dir_write, dir_end,
-                                                  dir_finish, dir_size,  dir_write_free};
+const struct backup_writing backup_dir_writing = {dir_begin, dir_write, dir_end, dir_finish,
+                                                  dir_write_free};
 
 /* ---- reading ---- */
 

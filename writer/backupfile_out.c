@@ -128,11 +128,6 @@ uint64_t backupfile_written(const struct backupfile_out *b)
     return b->written;
 }
 
-uint64_t backupfile_size(const struct backupfile_out *b)
-{
-    return b->how->size(b->writing);
-}
-
 /* ---- from the beginning to the end ---- */
 
 static int check_options(const struct backupfile_options *o, int dir, struct azoth_bytes about,

@@ -95,7 +95,6 @@ struct backup_sink;
 int sink_open(int fd, const struct backup_key *key, struct backup_sink **ret,
               struct azoth_error *err);
 int sink_write(struct backup_sink *s, const void *p, size_t len, struct azoth_error *err);
-uint64_t sink_bytes(const struct backup_sink *s); /* written to the descriptor */
 /* The last chunk and the trailer. */
 int sink_end(struct backup_sink *s, struct azoth_error *err);
 void sink_free(struct backup_sink *s); /* wipes the keys; NULL is accepted */
@@ -130,7 +129,6 @@ struct backup_writing {
     int (*end)(void *w, struct azoth_error *err);
     /* All are written; then everything must be synced but what has PATH.partial's name. */
     int (*finish)(void *w, struct azoth_error *err);
-    uint64_t (*size)(const void *w);
     void (*free)(void *w); /* NULL is accepted */
 };
 extern const struct backup_writing backup_tar_writing, backup_dir_writing;

@@ -162,14 +162,8 @@ static int tar_finish(void *writing, struct azoth_error *err)
     return rc ? rc : sink_end(w->sink, err);
 }
 
-static uint64_t tar_size(const void *writing)
-{
-    const struct tar_writing *w = writing;
-    return sink_bytes(w->sink);
-}
-
-const struct backup_writing backup_tar_writing = {tar_begin,  tar_write, tar_end,
-                                                  tar_finish, tar_size,  tar_write_free};
+const struct backup_writing backup_tar_writing = {tar_begin, tar_write, tar_end, tar_finish,
+                                                  tar_write_free};
 
 /* ---- reading ---- */
 

@@ -1316,7 +1316,7 @@ static void a_directory_has_no_file_where_it_has_a_directory(void **state)
     assert_int_equal(backupfile_add(b, "a/b/c", bytes_str("x"), &err), AZOTH_ERR_DUPLICATE);
     assert_int_equal(backupfile_add(b, "about.json/c", bytes_str("x"), &err), AZOTH_ERR_DUPLICATE);
     assert_int_equal(backupfile_add(b, "a/c", bytes_str("x"), &err), 0);
-    assert_int_equal(backupfile_size(b), strlen(ABOUT) + 2);
+    assert_int_equal(backupfile_written(b), strlen(ABOUT) + 2);
     assert_int_equal(backupfile_finish(b, NULL, &err), 0);
     remove_tree("dir");
 }
