@@ -57,6 +57,40 @@ int archivefile_name_parse(const char *name, uint64_t *ret_first, uint64_t *ret_
     return 1;
 }
 
+/* ---- what the record has, too ---- */
+
+void archivefile_range_encode(unsigned char out[ARCHIVE_RANGE], const struct archive_about *a)
+{
+    put_u64(out, a->first);
+    put_u64(out + 8, a->last);
+    put_u64(out + 16, a->first_txn);
+    put_u64(out + 24, a->last_txn);
+    put_u64(out + 32, (uint64_t)a->first_time_ns);
+    put_u64(out + 40, (uint64_t)a->last_time_ns);
+}
+
+void archivefile_range_decode(const unsigned char p[ARCHIVE_RANGE], struct archive_about *ret)
+{
+    ret->first = get_u64(p);
+    ret->last = get_u64(p + 8);
+    ret->first_txn = get_u64(p + 16);
+    ret->last_txn = get_u64(p + 24);
+    ret->first_time_ns = (int64_t)get_u64(p + 32);
+    ret->last_time_ns = (int64_t)get_u64(p + 40);
+}
+
+void archivefile_chains_encode(unsigned char out[ARCHIVE_CHAINS], const struct archive_about *a)
+{
+    memcpy(out, a->chain_before, ARCHIVE_DIGEST);
+    memcpy(out + ARCHIVE_DIGEST, a->chain_after, ARCHIVE_DIGEST);
+}
+
+void archivefile_chains_decode(const unsigned char p[ARCHIVE_CHAINS], struct archive_about *ret)
+{
+    memcpy(ret->chain_before, p, ARCHIVE_DIGEST);
+    memcpy(ret->chain_after, p + ARCHIVE_DIGEST, ARCHIVE_DIGEST);
+}
+
 /* ---- writing ---- */
 
 struct archivefile_out {
@@ -257,18 +291,12 @@ static int put_footer(struct archivefile_out *o, uint64_t index_at, struct azoth
 {
     struct archive_about *a = &o->about;
     unsigned char f[FOOTER] = {0};
-    put_u64(f, a->first);
-    put_u64(f + 8, a->last);
-    put_u64(f + 16, a->first_txn);
-    put_u64(f + 24, a->last_txn);
-    put_u64(f + 32, (uint64_t)a->first_time_ns);
-    put_u64(f + 40, (uint64_t)a->last_time_ns);
+    archivefile_range_encode(f, a);
     put_u64(f + 48, a->log_bytes);
     put_u64(f + 56, index_at);
     put_u32(f + 64, (uint32_t)(o->index.len / INDEX_ENTRY));
     put_u32(f + 68, a->chained);
-    memcpy(f + 72, a->chain_before, ARCHIVE_DIGEST);
-    memcpy(f + 104, a->chain_after, ARCHIVE_DIGEST);
+    archivefile_chains_encode(f + 72, a);
     put_u64(f + 136, XXH3_64bits(o->index.ptr, o->index.len));
     hash_add(&o->hash, f, FOOTER_DIGEST);
     hash_end(&o->hash, a->digest);
@@ -373,17 +401,12 @@ static int read_footer(struct archivefile *f, uint64_t *ret_index_sum, struct az
     if (memcmp(b + 176, footer_magic, 8) != 0 || get_u64(b + 184) != XXH3_64bits(b, 184) ||
         get_u64(b) != a->first)
         return damaged(f, "footer", err);
-    a->last = get_u64(b + 8);
-    a->first_txn = get_u64(b + 16);
-    a->last_txn = get_u64(b + 24);
-    a->first_time_ns = (int64_t)get_u64(b + 32);
-    a->last_time_ns = (int64_t)get_u64(b + 40);
+    archivefile_range_decode(b, a);
     a->log_bytes = get_u64(b + 48);
     f->index_at = get_u64(b + 56);
     f->blocks = get_u32(b + 64);
     a->chained = get_u32(b + 68);
-    memcpy(a->chain_before, b + 72, ARCHIVE_DIGEST);
-    memcpy(a->chain_after, b + 104, ARCHIVE_DIGEST);
+    archivefile_chains_decode(b + 72, a);
     *ret_index_sum = get_u64(b + 136);
     memcpy(a->digest, b + FOOTER_DIGEST, ARCHIVE_DIGEST);
     uint64_t index_bytes = (uint64_t)f->blocks * INDEX_ENTRY;

@@ -49,6 +49,15 @@ struct archive_about {
     uint8_t digest[ARCHIVE_DIGEST];
 };
 
+/* What footer and record (archived.h) have alike: u64 first, last event | u64 first, last transaction | i64 first, last
+ * time; and u8 chain before[32], after[32]. */
+#define ARCHIVE_RANGE  48u
+#define ARCHIVE_CHAINS (2u * ARCHIVE_DIGEST)
+void archivefile_range_encode(unsigned char out[ARCHIVE_RANGE], const struct archive_about *a);
+void archivefile_range_decode(const unsigned char p[ARCHIVE_RANGE], struct archive_about *ret);
+void archivefile_chains_encode(unsigned char out[ARCHIVE_CHAINS], const struct archive_about *a);
+void archivefile_chains_decode(const unsigned char p[ARCHIVE_CHAINS], struct archive_about *ret);
+
 /* "events-FIRST-LAST.azs", of fixed width, so that names sort as events do. */
 void archivefile_name(char out[ARCHIVE_NAME_MAX], uint64_t first, uint64_t last);
 /* 1 and both numbers when it is such a name. */
