@@ -21,6 +21,8 @@
 
 #include <cmocka.h>
 
+#include "tests/fault/shell.h"
+
 static const char *const point_name[] = {
 #define X(name) #name,
     CRASH_POINTS(X)
@@ -29,20 +31,6 @@ static const char *const point_name[] = {
 
 static struct harness h;
 static struct azoth *db;
-
-/* Runs a line of shell with AZOTH the command and D the harness's directory; its exit status. */
-static int run(char *out, size_t size, const char *line)
-{
-    return harness_run(out, size, (char *[]){"/bin/sh", "-c", (char *)(uintptr_t)line, NULL});
-}
-
-static void must(const char *line)
-{
-    static char out[8192];
-    int status = run(out, sizeof out, line);
-    if (status)
-        fail_msg("%s: exit status %d: %s", line, status, out);
-}
 
 static int count(const char *line)
 {
@@ -53,13 +41,9 @@ static int count(const char *line)
 
 static int begin(void **state)
 {
-    char program[256];
     (void)state;
     harness_begin(&h);
-    harness_program(&h, "azoth", program);
-    setenv("AZOTH", program, 1);
-    setenv("D", h.dir, 1);
-    setenv("T", h.dir, 1);
+    shell_begin(&h);
     must("cat >$D/projections/p.sql <<'S'\n-- azoth: projection p\n-- azoth: migration 1 t\nCREATE "
          "TABLE t (id "
          "INTEGER PRIMARY KEY);\n-- azoth: on a\nINSERT INTO t VALUES (@id);\nS\n");
@@ -87,13 +71,10 @@ static int end(void **state)
 
 static void a_backup_dies(const char *point, const char *how)
 {
-    char line[300], out[2000];
+    char line[300];
     int before = count("ls $D.dest/*.azb 2>/dev/null | wc -l");
-    snprintf(line, sizeof line, "AZOTH_CRASH=%s $AZOTH backup --dir $D %s $D.dest 2>&1", point,
-             how);
-    int status = run(out, sizeof out, line);
-    if (status != 128 + SIGKILL)
-        fail_msg("%s: exit status %d: %s", line, status, out);
+    snprintf(line, sizeof line, "backup --dir $D %s $D.dest", how);
+    dies(point, line);
     assert_int_equal(count("ls $D.dest/*.azb 2>/dev/null | wc -l"), before);
     snprintf(line, sizeof line, "$AZOTH backup --dir $D %s $D.dest", how);
     must(line);
@@ -103,12 +84,8 @@ static void a_backup_dies(const char *point, const char *how)
 
 static void a_restore_dies(const char *point)
 {
-    char line[300], out[2000];
     int done = strcmp(point, "restore_done") == 0;
-    snprintf(line, sizeof line, "AZOTH_CRASH=%s $AZOTH restore $D.dest $D.new 2>&1", point);
-    int status = run(out, sizeof out, line);
-    if (status != 128 + SIGKILL)
-        fail_msg("%s: exit status %d: %s", line, status, out);
+    dies(point, "restore $D.dest $D.new");
     int named = done || strcmp(point, "restore_named") == 0;
     assert_int_equal(count("ls $D.new/data.mdb 2>/dev/null | wc -l"), done);
     assert_int_equal(count("ls $D.new*/data.mdb 2>/dev/null | wc -l"), named);

@@ -20,6 +20,8 @@
 
 #include <cmocka.h>
 
+#include "tests/fault/shell.h"
+
 static const char *const point_name[] = {
 #define X(name) #name,
     CRASH_POINTS(X)
@@ -27,29 +29,6 @@ static const char *const point_name[] = {
 };
 
 static struct harness h;
-
-/* Runs a line of shell with AZOTH the command and D the harness's directory; its exit status. */
-static int run(char *out, size_t size, const char *line)
-{
-    return harness_run(out, size, (char *[]){"/bin/sh", "-c", (char *)(uintptr_t)line, NULL});
-}
-
-static void must(const char *line)
-{
-    static char out[8192];
-    int status = run(out, sizeof out, line);
-    if (status)
-        fail_msg("%s: exit status %d: %s", line, status, out);
-}
-
-static void dies(const char *point, const char *what)
-{
-    char line[500], out[4000];
-    snprintf(line, sizeof line, "AZOTH_CRASH=%s $AZOTH %s 2>&1", point, what);
-    int status = run(out, sizeof out, line);
-    if (status != 128 + SIGKILL)
-        fail_msg("%s: exit status %d: %s", line, status, out);
-}
 
 static struct process *first;
 
@@ -64,12 +43,9 @@ static struct process *start_writer(void)
 
 static int begin(void **state)
 {
-    char program[256];
     (void)state;
     harness_begin(&h);
-    harness_program(&h, "azoth", program);
-    setenv("AZOTH", program, 1);
-    setenv("D", h.dir, 1);
+    shell_begin(&h);
     setenv("AZOTH_DIR", h.dir, 1);
     first = start_writer();
     return 0;
