@@ -136,10 +136,13 @@ static void tell_json(struct json_text *t, const struct restore_job *j,
                       const struct backup_point *from, uint64_t took_ns, int rc,
                       const struct azoth_error *err)
 {
+    char last[PATH_MAX + NAME_MAX + 2] = "";
+    if (j->steps)
+        snprintf(last, sizeof last, "%s/%s", j->from, j->step[j->steps - 1].is.file);
     out_open(t, NULL, '{');
     out_str(t, "base", j->base);
     out_u64(t, "increments", j->steps);
-    out_str(t, "last", j->steps ? j->step[j->steps - 1].is.file : NULL);
+    out_str(t, "last", *last ? last : NULL);
     out_bool(t, "ok", rc == 0);
     out_u64(t, "from_event", from->event);
     out_u64(t, "to_event", j->head.event);

@@ -36,7 +36,7 @@ says "two stretches" "full increment increment full increment increment" "$(azot
 exits "each stretch is restored to its end" 0 "000001-full.azb and 3 incremental backups: restored from event 50 to event 80, transaction 40, all checked" deep "$TMP/dest"
 check "also the newest" grep -q "000004-full.azb and 1 incremental backup: restored from event 80 to event 90, transaction 45, all checked" "$TMP/out"
 says "and each file is told of" 6 "$(grep -c ': whole, events' "$TMP/out")"
-filter='"\(type) \(.ok) \(.files | length) \(.not_restored | length) \([.stretches[] | "\(.ok) \(.increments) \(.from_event)-\(.to_event) \(.to_transaction) \(.last | capture("-0*(?<n>[0-9]+)-").n)"] | join(", "))"'
+filter='"\(type) \(.ok) \(.files | length) \(.not_restored | length) \([.stretches[] | "\(.ok) \(.increments) \(.from_event)-\(.to_event) \(.to_transaction) \(.last | capture("Z-0*(?<n>[0-9]+)-").n)"] | join(", "))"'
 says "as JSON it is one object" "object true 6 0 true 3 50-80 40 5, true 1 80-90 45 6" "$(deeply "$TMP/dest")"
 says "nothing is left" 0 "$(left)"
 says "an increment alone is restored with what it builds on" "object true 1 0 true 2 50-70 35 3" "$(deeply "$(numbered "$TMP/dest" 3)")"
