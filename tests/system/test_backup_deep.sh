@@ -16,7 +16,7 @@ commit() { # N: so many transactions, each with a sum, a key, two events and an 
     n=$((n + $1))
 }
 increment() { commit "$1"; azoth backup --incremental "${@:3}" "$2" >"$TMP/out" 2>&1; }
-numbered() { ls "$1"/*-00000"$2"-*; } # DEST NUMBER
+numbered() { ls -d "$1"/*-00000"$2"-*; } # DEST NUMBER
 deep() { azoth backup verify --deep --tmp "$TMP/t" "$@"; }
 deeply() { deep --json "$@" 2>/dev/null >"$TMP/deep.json"; jq -r "$filter" "$TMP/deep.json"; }
 left() { ls -A "$TMP/t" | wc -l; }
@@ -94,6 +94,27 @@ says "which is told of the stretch" "false true 80, false 0 " "$(deeply "$TMP/ba
 commit 4
 says "in the directory of the first nothing can lead on to it, so a full one has all" "full 0 0 null" "$(azoth backup --incremental --json "$TMP/dest" 2>"$TMP/out" | jq -r '"\(.kind) \(.from_transaction) \(.from_event) \(.parent)"')"
 check "which is said" grep -q "a full backup: the events do not lead from the newest backup" "$TMP/out"
+# A file may be a directory with its members, whose manifest whoever can write it can write.
+forge() { # NUMBER SED: what about.json of that increment says, with a manifest that fits
+    local file name n
+    file=$(numbered "$TMP/bad" "$1"); rm -rf "$file"; mkdir "$file"
+    zstd -dqc "$(numbered "$TMP/dest" "$1")" 2>/dev/null | tar x -C "$file"
+    sed -i -E "$2" "$file/about.json"
+    n=$(stat -c %s "$file/about.json")
+    sed -i -E "s|(\"name\":\"about.json\",\"bytes\":)[0-9]+,\"blake2b\":\"[0-9a-f]+\"|\1$n,\"blake2b\":\"$(b2sum -l 256 "$file/about.json" | cut -d' ' -f1)\"|" "$file/manifest.json"
+}
+rm -r "$TMP/bad"; cp -r "$TMP/dest" "$TMP/bad"
+forge 3 ''
+exits "an increment is taken as its members, too" 0 "000001-full.azb and 3 incremental backups: restored" deep "$TMP/bad"
+another() { echo "s/(\"$1\":\{\"value\":\")[0-7]/\\18/; t; s/(\"$1\":\{\"value\":\")[8-f]/\\10/"; }
+forge 3 's/("to":\{"transaction":35,"event":)70/\171/'
+exits "one that ends elsewhere than it says is found" 4 "000003-increment.azb: it ends at transaction 35, event 70, and should at 35, 71 (AZOTH_ERR_CORRUPT)" deep "$TMP/bad"
+check "as a restore finds it" eval '! azoth restore --to-event 70 "$TMP/bad" "$TMP/never" >"$TMP/out" 2>&1'
+forge 3 "$(another chain)"
+exits "one that ends with another chain" 4 "000003-increment.azb: it is of another history: the chains differ at transaction 35" deep "$TMP/bad"
+forge 3 "$(another chain_from)"
+exits "and one that begins with another" 4 "000003-increment.azb: it is of another history: the chains differ at transaction 30" deep "$TMP/bad"
+exits "by themselves they are whole" 0 "000003-increment.azb: whole" azoth backup verify "$TMP/bad"
 kill $writer; wait $writer
 mkdir "$TMP/both"; cp "$TMP/dest/place" "$(numbered "$TMP/dest" 4)" "$TMP/both/"
 azoth restore --same-uuid "$(numbered "$TMP/dest" 1)" "$TMP/earlier" >"$TMP/out"
