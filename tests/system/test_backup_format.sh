@@ -11,7 +11,7 @@ n=0
 lines() { # N: so many transactions more, each with a sum, a key, two events and an id; every third deletes a key
     local i gone
     for ((i = n + 1; i <= n + $1; i++)); do
-        gone=; [ $((i % 3)) != 0 ] || gone=",\"delete\":[\"key/$((i * 31 % 40))\"]"
+        gone=; [ $((i % 3)) != 0 ] || gone=",\"delete\":[\"key/$((40 + (i + 5) * 31 % 40))\"]"
         printf '{"id":"%032x","add":{"sum":1},"set":{"key/%d":%d,"other/%d":"%0200d"}%s,"events":[{"type":"a","key":"k","data":{"v":%d}},{"type":"b","data":%d}]}\n' $i $((40 + i * 7919 % 40)) $i $i $i "$gone" $i $i
     done
 }
