@@ -379,6 +379,7 @@ static const struct flag_forms {
     {"--sign-key", FORM_WRITES},
     {"--signed-by", FORM_VERIFY},
     {"--plain", FORM_MAKE},
+    {"--compact", FORM_WRITES},
     {"--sealed", FORM_MAKE},
     {"--timeout", FORM_MAKE},
     {"--without-projections", FORM_WRITES},
