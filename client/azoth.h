@@ -383,7 +383,7 @@ AZOTH_API int azoth_seal(struct azoth *db, uint32_t timeout_ms, struct azoth_sea
 /* Ends this handle's seal, as azoth_resume(). */
 AZOTH_API int azoth_unseal(struct azoth *db, struct azoth_error *err);
 /* Seals until azoth_unseal_held(), over restarts of writer and machine: the store keeps it. Takes the place of
- * this handle's pause or seal, and fixes the event that such a seal stands at. Of a database that is sealed
+ * this handle's pause or seal, and fixes the event that such a seal stands at: TIMEOUT when that seal has ended by itself. Of a database that is sealed
  * so already it tells that seal. Blocks for a commit too; NOSPACE, IO, and OUTCOME_UNKNOWN: it may be repeated. */
 AZOTH_API int azoth_seal_hold(struct azoth *db, struct azoth_seal_info *ret,
                               struct azoth_error *err);

@@ -80,6 +80,7 @@ struct azoth {
     /* its pause or seal, under lock; pause_on NULL: it has none (pause.c) */
     struct attachment *pause_on;
     struct pause pause;
+    int pause_seals; /* it is a seal */
 };
 
 /* 0, or FORKED in a child of the process that opened the handle: its locks, threads, LMDB slots and

@@ -71,7 +71,8 @@ static int wait_for_force(struct azoth *db, struct attachment *a, const struct p
 }
 
 /* The new one first, then the end of the one before: there is no gap between them. */
-static void make_own(struct azoth *db, struct attachment *a, const struct pause *p)
+static void make_own(struct azoth *db, struct attachment *a, const struct pause *p,
+                     enum pause_kind kind)
 {
     struct pause before;
     pthread_mutex_lock(&db->lock);
@@ -79,6 +80,7 @@ static void make_own(struct azoth *db, struct attachment *a, const struct pause 
     before = db->pause;
     db->pause_on = a;
     db->pause = *p;
+    db->pause_seals = kind == PAUSE_SEAL;
     pthread_mutex_unlock(&db->lock);
     if (!was)
         return;
@@ -121,7 +123,7 @@ static int pause_writes(struct azoth *db, enum pause_kind kind, uint32_t timeout
             rc = error_set(err, AZOTH_ERR_TIMEOUT, "the seal ended as soon as it was in force");
     }
     if (!rc && !held)
-        make_own(db, a, &p);
+        make_own(db, a, &p, kind);
     else
         local_release(db->local, a);
     return rc;
@@ -144,7 +146,8 @@ int azoth_seal(struct azoth *db, uint32_t timeout_ms, struct azoth_seal_info *re
     return pause_writes(db, PAUSE_SEAL, timeout_ms, 0, ret ? ret : &unused, err);
 }
 
-/* A seal of the handle's own, in force; the one that it has, if it is one. */
+/* A seal of the handle's own, in force; the one that it has, if it is one. When that has ended, the event that it stood at is
+ * not the newest any more: a new one would be of another. */
 static int own_seal(struct azoth *db, struct azoth_seal_info *ret, struct azoth_error *err)
 {
     struct pause_info p;
@@ -152,9 +155,14 @@ static int own_seal(struct azoth *db, struct azoth_seal_info *ret, struct azoth_
     const struct attachment *a = db->pause_on;
     int there = a && !segment_retired(a->segment) && pause_in_force(a->segment, &db->pause) == 1 &&
                 pause_read(a->segment, db->pause.row, &p) && p.kind == PAUSE_SEAL;
+    int ended = a && db->pause_seals && !there;
     if (there)
         head_now(a, ret);
     pthread_mutex_unlock(&db->lock);
+    if (ended) {
+        client_pause_end(db);
+        return error_set(err, AZOTH_ERR_TIMEOUT, "the seal has ended before it was made durable");
+    }
     return there ? 0 : azoth_seal(db, HOLD_MS, ret, err);
 }
 

@@ -380,6 +380,25 @@ static void note_code(struct azoth_txn *t, int code, const struct azoth_commit_i
     *(int *)arg = code;
 }
 
+/* Its event was waited for, or told: another one is not what was asked for. */
+static void a_seal_that_has_ended_is_not_made_durable(void **state)
+{
+    (void)state;
+    struct azoth_seal_info at;
+    assert_int_equal(add(), 0);
+    assert_int_equal(azoth_seal(db, 20, &at, &err), 0);
+    while (azoth_pause_stands(db))
+        ;
+    struct azoth *two = open_handle(1);
+    assert_int_equal(add_to(two), 0);
+    azoth_close(two);
+    assert_int_equal(azoth_seal_hold(db, &at, &err), AZOTH_ERR_TIMEOUT);
+    assert_int_equal(add(), 0);
+    assert_int_equal(azoth_seal_hold(db, &at, &err), 0); /* one of its own */
+    assert_int_equal(at.event, 3);
+    assert_int_equal(azoth_unseal_held(db, 0, NULL, &err), 0);
+}
+
 static void a_held_seal_outlives_the_writer_and_the_segment_until_unseal(void **state)
 {
     (void)state;
@@ -493,6 +512,7 @@ int main(void)
         T(a_living_owners_pause_outlives_the_writer),
         T(a_pause_whose_owner_and_writer_both_died_is_over),
         T(a_seal_under_load_fixes_the_newest_event_until_it_ends),
+        T(a_seal_that_has_ended_is_not_made_durable),
         T(a_held_seal_outlives_the_writer_and_the_segment_until_unseal),
         T(a_durable_seal_is_made_under_a_seal_only),
         cmocka_unit_test(an_embedded_database_pauses_and_seals_alike),
