@@ -18,13 +18,16 @@
 
 /* ---- names ---- */
 
+#define DIGITS_MAX 12 /* of a number: what is longer was not counted to */
+
 /* YYYYMMDDTHHMMSSZ-NNNNNN-KIND.azb, or with .partial behind: 1, or 0 when it is none. */
 static int parse_name(const char *name, struct backup_entry *ret)
 {
     char kind[16] = "";
     int at = 0, end = 0;
     unsigned long long number;
-    if (strspn(name, "0123456789TZ") != 16 || name[16] != '-')
+    if (strspn(name, "0123456789TZ") != 16 || name[16] != '-' ||
+        strspn(name + 17, "0123456789") > DIGITS_MAX)
         return 0;
     if (sscanf(name + 16, "-%20llu-%15[a-z]%n" SUFFIX "%n", &number, kind, &at, &end) != 2 || !end)
         return 0;
@@ -134,6 +137,7 @@ int backup_place_reads(const char *dir)
 static int check_empty(const char *dir, struct azoth_error *err)
 {
     DIR *d = opendir(dir);
+    struct backup_entry one;
     int rc = 0;
     if (!d)
         return error_errno(err, errno, "%s", dir);
@@ -141,10 +145,15 @@ static int check_empty(const char *dir, struct azoth_error *err)
         /* What a death left of this very call: written beside and linked. */
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
             strncmp(e->d_name, PLACE_NAME ".", sizeof PLACE_NAME) != 0)
-            rc = error_set(err, AZOTH_ERR_DUPLICATE,
-                           "%s: there are other things in it (%.80s): a directory of backups "
-                           "is one of their own",
-                           dir, e->d_name);
+            rc = parse_name(e->d_name, &one)
+                     ? error_set(err, AZOTH_ERR_DUPLICATE,
+                                 "%s: it has backups, and no file \"" PLACE_NAME
+                                 "\": azoth restore reads them, new ones belong elsewhere",
+                                 dir)
+                     : error_set(err, AZOTH_ERR_DUPLICATE,
+                                 "%s: there are other things in it (%.80s): a directory of backups "
+                                 "is one of their own",
+                                 dir, e->d_name);
     closedir(d);
     return rc;
 }

@@ -46,6 +46,14 @@ touch "$TMP/dbx/place.0123456789abcdef0123456789abcdef"
 check "another backup is made" azoth backup --quiet "$TMP/dbx"
 says "which has removed it" "place" "$(ls "$TMP/dbx" | grep -v azb)"
 
+# --- names ---
+file=$(basename "$TMP"/dbx/*-000001-full.azb)
+cp "$TMP/dbx/$file" "$TMP/dbx/${file/000001/18446744073709551615}"
+check "a number that nobody counted to is no backup's" azoth backup --quiet "$TMP/dbx"
+says "and the next one goes on from the last" 1 "$(ls "$TMP"/dbx/*-000003-full.azb | wc -l)"
+mkdir "$TMP/files"; cp "$TMP/dbx/$file" "$TMP/files"
+exits "backups without their directory's identity are not added to" 2 "azoth restore reads them" azoth backup "$TMP/files"
+
 # --- pipes ---
 mkfifo "$TMP/pipe"
 exec 9<>"$TMP/pipe" # somebody has both ends, and does nothing with them
