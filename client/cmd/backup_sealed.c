@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define PAUSE_MS 3600000u /* as long as a pause may be */
+#define SLICE_MS 200u     /* of a wait, between two looks for a signal */
 
 struct exporting {
     struct backup_job *j;
@@ -107,7 +108,22 @@ static int export_all(struct backup_job *j, struct azoth_error *err)
     return rc ? rc : backup_end_output(j, err);
 }
 
-/* Projections that a projector works on, until they have all events. */
+/* 0, 1 when a signal came: nobody is to wait for writes because we wait on, or an error. */
+static int wait_for_one(struct azoth *db, const char *name, uint64_t event, uint64_t until,
+                        struct azoth_error *err)
+{
+    for (;;) {
+        uint64_t now = clock_mono_ns(), left = until > now ? (until - now) / NS_PER_MS : 0;
+        int rc =
+            azoth_wait_projected(db, name, event, left < SLICE_MS ? (uint32_t)left : SLICE_MS, err);
+        if (rc != AZOTH_ERR_TIMEOUT || left <= SLICE_MS)
+            return rc;
+        if (cmd_interrupted())
+            return 1;
+    }
+}
+
+/* Projections that have a file, until they have all events. */
 static int wait_for_projections(struct backup_job *j, struct azoth *db, struct azoth_error *err)
 {
     struct snapshot *sn;
@@ -123,12 +139,10 @@ static int wait_for_projections(struct backup_job *j, struct azoth *db, struct a
     if (rc || n < 0)
         return rc ? rc : n;
     for (int i = 0; i < n && !rc; i++) {
-        uint64_t now = clock_mono_ns();
         uint32_t shards;
         if (split_serving(j->projections, list[i]->d_name, &shards, NULL))
             continue; /* it has no file: named as absent */
-        rc = azoth_wait_projected(db, list[i]->d_name, head.event,
-                                  until > now ? (uint32_t)((until - now) / NS_PER_MS) : 0, err);
+        rc = wait_for_one(db, list[i]->d_name, head.event, until, err);
         if (rc == AZOTH_ERR_TIMEOUT || rc == AZOTH_ERR_NOT_FOUND)
             rc = error_set(err, AZOTH_ERR_TIMEOUT,
                            "projection %s has not come to event %llu in time: with it the backup "

@@ -128,6 +128,14 @@ azoth tx "$(commit 200002 200002)" >/dev/null
 before=$(ls "$TMP/sealed")
 exits "with one that does not come there is none" 1 "projection p has not come to event" azoth backup --sealed --timeout 500ms "$TMP/sealed"
 says "and nothing of it" "$before" "$(ls "$TMP/sealed")"
+"$BUILD/azoth" backup --sealed --timeout 60s "$TMP/sealed" >"$TMP/out" 2>&1 & waiting=$!
+check "while one waits, writes are paused" until_true 5 eval 'azoth status | grep -q "pause by azoth backup, pid $waiting"'
+kill $waiting
+check "a signal ends it at once" until_true 5 eval "! kill -0 $waiting"
+kill -KILL $waiting 2>/dev/null
+wait $waiting
+says "without a word" "143 " "$? $(cat "$TMP/out")"
+exits "and the pause with it" 0 "committed" azoth tx "$(commit 200004 200004)"
 kill -CONT $projector
 exits "and writes go on" 0 "committed" azoth tx "$(commit 200003 200003)"
 azoth restore "$TMP/dest" "$TMP/twin" --same-uuid >/dev/null
