@@ -145,8 +145,9 @@ int backupfile_finish(struct backupfile_out *b, unsigned char digest[BACKUPFILE_
                       struct azoth_error *err);
 void backupfile_abort(struct backupfile_out *b); /* removes what was written; NULL is accepted */
 
-/* Asked when a signal has come while a call waits for a file or a pipe: not 0, and the call fails with IO (foreign:
- * EINTR). Of the whole process: set before the first backup. NULL, as at first: nobody is asked. */
+/* Asked when a signal has come while a call waits for a file or a pipe, and every 100 ms while it waits for one that is
+ * non-blocking: not 0, and the call fails with IO (foreign: EINTR). Of the whole process: set before the first backup. NULL,
+ * as at first: nobody is asked. */
 void backupfile_give_up_when(int (*interrupted)(void));
 
 /* ---- reading ---- */

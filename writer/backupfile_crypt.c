@@ -39,6 +39,7 @@
 #define AHEAD        (BACKUP_CHUNK + BACKUP_CHUNK_SEAL) /* bytes that one look takes at most */
 #define OPSLIMIT_MAX 10u
 #define MEMLIMIT_MAX (1ull << 30)
+#define ASK_MS       100
 #define MORE_MAX                                                                                   \
     (1u << 20) /* bytes of the stream behind the end of the tar: those of its last block */
 
@@ -53,16 +54,17 @@ void backupfile_give_up_when(int (*interrupted)(void))
     asked = interrupted;
 }
 
-/* After a signal. */
+/* After a signal, or a slice of waiting. */
 static int given_up(const char *doing, struct azoth_error *err)
 {
     return asked && asked() ? error_errno(err, EINTR, "%s", doing) : 0;
 }
 
+/* In slices when somebody is asked, to whom signals may come by other ways than an interrupted call. */
 static int wait_for(int fd, short what)
 {
     struct pollfd p = {.fd = fd, .events = what};
-    return poll(&p, 1, -1) < 0 && errno != EINTR ? -1 : 0;
+    return poll(&p, 1, asked ? ASK_MS : -1) < 0 && errno != EINTR ? -1 : 0;
 }
 
 int backup_write_all(int fd, const void *p, size_t len, struct azoth_error *err)

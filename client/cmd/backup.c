@@ -276,10 +276,23 @@ int backup_dirs(struct backup_job *j)
     return 0;
 }
 
+static int (*interrupted)(void) = cmd_interrupted;
+
+int backup_interrupted(void)
+{
+    return interrupted();
+}
+
+void backup_interrupted_by(int (*by)(void))
+{
+    interrupted = by;
+    backupfile_give_up_when(by);
+}
+
 void backup_catch_signals(void)
 {
     cmd_catch_signals();
-    backupfile_give_up_when(cmd_interrupted);
+    backup_interrupted_by(cmd_interrupted);
 }
 
 static int run_make(struct backup_job *j)

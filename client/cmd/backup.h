@@ -20,7 +20,7 @@
  *   restore_chain.c  which backups lead to an event or a time, and the increments among them
  *   restore_time.c   a time as people write it
  *
- * One thread. What blocks on the disk or on a pipe is left by a signal (cmd_interrupted()): then 1 is returned.
+ * One thread. What blocks on the disk or on a pipe is left by a signal (backup_interrupted()): then 1 is returned.
  */
 #ifndef CLIENT_CMD_BACKUP_H
 #define CLIENT_CMD_BACKUP_H
@@ -66,6 +66,9 @@ static inline const struct backup_key *backup_key_of(const struct backup_keys *k
 
 /* As cmd_catch_signals(), and pipes that nobody empties or fills are left then, too. */
 void backup_catch_signals(void);
+/* Whether what is made now is to be left: asked between its steps. cmd_interrupted(), unless another one is to be asked. */
+int backup_interrupted(void);
+void backup_interrupted_by(int (*by)(void));
 
 /* ---- about.json ---- */
 
@@ -204,7 +207,7 @@ struct backup_job {
     const char *to;   /* "-", a path */
     const char *exec; /* backups go to this command, and j->place has only what it has had; NULL */
     struct service *service; /* whose watchdog is told while it goes on; NULL */
-    int out_fd;              /* of the command's standard input, while it runs */
+    int out_fd, left_fd;     /* of the command's standard input, while it runs: both ends */
     pid_t pid;               /* 0: it does not */
     uint64_t number;         /* of the backup that it gets */
     const char *keep;        /* the rule that the place is pruned by afterwards; NULL */
@@ -260,12 +263,17 @@ int backup_add_archive(struct backup_job *j, struct azoth_error *err);
 int backup_add_projections(struct backup_job *j, struct azoth_error *err);
 int backup_add_definitions(struct backup_job *j, struct azoth_error *err);
 int backup_add_file(struct backup_job *j, const char *name, struct azoth_error *err);
-/* To j->exec: starts it, with what it may know in the environment; waits until it has ended, which must be with 0, and
- * notes durably that it has this backup; ends it in the middle of one that failed. IO. */
+/* To j->exec: starts it, with what it may know in the environment; waits until it has ended, which must be with 0 and behind
+ * the last byte, and notes durably that it has this backup. IO: it has not taken it, and how it ended. */
 int backup_exec_begin(struct backup_job *j, const struct backupfile_options *o,
                       struct azoth_bytes about, struct azoth_error *err);
 int backup_exec_end(struct backup_job *j, struct azoth_error *err);
-void backup_exec_abort(struct backup_job *j);
+/* In the middle of one that failed with rc: the command's process group gets SIGTERM, and 2 s later SIGKILL. Returns rc, or
+ * IO when the command had ended before, which is why then. Nothing when none runs. */
+int backup_exec_abort(struct backup_job *j, int rc, struct azoth_error *err);
+#define BACKUP_EXEC_GRACE_NS (2 * NS_PER_S)
+/* 1: it runs no more, and was not waited for yet. */
+int backup_exec_ended(const struct backup_job *j);
 /* What it had last: 1 and *ret with j->number, 0 nothing, or an error. */
 int backup_exec_had(struct backup_job *j, struct backup_about *ret, struct azoth_error *err);
 /* 1: the place is that of a command. */

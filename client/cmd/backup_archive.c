@@ -69,7 +69,7 @@ static int on_piece(void *arg, const void *p, size_t len, struct azoth_error *er
     struct adding *a = arg;
     const unsigned char *at = p;
     int rc = 0;
-    if (cmd_interrupted())
+    if (backup_interrupted())
         return 1;
     while (!rc && len) {
         if (!a->room)

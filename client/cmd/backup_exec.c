@@ -7,6 +7,14 @@
  *
  * In the middle of one that fails the command gets SIGTERM before its input ends, so that it does not take half
  * a backup for a whole one. What it has of it is no backup: a file without its end is told from a whole one.
+ *
+ * Its input is a pipe of which we keep both ends: what is in there when it has ended it has not read, and then it has not taken
+ * the backup, whatever its exit code says. So a write gets no EPIPE; it does not block, and who waits for room looks whether
+ * the command runs at all.
+ *
+ *   it runs, whatever it does        waited for, for as long as we are not to end ourselves
+ *   we are to end (backup_follow.c)  SIGTERM to its process group, and SIGKILL BACKUP_EXEC_GRACE_NS later
+ *   exit code, signal, bytes left    it has not taken this one: why is told, and it gets the same transactions again
  */
 #include "client/cmd/backup.h"
 
@@ -18,12 +26,14 @@
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define HAD "had"
+#define HAD     "had"
+#define WAIT_MS 20u
 
 /* ---- what it has had ---- */
 
@@ -107,6 +117,13 @@ static int write_had(const struct backup_job *j, struct azoth_error *err)
 
 /* ---- the command ---- */
 
+/* What a command has left behind, and nobody else waits for. */
+static void reap_strays(void)
+{
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
+}
+
 /* The environment with what is told of the backup; the strings are those of `told`. */
 struct environment {
     char name[80], kind[48], from[48], to[48];
@@ -174,62 +191,159 @@ int backup_exec_begin(struct backup_job *j, const struct backupfile_options *o,
                       struct azoth_bytes about, struct azoth_error *err)
 {
     int ends[2];
+    reap_strays();
     if (pipe2(ends, O_CLOEXEC))
         return error_errno(err, errno, "a pipe");
     j->number++;
     int rc = start(j, ends[0], err);
-    close(ends[0]);
-    j->out_fd = ends[1];
-    if (rc) {
+    /* Not to stand in a write while a signal comes. The end that the command reads is another open file. */
+    if (rc || fcntl(ends[1], F_SETFL, O_NONBLOCK)) {
+        rc = rc ? rc : error_errno(err, errno, "a pipe");
+        close(ends[0]);
         close(ends[1]);
         return rc;
     }
+    j->left_fd = ends[0];
+    j->out_fd = ends[1];
     CRASH_POINT(exec_begun);
     return backupfile_stream(j->out_fd, o, about, &j->out, err);
 }
 
-/* How it ended; the watchdog is told meanwhile, since a command may take long over its last bytes. */
-static int reap(struct backup_job *j, int *ret_status)
+/* ---- how it ends ---- */
+
+/* Its zombie stays, and with it the number of its group. */
+static int has_ended(const struct backup_job *j, siginfo_t *ret)
 {
-    for (;;) {
-        pid_t got = waitpid(j->pid, ret_status, j->service ? WNOHANG : 0);
-        if (got == j->pid || (got < 0 && errno != EINTR))
+    ret->si_pid = 0;
+    return waitid(P_PID, (id_t)j->pid, ret, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           ret->si_pid == j->pid;
+}
+
+int backup_exec_ended(const struct backup_job *j)
+{
+    siginfo_t how;
+    return j->pid && has_ended(j, &how);
+}
+
+/* What sh means by an exit code of its own, where it has a meaning. */
+static const char *exit_meaning(int code, char out[64])
+{
+    const char *signal = code > 128 ? sigabbrev_np(code - 128) : NULL;
+    out[0] = 0;
+    if (code == 127)
+        snprintf(out, 64, ", sh has not found it");
+    else if (code == 126)
+        snprintf(out, 64, ", sh may not run it");
+    else if (signal)
+        snprintf(out, 64, ", as sh says of SIG%s", signal);
+    return out;
+}
+
+/* Why it has not taken the backup; 0 when it has. `whole`: it was given all of it. */
+static int judge(const struct backup_job *j, const siginfo_t *how, int whole,
+                 struct azoth_error *err)
+{
+    char meaning[64];
+    int left = 0, code = how->si_status;
+    const char *signal = sigabbrev_np(code);
+    if (how->si_code != CLD_EXITED)
+        return error_set(err, AZOTH_ERR_IO,
+                         "the command did not take %.60s: it was killed by signal %d (SIG%s)",
+                         j->path, code, signal ? signal : "?");
+    if (code)
+        return error_set(err, AZOTH_ERR_IO,
+                         "the command did not take %.60s: it ended with exit code %d%s", j->path,
+                         code, exit_meaning(code, meaning));
+    if (ioctl(j->left_fd, FIONREAD, &left))
+        return error_errno(err, errno, "what the command has read of %.60s", j->path);
+    if (!whole || left)
+        return error_set(err, AZOTH_ERR_IO,
+                         "the command did not take %.60s: it ended with exit code 0 before it had "
+                         "read its input to the end, %s%d bytes were left",
+                         j->path, whole ? "" : "at least ", left);
+    return 0;
+}
+
+static void close_pipe(struct backup_job *j)
+{
+    if (j->out_fd >= 0)
+        close(j->out_fd);
+    close(j->left_fd);
+    j->out_fd = j->left_fd = -1;
+}
+
+/* All that is in its group: who loses a parent there becomes our child (PR_SET_CHILD_SUBREAPER), and the group's number is no
+ * other's while one of them is not waited for. One that not even SIGKILL ends (a disk that hangs) is left. */
+static void end_group(struct backup_job *j)
+{
+    uint64_t began = clock_mono_ns(), passed = 0;
+    int killed = 0;
+    /* Before its input ends: half a backup is not to be taken for a whole one. */
+    kill(-j->pid, SIGTERM);
+    close_pipe(j);
+    while (passed < 2 * BACKUP_EXEC_GRACE_NS) {
+        pid_t got = waitpid(-j->pid, NULL, WNOHANG);
+        if (got < 0 && errno == ECHILD)
             break;
-        if (j->service) {
-            service_heartbeat(j->service, clock_mono_ns());
-            cmd_sleep_ms(20);
+        passed = clock_mono_ns() - began;
+        if (passed >= BACKUP_EXEC_GRACE_NS && !killed) {
+            kill(-j->pid, SIGKILL);
+            killed = 1;
         }
+        service_heartbeat(j->service, began + passed);
+        if (got == 0)
+            cmd_sleep_ms(WAIT_MS);
     }
     j->pid = 0;
+}
+
+int backup_exec_abort(struct backup_job *j, int rc, struct azoth_error *err)
+{
+    siginfo_t how;
+    if (!j->pid)
+        return rc;
+    if (has_ended(j, &how))
+        rc = judge(j, &how, 0, err);
+    end_group(j);
+    return rc;
+}
+
+/* It may take long over its last bytes. 1: it is to be left. */
+static int wait_until_ended(struct backup_job *j, siginfo_t *ret)
+{
+    while (!has_ended(j, ret)) {
+        /* Asked first: it is told that it has ended, too. */
+        int leave = backup_interrupted();
+        if (has_ended(j, ret))
+            return 0;
+        if (leave)
+            return 1;
+        cmd_sleep_ms(WAIT_MS);
+    }
     return 0;
 }
 
 int backup_exec_end(struct backup_job *j, struct azoth_error *err)
 {
-    int status = 0, rc = backupfile_finish(j->out, j->digest, err);
+    siginfo_t how;
+    int rc = backupfile_finish(j->out, j->digest, err);
     j->out = NULL;
+    if (rc)
+        return backup_exec_abort(j, rc, err);
+    close(j->out_fd);
+    j->out_fd = -1;
+    if (wait_until_ended(j, &how))
+        return backup_exec_abort(j, 1, err);
+    CRASH_POINT(exec_ended);
+    rc = judge(j, &how, 1, err);
     if (rc) {
-        backup_exec_abort(j);
+        end_group(j);
         return rc;
     }
-    close(j->out_fd);
-    reap(j, &status);
-    CRASH_POINT(exec_ended);
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
-        return error_set(err, AZOTH_ERR_IO, "the command did not take %.60s: it ended with %s %d",
-                         j->path, WIFEXITED(status) ? "exit code" : "signal",
-                         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    close_pipe(j);
+    waitpid(j->pid, NULL, 0);
+    j->pid = 0;
     rc = write_had(j, err);
     CRASH_POINT(exec_noted);
     return rc;
-}
-
-void backup_exec_abort(struct backup_job *j)
-{
-    int status;
-    if (!j->pid)
-        return;
-    kill(-j->pid, SIGTERM);
-    close(j->out_fd);
-    reap(j, &status);
 }

@@ -88,9 +88,9 @@ static int add_fd(struct backup_job *j, const char *name, int fd, const char *pa
     int rc = backupfile_member(j->out, name, left, err);
     for (off_t at = 0; !rc && left;) {
         ssize_t n = pread(fd, piece, left < sizeof piece ? (size_t)left : sizeof piece, at);
-        if (n < 0 && errno == EINTR && !cmd_interrupted())
+        if (n < 0 && errno == EINTR && !backup_interrupted())
             continue;
-        if (cmd_interrupted())
+        if (backup_interrupted())
             return 1;
         if (n <= 0)
             return n ? error_errno(err, errno, "%s", path)
@@ -201,7 +201,7 @@ static int on_generation(void *arg, const char *file, const char *stem, uint64_t
     if (dbdir_path(from, sizeof from, j->projections, "%s", file))
         return error_set(c->err, AZOTH_ERR_USAGE, "%s: the path is too long", file);
     snprintf(to, sizeof to, "%s/%s", j->tmp, file);
-    rc = filecopy_make(from, to, cmd_interrupted, &is, c->err);
+    rc = filecopy_make(from, to, backup_interrupted, &is, c->err);
     if (rc < 0 && access(from, F_OK)) { /* pruned meanwhile, or in the middle of it */
         unlink(to);
         c->again = 1;

@@ -8,7 +8,8 @@
  *
  *   the writer ends                  what it has committed is shipped; then the next one is waited for
  *   a backup fails                   told once, tried again after 1 s, 2 s, ... at most a minute; the mark stays
- *   SIGTERM                          the increment in hand is finished, exit 0; a full one is left
+ *   SIGTERM                          the increment in hand is finished, exit 0; a full one is left, and so is one that a
+ *                                    command does not take within 2 s: it gets SIGTERM, too, and SIGKILL 2 s later
  *   killed                           a partial file, which the next one to lock the directory removes
  */
 #include "client/cmd/backup.h"
@@ -23,6 +24,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define BACKOFF_MS      1000u
@@ -37,8 +39,43 @@ struct follow {
     uint64_t at_txn, at_event; /* the newest backup, as far as known */
     uint64_t files, bytes;
     int known, ready;
+    uint64_t stop_ns,
+        said_ns; /* when we were told to end; when what the command does was said last */
     char told[sizeof((struct azoth_error *)0)->message];
 };
+
+static struct follow following;
+
+/* ---- signals ---- */
+
+/* A command that takes its time: who looks at the service sees what is waited for. */
+static void say_waiting(struct follow *f, uint64_t now_ns)
+{
+    uint64_t began = f->j->begun_ns > f->said_ns ? f->j->begun_ns : f->said_ns;
+    if (!f->j->pid || now_ns - began < SERVICE_STATUS_NS)
+        return;
+    f->said_ns = now_ns;
+    service_status(&f->service, "The command has had %.60s for %llu s", f->j->path,
+                   (unsigned long long)((now_ns - f->j->begun_ns) / NS_PER_S));
+}
+
+/* Whether the backup in hand is to be left; asked by whoever makes it, often enough for the watchdog. A full one may take
+ * long, and so may a command. */
+static int leave_it(void)
+{
+    struct follow *f = &following;
+    uint64_t now = clock_mono_ns();
+    service_heartbeat(&f->service, now);
+    say_waiting(f, now);
+    if (backup_exec_ended(f->j))
+        return 1;
+    if (!service_poll(&f->service))
+        return 0;
+    if (!f->stop_ns)
+        f->stop_ns = now;
+    return f->j->about.kind == BACKUP_FULL ||
+           (f->j->exec && now - f->stop_ns >= BACKUP_EXEC_GRACE_NS);
+}
 
 /* ---- one backup ---- */
 
@@ -76,7 +113,7 @@ static int make(struct backup_job *j, struct azoth_error *err)
         return rc;
     rc = make_locked(j, err);
     if (rc) {
-        backup_exec_abort(j);
+        rc = backup_exec_abort(j, rc, err);
         backupfile_abort(j->out);
         j->out = NULL;
     }
@@ -134,10 +171,12 @@ static int turn(struct follow *f)
     /* Without its mark the next one would be a full one again. */
     if (!rc && *j->mark_note && j->about.kind == BACKUP_FULL)
         rc = error_set(&err, AZOTH_ERR_NO_WRITER, "%s", j->mark_note);
-    if (rc) {
+    if (rc && f->service.stopping)
+        log_line(LOG_LEVEL_NOTICE, "left a backup unfinished: it is made again at the next start");
+    else if (rc)
         failed(f, &err);
+    if (rc)
         return rc;
-    }
     made(f);
     f->backoff_ms = 0;
     if (*f->told)
@@ -257,32 +296,35 @@ static int open_all(struct follow *f, struct azoth_error *err)
 
 int backup_follow(struct backup_job *j, uint64_t interval_ms)
 {
-    static struct follow f;
+    struct follow *f = &following;
     struct azoth_error err = {0};
-    f.j = j;
-    f.interval_ms = interval_ms;
+    f->j = j;
+    f->interval_ms = interval_ms;
     int rc = backup_dirs(j);
     if (rc)
         return rc;
     log_init("azoth-backup", LOG_LEVEL_INFO);
-    if (service_init(&f.service, &err))
+    if (service_init(&f->service, &err))
         return cmd_fail(&err);
-    j->service = &f.service;
+    j->service = &f->service;
     j->f.quiet = 1;
     progress_begin(&j->progress, "backup", 1, 0);
-    rc = open_all(&f, &err);
+    backup_interrupted_by(leave_it);
+    if (j->exec)
+        prctl(PR_SET_CHILD_SUBREAPER, 1); /* what its commands leave is ours to wait for */
+    rc = open_all(f, &err);
     if (!rc) {
-        loop(&f);
-        service_stopping(&f.service);
-        log_line(LOG_LEVEL_NOTICE, "stopped event=%llu files=%llu", (unsigned long long)f.at_event,
-                 (unsigned long long)f.files);
+        loop(f);
+        service_stopping(&f->service);
+        log_line(LOG_LEVEL_NOTICE, "stopped event=%llu files=%llu", (unsigned long long)f->at_event,
+                 (unsigned long long)f->files);
     }
-    if (f.db)
-        azoth_close(f.db);
+    if (f->db)
+        azoth_close(f->db);
     store_close(j->store);
     backup_about_fini(&j->about);
     free(j->archive);
     backup_keys_fini(&j->keys);
-    service_fini(&f.service);
+    service_fini(&f->service);
     return rc ? cmd_fail(&err) : 0;
 }

@@ -82,7 +82,7 @@ static int add_store(struct backup_job *j, struct copy *c, struct azoth_error *e
     for (unsigned n = 1; !rc && len == BACKUPFILE_PART; n++) {
         char name[40];
         snprintf(name, sizeof name, "data.mdb/%08u", n);
-        rc = cmd_interrupted() ? 1 : copy_read(c, part, BACKUPFILE_PART, &len, err);
+        rc = backup_interrupted() ? 1 : copy_read(c, part, BACKUPFILE_PART, &len, err);
         if (!rc && len)
             rc = backupfile_add(j->out, name, bytes_of(part, len), err);
         backup_say(j);

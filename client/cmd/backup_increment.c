@@ -224,7 +224,7 @@ static int on_part(void *arg, struct azoth_bytes part, struct azoth_error *err)
     struct writing *w = arg;
     char name[40];
     snprintf(name, sizeof name, "changes/%08u", ++w->parts);
-    if (cmd_interrupted())
+    if (backup_interrupted())
         return 1;
     int rc = backupfile_add(w->j->out, name, part, err);
     CRASH_POINT(increment_part);
@@ -286,7 +286,7 @@ static int write_increment(struct backup_job *j, const struct backup_about *pare
     CRASH_POINT(increment_written);
     if (!rc)
         return backup_end_output(j, err);
-    backup_exec_abort(j);
+    rc = backup_exec_abort(j, rc, err);
     backupfile_abort(j->out);
     j->out = NULL;
     j->path[0] = 0;

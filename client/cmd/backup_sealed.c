@@ -29,7 +29,7 @@ static int on_part(void *arg, struct azoth_bytes part, struct azoth_error *err)
     struct exporting *e = arg;
     char name[40];
     snprintf(name, sizeof name, "%s/%08u", e->what, ++e->parts);
-    int rc = cmd_interrupted() ? 1 : backupfile_add(e->j->out, name, part, err);
+    int rc = backup_interrupted() ? 1 : backupfile_add(e->j->out, name, part, err);
     backup_say(e->j);
     return rc;
 }

@@ -270,6 +270,24 @@ azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
 check "and goes on" until_true 20 shipped
 check "they can be disabled" systemctl disable --now $follow
 says "and have ended well" success "$(prop $follow Result)"
+hangs=/etc/systemd/system/$follow.service.d
+mkdir -p $hangs
+printf '#!/bin/sh\ncat >/dev/null\n[ "$AZOTH_BACKUP_KIND" = full ] || sleep 1000\n' >/usr/local/bin/ship
+chmod +x /usr/local/bin/ship
+printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/azoth backup --dir %s --follow /var/backups/azoth/main.sent --exec /usr/local/bin/ship\n' $AZOTH_DIR >$hangs/exec.conf
+systemctl daemon-reload
+check "they may go to a command" systemctl start $follow
+azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
+check "the status tells of one that hangs" until_true 20 matches $follow StatusText 'The command has had .*-increment.azb for'
+began=${EPOCHREALTIME/[.,]/}
+check "they are stopped all the same" systemctl stop $follow
+took=$(((${EPOCHREALTIME/[.,]/} - began) / 1000))
+check "soon, although the command has its time" [ $took -ge 1500 -a $took -lt 10000 ]
+says "which is no failure" success "$(prop $follow Result)"
+says "and leaves nothing" "" "$(pgrep -f 'sleep 1000')"
+check "nobody needs that any more" azoth backup forget /var/backups/azoth/main.sent
+rm -r $hangs
+systemctl daemon-reload
 check "a backup at the stop can be enabled" systemctl enable --now $checkpoint
 azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
 head=$(azoth status --json | jq .head.event)
