@@ -59,6 +59,11 @@ static int parse_number(const char *text, const struct unit *units, uint64_t *re
     return 0;
 }
 
+int config_parse_size(const char *text, uint64_t *ret)
+{
+    return parse_number(text, sizes, ret);
+}
+
 static int parse_sync(const char *text, uint64_t *ret)
 {
     static const char *const modes[] = {"full", "meta-lazy", "none"};

@@ -78,6 +78,8 @@ int config_load(struct config *c, const char *dir, struct azoth_error *err);
 int config_flag(struct config *c, int argc, char **argv, int *i, struct azoth_error *err);
 int config_set(struct config *c, enum config_key key, const char *value, int source,
                struct azoth_error *err);
+/* Bytes as a setting has them, "65536", "64K", "16M", "1G": 1 and *ret, or 0. */
+int config_parse_size(const char *text, uint64_t *ret);
 const char *config_key_name(enum config_key key); /* "writer.sync" */
 const char *config_key_help(enum config_key key);
 

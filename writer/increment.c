@@ -20,7 +20,32 @@ struct look {
     struct event_scan *events;
     struct buf part, frames, records; /* of the look; of one transaction */
     uint32_t txns;
+    /* for increment_cut() */
+    uint64_t left; /* bytes until the cut; UINT64_MAX: there is none */
+    int checked, some,
+        cut; /* what is behind the cut needs no look;  a transaction lies before it; it was come to */
+    struct store_head end;
 };
+
+/* Behind it the state is that which `next` found. */
+static int is_cut(struct look *l, const struct redo_record *next, size_t bytes)
+{
+    if (l->cut || l->left == UINT64_MAX)
+        return 0;
+    if (!l->some || bytes <= l->left) {
+        l->left -= bytes < l->left ? bytes : l->left;
+        l->some = 1;
+        l->end.time_ns = next->time_ns;
+        l->end.running_ms = next->running_ms;
+        return 0;
+    }
+    l->cut = 1;
+    l->end.txn = l->at->txn;
+    l->end.event = l->at->event;
+    l->end.chain = l->at->chain;
+    l->end.id_first = next->id_first;
+    return 1;
+}
 
 static int gather_event(struct look *l, const struct redo_record *r, uint64_t want,
                         struct azoth_error *err)
@@ -108,6 +133,8 @@ static int take_one(struct look *l, uint64_t to, struct azoth_error *err)
         return rc;
     if (l->part.len && l->part.len + INCREMENT_HEADER + raw.len + l->frames.len > BACKUPFILE_PART)
         return 0;
+    if (is_cut(l, &r, INCREMENT_HEADER + raw.len + l->frames.len) && l->checked)
+        return 0;
     rc = add_entry(l, r.txn, raw, err);
     if (rc)
         return rc;
@@ -151,20 +178,38 @@ static int same_end(const struct increment_at *at, const struct store_head *to,
                      "the events do not lead from the newest backup to the log's head");
 }
 
+static int walk(struct store *s, struct look *l, const struct store_head *to, export_part part,
+                void *arg, struct azoth_error *err)
+{
+    int rc = 0;
+    while (!rc && l->at->txn < to->txn && !(l->cut && l->checked)) {
+        rc = look(s, l, to->txn, err);
+        if (!rc)
+            rc = part(arg, buf_bytes(&l->part), err);
+    }
+    buf_fini(&l->part);
+    buf_fini(&l->frames);
+    buf_fini(&l->records);
+    return rc || (l->cut && l->checked) ? rc : same_end(l->at, to, err);
+}
+
 int increment_export(struct store *s, struct increment_at *at, const struct store_head *to,
                      export_part part, void *arg, struct azoth_error *err)
 {
-    struct look l = {.at = at};
-    int rc = 0;
-    while (!rc && at->txn < to->txn) {
-        rc = look(s, &l, to->txn, err);
-        if (!rc)
-            rc = part(arg, buf_bytes(&l.part), err);
-    }
-    buf_fini(&l.part);
-    buf_fini(&l.frames);
-    buf_fini(&l.records);
-    return rc ? rc : same_end(at, to, err);
+    struct look l = {.at = at, .left = UINT64_MAX};
+    return walk(s, &l, to, part, arg, err);
+}
+
+int increment_cut(struct store *s, const struct increment_at *at, const struct store_head *to,
+                  uint64_t bytes, int checked, export_part part, void *arg, struct store_head *ret,
+                  struct azoth_error *err)
+{
+    struct increment_at here = *at;
+    struct look l = {.at = &here, .left = bytes, .checked = checked, .end = *to};
+    int rc = walk(s, &l, to, part, arg, err);
+    if (!rc)
+        *ret = l.cut ? l.end : *to;
+    return rc;
 }
 
 /* ---- reading a part ---- */

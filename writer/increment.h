@@ -34,6 +34,16 @@ struct increment_at {
 int increment_export(struct store *s, struct increment_at *at, const struct store_head *to,
                      export_part part, void *arg, struct azoth_error *err);
 
+/*
+ * Where an increment that begins at *at has to end so that it has at most `bytes` of content, or one transaction: *ret is
+ * `to`, or the head as it was behind an earlier transaction, as a restore to there would find it. Unless `checked`, also what
+ * comes behind that is read, up to `to`: that it is of the same history is seen there alone, and an increment that ends
+ * before has to be sure of it. Each part that was read goes to `part`, to be counted. Errors as increment_export().
+ */
+int increment_cut(struct store *s, const struct increment_at *at, const struct store_head *to,
+                  uint64_t bytes, int checked, export_part part, void *arg, struct store_head *ret,
+                  struct azoth_error *err);
+
 struct increment_entry {
     struct redo_record redo;   /* checked; borrows the part */
     struct azoth_bytes frames; /* checked: the events of redo, all of them and no others */

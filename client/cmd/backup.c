@@ -13,7 +13,8 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define LOCK_NS (NS_PER_S)
+#define LOCK_NS    (NS_PER_S)
+#define MOST_LEAST 65536u /* each increment costs a file, or a command, and a commit */
 
 /* ---- keys ---- */
 
@@ -406,6 +407,7 @@ static const struct flag_forms {
     {"--interval",
      FORM_WRITES}, /* of a single backup they are refused by a sentence of their own */
     {"--exec", FORM_WRITES},
+    {"--max-bytes", FORM_WRITES},
     {"--dry-run", FORM_PRUNE},
     {NULL, 0},
 };
@@ -425,7 +427,7 @@ static int run_backup(struct cmd_line *l)
 {
     static struct backup_job j;
     struct backup_words w = {0};
-    struct cmd_number interval = {.n = 1000};
+    struct cmd_number interval = {.n = 1000}, most = {0};
     int sealed = 0, follow = 0, compact = 0; /* the copy is that in any case */
     j.l = l;
     j.place.fd = -1;
@@ -449,6 +451,7 @@ static int run_backup(struct cmd_line *l)
                                      {"--follow", FLAG_SWITCH, &follow},
                                      {"--interval", FLAG_SECONDS, &interval},
                                      {"--exec", FLAG_TEXT, &j.exec},
+                                     {"--max-bytes", FLAG_SIZE, &most},
                                      {"--dry-run", FLAG_SWITCH, &w.dry_run},
                                      {NULL, 0, NULL}};
     int rc = cmd_flags(l, flags, 1, 2);
@@ -475,8 +478,12 @@ static int run_backup(struct cmd_line *l)
     j.keep = w.keep;
     j.about.kind = sealed ? BACKUP_SEALED : BACKUP_FULL;
     if (!follow)
-        return j.exec || interval.given ? cmd_usage(l, "--exec and --interval are for --follow")
-                                        : run_make(&j);
+        return j.exec || interval.given || most.given
+                   ? cmd_usage(l, "--exec, --interval and --max-bytes are for --follow")
+                   : run_make(&j);
+    if (most.given && most.n < MOST_LEAST)
+        return cmd_usage(l, "--max-bytes is at least 64K");
+    j.most = most.n;
     if (strcmp(j.to, "-") == 0 || interval.n > 3600000)
         return cmd_usage(l, "--follow DEST: a directory; --interval is at most 1h");
     j.incremental = 1;
@@ -499,6 +506,8 @@ const struct cmd cmd_backup = {
         "  --incremental      what is new since the newest backup in DEST; the first one is full\n"
         "  --follow           stays, and makes one whenever commits have come\n"
         "  --interval TIME    of that: between two at least; default 1 s\n"
+        "  --max-bytes SIZE   of that: no more content in one of them, such as 64M, or one "
+        "transaction\n"
         "  --exec COMMAND     of that: each goes to the standard input of this command, for sh\n"
         "  --sealed           content by its meaning: the same content is the same file. Writes "
         "are "

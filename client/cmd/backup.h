@@ -211,6 +211,10 @@ struct backup_job {
     pid_t pid;               /* 0: it does not */
     uint64_t number;         /* of the backup that it gets */
     const char *keep;        /* the rule that the place is pruned by afterwards; NULL */
+    uint64_t most;           /* bytes of content that an increment has at most; 0: any number */
+    int cut;                 /* the increment that was made ends before the head */
+    char sure
+        [BACKUP_ID_TEXT]; /* id of an increment of which it is known that the log goes on behind it as it is */
     int plain, no_archive, no_projections, incremental;
     struct archived_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;      /* of sealing, ms */

@@ -85,7 +85,7 @@ static void reset(struct backup_job *j)
     memset(&j->about, 0, sizeof j->about);
     j->path[0] = j->tmp[0] = j->why_full[0] = j->increment[0] = j->mark_note[0] = 0;
     j->expected = j->content = j->bytes = j->growth = j->pruned = 0;
-    j->paused = j->nothing_new = 0;
+    j->paused = j->nothing_new = j->cut = 0;
     j->begun_ns = clock_mono_ns();
 }
 
@@ -272,7 +272,7 @@ static void loop(struct follow *f)
         }
         wait_for_commits(f);
         uint64_t since = (clock_mono_ns() - f->made_ns) / NS_PER_MS;
-        if (since < f->interval_ms)
+        if (since < f->interval_ms && !f->j->cut)
             nap(f, f->interval_ms - since);
     }
 }

@@ -263,6 +263,30 @@ static int read_head(struct backup_job *j, struct store_head *ret, struct azoth_
     return rc;
 }
 
+/* It is read over, on the way to where the increment ends. */
+static int on_counted(void *arg, struct azoth_bytes part, struct azoth_error *err)
+{
+    (void)part;
+    (void)err;
+    backup_say(arg);
+    return backup_interrupted() ? 1 : 0;
+}
+
+/* *head becomes where this increment ends: j->cut when that is before. */
+static int cut_short(struct backup_job *j, const struct backup_about *parent,
+                     struct store_head *head, struct azoth_error *err)
+{
+    const struct increment_at at = {parent->to.txn, parent->to.event, parent->chain};
+    struct store_head end;
+    int checked = *j->sure && strcmp(j->sure, parent->id) == 0;
+    int rc = increment_cut(j->store, &at, head, j->most, checked, on_counted, j, &end, err);
+    if (rc)
+        return rc;
+    j->cut = end.txn < head->txn;
+    *head = end;
+    return 0;
+}
+
 /* What is new since parent; j->nothing_new when nothing is. */
 static int write_increment(struct backup_job *j, const struct backup_about *parent,
                            struct azoth_error *err)
@@ -274,8 +298,11 @@ static int write_increment(struct backup_job *j, const struct backup_about *pare
         rc = read_head(j, &head, err);
     if (rc)
         return rc;
-    rc = set_range(j, parent, &head, err);
-    j->nothing_new = !rc && head.txn == parent->to.txn;
+    j->nothing_new = head.txn == parent->to.txn;
+    if (!j->nothing_new && j->most)
+        rc = cut_short(j, parent, &head, err);
+    if (!rc)
+        rc = set_range(j, parent, &head, err);
     if (rc || j->nothing_new)
         return rc;
     rc = backup_begin_output(j, err);
@@ -284,8 +311,12 @@ static int write_increment(struct backup_job *j, const struct backup_about *pare
     if (!rc)
         rc = increment_export(j->store, &at, &head, on_part, &w, err);
     CRASH_POINT(increment_written);
-    if (!rc)
-        return backup_end_output(j, err);
+    if (!rc) {
+        rc = backup_end_output(j, err);
+        if (!rc)
+            snprintf(j->sure, sizeof j->sure, "%s", j->about.id);
+        return rc;
+    }
     rc = backup_exec_abort(j, rc, err);
     backupfile_abort(j->out);
     j->out = NULL;

@@ -46,6 +46,7 @@ enum cmd_flag_kind {
     FLAG_TEXT,          /* const char * */
     FLAG_NUMBER,        /* struct cmd_number: decimal */
     FLAG_SECONDS,       /* struct cmd_number, in ms: "2", "1.5", "500ms", "3min", "1h" */
+    FLAG_SIZE,          /* struct cmd_number, in bytes: "65536", "64K", "16M", "1G" */
     FLAG_MAYBE,         /* struct cmd_number: the number may be left out */
     FLAG_MAYBE_SECONDS, /* as FLAG_SECONDS: the time may be left out; n is what it was then */
     FLAG_LIST,          /* struct cmd_list */

@@ -57,6 +57,10 @@ static int store_value(const struct cmd_line *l, const struct cmd_flag *f, const
         if (!parse_seconds(value, &number->n))
             return cmd_usage(l, "%s: %s is no time; 10, 1.5s, 500ms, 3min are", f->name, value);
         break;
+    case FLAG_SIZE:
+        if (!config_parse_size(value, &number->n))
+            return cmd_usage(l, "%s: %s is no size; 65536, 64K, 16M, 1G are", f->name, value);
+        break;
     default:
         if (!parse_number(value, &number->n))
             return cmd_usage(l, "%s: %s is no number", f->name, value);

@@ -61,6 +61,25 @@ says "it ends when it is told to" 0 $?
 says "and lag says so" silent "$(rows | cut -d" " -f1)"
 says "without anything half done" 0 "$(ls "$TMP/dest" | grep -c partial)"
 
+# --- in pieces ---
+some() { head -c 30000 /dev/urandom | base64 -w0 | jq -Rc '{add: {n: 1}, events: [{type: "a", data: {x: .}}]}' | azoth tx - >"$TMP/out" 2>&1; }
+: >"$TMP/follow.log"
+begin_follower "$TMP/pieces" --max-bytes 64K --interval 1h
+check "one that cuts has begun" until_true 20 grep -q "ready to=" "$TMP/follow.log"
+kill $follower; wait $follower
+for i in 1 2 3 4 5; do some; done; tx
+begin_follower "$TMP/pieces" --max-bytes 64K --interval 1h
+check "what has gathered is shipped at once, in pieces" until_true 20 reaches "$TMP/pieces" "$(head_event)"
+kill $follower; wait $follower
+# A transaction has 41 kB: the fifth leaves room for the sixth, which is small.
+says "of as much as is allowed" "1 1 1 1 2" "$(azoth backup list "$TMP/pieces" --json | jq -r '[.[] | select(.kind == "increment") | .to_event - .from_event] | join(" ")')"
+says "without another full one" 1 "$(ls "$TMP/pieces"/*-full.azb | wc -l)"
+check "they are restored" azoth restore "$TMP/pieces" "$TMP/new3"
+says "to the newest" "$(azoth digest)" "$(azoth digest --dir "$TMP/new3")"
+exits "a piece is no less than 64 KiB" 2 "at least 64K" azoth backup --follow --max-bytes 1K "$TMP/pieces"
+exits "and is of following" 2 "are for --follow" azoth backup --incremental --max-bytes 1M "$TMP/pieces"
+exits "a size is a size" 2 "is no size" azoth backup --follow --max-bytes much "$TMP/pieces"
+
 # --- through a command ---
 mkdir "$TMP/far"
 cat >"$TMP/ship" <<'S'

@@ -39,6 +39,7 @@ static const uint8_t place[MARK_PLACE] = {7};
 static const struct append_limits limits = {ID_MAX, 1000000, 1u << 30};
 static uint64_t seed;
 static int64_t clock_ns;
+static unsigned cuts; /* increments that end before the head */
 
 static uint64_t some(uint64_t below)
 {
@@ -233,20 +234,52 @@ static struct increment_at at_now(void)
     return (struct increment_at){head.txn, head.event, head.chain};
 }
 
-static void take_increment(struct increment_at *at)
+static int not_kept(void *arg, struct azoth_bytes part, struct azoth_error *e)
+{
+    (void)e;
+    *(uint64_t *)arg += part.len;
+    return 0;
+}
+
+/* Of at most so many bytes, when that is not 0. */
+static void take_piece(struct increment_at *at, uint64_t bytes)
 {
     struct increment *i = &increment[increments++];
     unsigned char move[CONTROL_MARK_MOVE];
     memset(i, 0, sizeof *i);
     i->from = *at;
     i->to = head_now();
+    if (bytes) {
+        const struct store_head head = i->to;
+        uint64_t all = 0, some_of_it = 0;
+        struct store_head again;
+        assert_int_equal(increment_cut(store, at, &head, bytes, 0, not_kept, &all, &i->to, &err),
+                         0);
+        assert_int_equal(
+            increment_cut(store, at, &head, bytes, 1, not_kept, &some_of_it, &again, &err), 0);
+        assert_int_equal(again.txn, i->to.txn);
+        assert_int_equal(again.event, i->to.event);
+        assert_int_equal(again.id_first, i->to.id_first);
+        assert_int_equal(again.running_ms, i->to.running_ms);
+        assert_true(i->to.txn == head.txn ? some_of_it == all : some_of_it < all);
+        cuts += i->to.txn < head.txn;
+    }
+    uint64_t before = at->txn, size = 0;
     assert_int_equal(increment_export(store, at, &i->to, keep_part, i, &err), 0);
     assert_int_equal(at->txn, i->to.txn);
+    for (unsigned p = 0; p < i->n; p++)
+        size += i->parts[p].len;
+    assert_true(!bytes || (at->txn > before && (size <= bytes || at->txn == before + 1)));
     memcpy(move, place, MARK_PLACE);
     put_u64(move + 16, at->txn);
     put_u64(move + 24, at->event);
     put_u64(move + 32, (uint64_t)i->to.time_ns);
     control(move, sizeof move);
+}
+
+static void take_increment(struct increment_at *at)
+{
+    take_piece(at, 0);
 }
 
 /* ---- restoring ---- */
@@ -327,6 +360,13 @@ static void fini(void)
     assert_int_equal(system(command), 0);
 }
 
+/* All that there is in pieces of a few transactions, of which one may be larger than a piece. */
+static void take_pieces(struct increment_at *at)
+{
+    while (at->txn < txns)
+        take_piece(at, 100 + some(2000));
+}
+
 /* Transactions in commits of one to three, with increments and copies at random points. */
 static void random_history(void)
 {
@@ -340,6 +380,8 @@ static void random_history(void)
         commit();
         if (some(12) == 0)
             take_increment(&at);
+        if (some(12) == 0)
+            take_pieces(&at);
         if (fulls < FULLS && some(40) == 0)
             copy_store();
     }
@@ -355,6 +397,7 @@ static void a_restored_store_is_what_it_was_at_every_event_and_at_random_times(v
     printf("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
     open_store();
     random_history();
+    assert_true(cuts > 0);
     uint64_t last = head_now().event;
     for (uint64_t event = 0; event <= last; event++) {
         uint64_t txn = txn_of_event(event);
@@ -442,6 +485,10 @@ static void an_increment_of_another_history_is_refused(void **unused)
     one_txn();
     commit();
     struct store_head to = head_now();
+    struct store_head cut;
+    uint64_t read = 0;
+    assert_int_equal(increment_cut(store, &at, &to, 1, 0, not_kept, &read, &cut, &err),
+                     AZOTH_ERR_DIVERGED);
     assert_int_equal(increment_export(store, &at, &to, keep_part, spare, &err), AZOTH_ERR_DIVERGED);
     fini();
 }
