@@ -43,7 +43,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
-       shm/projection_row.c shm/pause.c shm/view.c shm/contention.c shm/pins.c
+       shm/projection_row.c shm/pause.c shm/view.c shm/contention.c shm/pins.c shm/marks.c
 WRITER := writer/reserve.c writer/create.c writer/chaining.c writer/append.c writer/control.c writer/archiving.c writer/watch.c writer/writer.c
 FEED := $(filter-out writer/feed_main.c,$(wildcard writer/feed*.c))
 WORKERS := workers/preflight.c workers/require.c

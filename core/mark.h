@@ -19,6 +19,10 @@
 #define MARK_KEY    37u /* bytes of its key in meta */
 #define MARKS_MAX   64u /* places of one database */
 
+/* Begins the name of a participant that follows; the first 16 digits of the place's UUID come behind it. */
+#define MARK_FOLLOWER        "follow "
+#define MARK_FOLLOWER_DIGITS 16
+
 struct mark {
     uint8_t place[MARK_PLACE];
     uint64_t txn, event; /* it has everything up to here, when it is confirmed */

@@ -245,6 +245,51 @@ static void look_at_file_pins(struct look *k)
     }
 }
 
+/* ---- places of backups ---- */
+
+/* As age() of a projection: by when the head was last seen no further than what the place has. What it has is older. */
+static double backup_age(const struct look *k, const struct look_memory *m, const struct mark *is,
+                         uint64_t head_txn)
+{
+    if (head_txn <= is->txn)
+        return 0;
+    double most = k->wall_ns >= is->since_ns ? (double)(k->wall_ns - is->since_ns) / 1e9 : 0;
+    return fmin(most, since(k->now_ns, history_last_at_most(&m->head_txn, is->txn)));
+}
+
+static const char *backup_state(const struct look *k, const struct look_backup *b,
+                                const char (*follower)[VIEW_FOLLOWER], uint32_t followers)
+{
+    if (!k->v.segment)
+        return NULL;
+    return b->m.is.broken                                    ? "broken"
+           : view_is_followed(follower, followers, b->place) ? "following"
+           : b->m.is.followed                                ? "silent"
+                                                             : "kept";
+}
+
+static void look_at_backups(struct look *k, const struct look_memory *m)
+{
+    struct mark_told told[SHM_MARKS];
+    char follower[SHM_MARKS][VIEW_FOLLOWER];
+    if (!k->v.gauges || !marks_read(k->v.gauges->g, told, &k->backups))
+        return;
+    const struct gauges_shm *g = k->v.gauges->g;
+    uint64_t head = gauge_get(&g->head_event), txn = gauge_get(&g->head_txn);
+    uint32_t followers = view_followers(&k->v, follower, SHM_MARKS);
+    k->backups_known = 1;
+    for (uint32_t i = 0; i < k->backups; i++) {
+        struct look_backup *b = &k->backup[i];
+        const struct mark *is = &told[i].is;
+        b->m = told[i];
+        for (unsigned n = 0; n < MARK_PLACE; n++)
+            snprintf(b->place + 2 * n, 3, "%02x", is->place[n]);
+        b->behind = head > is->event ? head - is->event : 0;
+        b->seconds = backup_age(k, m, is, txn);
+        b->state = backup_state(k, b, follower, followers);
+    }
+}
+
 /* ---- the disk ---- */
 
 static int disk_free(const char *dir, uint64_t *ret_free, uint64_t *ret_size)
@@ -293,13 +338,19 @@ static void look_at_disk(struct look *k, const struct look_memory *m, const char
 
 /* ---- the whole ---- */
 
+static void note_head(struct look_memory *m, const struct gauges_shm *g, uint64_t now_ns)
+{
+    history_add(&m->head, now_ns, gauge_get(&g->head_event));
+    history_add(&m->head_txn, now_ns, gauge_get(&g->head_txn));
+}
+
 void look_note(struct look_memory *m, const char *dir)
 {
     struct segment_name name;
     struct gauges *g = NULL;
     uint64_t now_ns = clock_mono_ns(), free_bytes, size;
     if (segment_name_of(dir, &name, NULL) == 0 && gauges_attach(&name, 0, &g, NULL) == 0)
-        history_add(&m->head, now_ns, gauge_get(&g->g->head_event));
+        note_head(m, g->g, now_ns);
     else
         g = NULL;
     recent_note(&m->recent, g, now_ns);
@@ -331,6 +382,7 @@ void look_at(struct look *k, const struct look_memory *m, uint64_t lapse_ms)
     k->up = alive && in_force;
     look_at_pins(k);
     look_at_file_pins(k);
+    look_at_backups(k, m);
     look_at_disk(k, m, k->v.dir);
 }
 

@@ -12,6 +12,7 @@
 #include "exporter/history.h"
 #include "exporter/recent.h"
 #include "shm/contention.h"
+#include "shm/marks.h"
 #include "shm/pins.h"
 #include "shm/view.h"
 
@@ -54,9 +55,19 @@ struct look_pin {
     uint32_t shard, shards;
 };
 
+/* A place of backups that the store keeps something for. */
+struct look_backup {
+    struct mark_told m;
+    char place[2 * MARK_PLACE + 1];
+    const char *
+        state; /* as azoth lag has it: "following", "silent", "broken", "kept"; NULL: we may not look who lives */
+    uint64_t behind; /* events that no backup there has */
+    double seconds;  /* age of the oldest transaction that none has, at most; 0: none is lacking */
+};
+
 /* What is kept from look to look. Zeroed to begin. */
 struct look_memory {
-    struct history head, free_bytes;
+    struct history head, head_txn, free_bytes;
     struct recent recent;
 };
 
@@ -80,6 +91,9 @@ struct look {
     int file_pins_known;           /* the writer's helper looked at projections' files, too */
     uint32_t file_pins;
     struct look_pin file_pin[SHM_PINS]; /* oldest first */
+    int backups_known;                  /* the writer has told */
+    uint32_t backups;
+    struct look_backup backup[SHM_MARKS];
     int disk_known;
     uint64_t disk_free, disk_size; /* of the directory's file system, for who is not root */
     uint64_t store_bytes;          /* that data.mdb takes on the disk */

@@ -484,6 +484,70 @@ static void write_projections(struct text *t, const struct look *k)
     write_states(t, k);
 }
 
+/* ---- places of backups ---- */
+
+static double backup_behind(const struct look_backup *b)
+{
+    return (double)b->behind;
+}
+
+static double backup_seconds(const struct look_backup *b)
+{
+    return b->seconds;
+}
+
+static double backup_success(const struct look_backup *b)
+{
+    return b->m.moved_ns ? (double)b->m.moved_ns / 1e9 : NAN;
+}
+
+static double backup_followed(const struct look_backup *b)
+{
+    return b->m.is.followed;
+}
+
+static const struct backup_number {
+    const char *name, *help;
+    double (*get)(const struct look_backup *b);
+} backup_numbers[] = {
+    {"azoth_backup_lag_events", "Events that no backup of a place has.", backup_behind},
+    {"azoth_backup_lag_seconds",
+     "Age of the oldest transaction that no backup of a place has, at most; 0: it has all.",
+     backup_seconds},
+    {"azoth_backup_last_success_timestamp_seconds",
+     "When a backup of a place was durable last, in seconds since 1970, at least; NaN: none was.",
+     backup_success},
+    {"azoth_backup_followed", "1 when azoth backup --follow is to keep a place close to the head.",
+     backup_followed},
+};
+
+static void write_backup_states(struct text *t, const struct look *k)
+{
+    static const char *const states[] = {"following", "silent", "broken", "kept"};
+    if (!k->v.segment)
+        return;
+    family(t, "azoth_backup_state", "gauge", "1 for the state that a place of backups is in.");
+    for (uint32_t i = 0; i < k->backups; i++)
+        for (unsigned s = 0; s < sizeof states / sizeof *states; s++)
+            ADD(t, "azoth_backup_state{place=\"%s\",state=\"%s\"} %d\n", k->backup[i].place,
+                states[s], k->backup[i].state && strcmp(k->backup[i].state, states[s]) == 0);
+}
+
+static void write_backups(struct text *t, const struct look *k)
+{
+    if (!k->backups_known)
+        return;
+    for (size_t n = 0; n < sizeof backup_numbers / sizeof *backup_numbers; n++) {
+        const struct backup_number *bn = &backup_numbers[n];
+        family(t, bn->name, "gauge", bn->help);
+        for (uint32_t i = 0; i < k->backups; i++) {
+            ADD(t, "%s{place=\"%s\"} ", bn->name, k->backup[i].place);
+            number(t, bn->get(&k->backup[i]));
+        }
+    }
+    write_backup_states(t, k);
+}
+
 /* ---- who holds old snapshots open ---- */
 
 /* A reader that is about to end is no culprit, and each pid would be a series. */
@@ -612,6 +676,7 @@ int metrics_write(struct buf *b, const struct look *k, uint64_t requests)
     write_contention(&t, k);
     write_processes(&t, k);
     write_projections(&t, k);
+    write_backups(&t, k);
     write_culprits(&t, k);
     for (size_t i = 0; k->v.gauges && i < sizeof histograms / sizeof *histograms; i++)
         write_histogram(&t, &histograms[i], k);

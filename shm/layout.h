@@ -18,7 +18,7 @@
 
 #define SHM_MAGIC          0x31676573687a41ull /* "Azhseg1" */
 #define SHM_GAUGES_MAGIC   0x31756167687a41ull
-#define SHM_LAYOUT_VERSION 5u
+#define SHM_LAYOUT_VERSION 6u
 
 #define SHM_PARTICIPANTS 256u
 #define SHM_SLOTS_MAX    1024u
@@ -36,7 +36,8 @@
 #define SHM_REFUSALS       16u /* enum refusal, and room */
 #define SHM_KEY_SAMPLES    512u
 #define SHM_PINS           8u
-#define SHM_PAUSES         8u /* at once; and one row for the seal that the store keeps */
+#define SHM_MARKS          64u /* places of backups: MARKS_MAX */
+#define SHM_PAUSES         8u  /* at once; and one row for the seal that the store keeps */
 #define SHM_PAUSE_STORE    SHM_PAUSES
 
 typedef _Atomic uint32_t A32;
@@ -371,6 +372,27 @@ struct pin_shm {
 };
 
 /*
+ * A place of backups that the store keeps something for, as it was committed last (core/mark.h). The list is written by the
+ * writer (marks.h), under marks_seq, as in a sequence lock; marks is their number, and marks_seq 0 before the first time.
+ *   flags     1 broken, 2 confirmed, 4 followed
+ *   since_ns  commit time of txn
+ *   moved_ns  wall time at which a backup there was durable last; after a start of the writer in which the gauges were made
+ *             anew the commit time of what it has; 0: none was
+ */
+#define SHM_MARK_FIELDS(F1, FN)                                                                    \
+    FN(A64, place, 2)                                                                              \
+    F1(A64, flags)                                                                                 \
+    F1(A64, txn)                                                                                   \
+    F1(A64, event)                                                                                 \
+    F1(A64, since_ns)                                                                              \
+    F1(A64, moved_ns)                                                                              \
+    F1(A64, mark_reserved)
+struct mark_shm {
+    SHM_MARK_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
+};
+_Static_assert(sizeof(struct mark_shm) == 64, "one line");
+
+/*
  * Histograms: of times in ns but for batch_size.
  *   commit_ns     one LMDB commit                               the writer
  *   queue_ns      from submission to the answer                 the writer
@@ -419,7 +441,9 @@ struct pin_shm {
     F1(A64, head_next_ns)                                                                          \
     F1(A64, head_next_event)                                                                       \
     F1(A64, files_looked_ns)                                                                       \
-    FN(A64, gauges_reserved, 6)                                                                    \
+    F1(A64, marks_seq)                                                                             \
+    F1(A64, marks)                                                                                 \
+    FN(A64, gauges_reserved, 4)                                                                    \
     F1(struct histogram_shm, commit_ns)                                                            \
     F1(struct histogram_shm, batch_size)                                                           \
     F1(struct histogram_shm, queue_ns)                                                             \
@@ -427,7 +451,8 @@ struct pin_shm {
     F1(struct histogram_shm, apply_ns)                                                             \
     F1(struct histogram_shm, lag_ns)                                                               \
     FN(struct pin_shm, pin, SHM_PINS)                                                              \
-    FN(struct pin_shm, file_pin, SHM_PINS)
+    FN(struct pin_shm, file_pin, SHM_PINS)                                                         \
+    FN(struct mark_shm, mark, SHM_MARKS)
 struct gauges_shm {
     SHM_GAUGES_FIELDS(SHM_FIELD_1, SHM_FIELD_N)
 };

@@ -65,6 +65,29 @@ int view_participant_alive(const struct view *v, uint32_t index)
     return !participant_dead(&nobody, index);
 }
 
+uint32_t view_followers(const struct view *v, char (*out)[VIEW_FOLLOWER], uint32_t cap)
+{
+    const size_t prefix = sizeof MARK_FOLLOWER - 1;
+    uint32_t n = 0;
+    for (uint32_t i = 0; v->segment && i < SHM_PARTICIPANTS && n < cap; i++) {
+        const struct participant_shm *p = &v->segment->participant[i];
+        char name[sizeof p->name + 1] = "";
+        memcpy(name, (const char *)p->name, sizeof p->name);
+        if ((atomic_load((A64 *)&p->word) & 0xff) == PARTICIPANT_LIVE &&
+            strncmp(name, MARK_FOLLOWER, prefix) == 0 && view_participant_alive(v, i) == 1)
+            snprintf(out[n++], VIEW_FOLLOWER, "%.*s", MARK_FOLLOWER_DIGITS, name + prefix);
+    }
+    return n;
+}
+
+int view_is_followed(const char (*list)[VIEW_FOLLOWER], uint32_t n, const char *uuid)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (strncmp(list[i], uuid, MARK_FOLLOWER_DIGITS) == 0)
+            return 1;
+    return 0;
+}
+
 /* Without a writer nobody ends what is over: it is left out here. */
 void view_pauses(const struct view *v, uint64_t now_ns, struct view_pauses *ret)
 {

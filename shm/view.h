@@ -6,6 +6,7 @@
 #ifndef SHM_VIEW_H
 #define SHM_VIEW_H
 
+#include "core/mark.h"
 #include "shm/gauges.h"
 #include "shm/participant.h"
 #include "shm/pause.h"
@@ -26,6 +27,12 @@ void view_close(struct view *v);
 
 /* The row's process lives: 1, 0 (it died), -1 (we may not look). */
 int view_participant_alive(const struct view *v, uint32_t index);
+
+/* Places that somebody follows with backups now (core/mark.h), by the first digits of their UUIDs: how many. */
+#define VIEW_FOLLOWER (MARK_FOLLOWER_DIGITS + 1)
+uint32_t view_followers(const struct view *v, char (*out)[VIEW_FOLLOWER], uint32_t cap);
+/* 1: the place with this UUID is one of those. */
+int view_is_followed(const char (*list)[VIEW_FOLLOWER], uint32_t n, const char *uuid);
 
 /* What pauses and seals there are, and what the writer makes of them. */
 struct view_pauses {

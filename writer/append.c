@@ -59,6 +59,7 @@ struct plan_key {
 struct keep {
     uint32_t marks, wanting; /* all; those that are not broken */
     uint64_t lowest;         /* transaction of the lowest that is not broken, else UINT64_MAX */
+    uint64_t version;        /* another one when they were counted anew */
     uint64_t redo_first;     /* transaction of the oldest redo record, else UINT64_MAX */
 };
 
@@ -74,6 +75,8 @@ struct append {
     struct batch_head head;  /* with this batch */
     struct batch_head saved; /* as committed */
     struct keep keep, keep_saved;
+    struct mark mark[MARKS_MAX]; /* as of the last count, also of a batch that was undone */
+    uint32_t mark_len;
     uint32_t format; /* of the store, as it was found */
     uint64_t opened_ns, running_base_ms;
     uint64_t changes, ids_added, redo_added;
@@ -119,16 +122,22 @@ static void chain_end(struct append *a, int committed)
 static int count_marks(struct append *a)
 {
     MDB_cursor *cursor;
-    struct keep keep = {.lowest = UINT64_MAX, .redo_first = a->keep.redo_first};
+    struct keep keep = {
+        .lowest = UINT64_MAX, .redo_first = a->keep.redo_first, .version = a->keep.version + 1};
     int rc = mdb_cursor_open(a->txn, a->dbi[DB_META], &cursor);
     if (rc)
         return rc;
     MDB_val k = {5, "mark:"}, v;
     rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    a->mark_len = 0;
     for (; !rc && mark_is_key(bytes_of_val(k)); rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
         struct mark m;
         keep.marks++;
-        if (mark_decode(bytes_of_val(k), bytes_of_val(v), &m) || m.broken)
+        if (mark_decode(bytes_of_val(k), bytes_of_val(v), &m))
+            continue;
+        if (a->mark_len < MARKS_MAX)
+            a->mark[a->mark_len++] = m;
+        if (m.broken)
             continue;
         keep.wanting++;
         if (m.txn < keep.lowest)
@@ -894,6 +903,13 @@ int append_meta_del(struct append *a, struct azoth_bytes key, struct azoth_error
 uint32_t append_marks(const struct append *a)
 {
     return a->keep.marks;
+}
+
+uint32_t append_mark_list(const struct append *a, const struct mark **ret, uint64_t *ret_version)
+{
+    *ret = a->mark;
+    *ret_version = a->keep.version;
+    return a->mark_len;
 }
 
 /* ---- what is not wanted any more ---- */

@@ -58,6 +58,10 @@ int append_meta_del(struct append *a, struct azoth_bytes key, struct azoth_error
 int append_delete_events(struct append *a, uint64_t *first, uint64_t last, uint32_t events,
                          size_t bytes, struct azoth_error *err);
 uint32_t append_marks(const struct append *a); /* core/mark.h: how many there are */
+struct mark;
+/* Those that are no damaged records; how many. Behind a commit, and when *ret_version is another one than the last time: else
+ * nothing has changed, and the list may be that of a batch that was undone. */
+uint32_t append_mark_list(const struct append *a, const struct mark **ret, uint64_t *ret_version);
 
 /* Forgets ids that are over the limits: at most two for each one added. */
 int append_expire_ids(struct append *a, const struct append_limits *l, struct azoth_error *err);

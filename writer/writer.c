@@ -29,6 +29,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/error.h"
+#include "shm/marks.h"
 #include "shm/pause.h"
 #include "shm/reaper.h"
 #include "writer/append.h"
@@ -66,6 +67,7 @@ struct writer {
     /* The helper's. */
     struct watch *watch;
     uint64_t cleared_ns;
+    uint64_t marks_version; /* of what was shown last; 0: nothing was */
 
     /* Seen and not yet decided, sorted by seq. */
     struct slot_taken pending[SHM_SLOTS_MAX];
@@ -262,6 +264,34 @@ static int show_seal(struct writer *w, struct azoth_error *err)
     return 0;
 }
 
+/* When a backup was durable last. At a start that is not known of one that came while nobody showed it. */
+static int64_t moved_at(const struct mark *m, const struct mark_told *old, uint32_t n,
+                        int64_t wall_ns)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (memcmp(old[i].is.place, m->place, MARK_PLACE) == 0 && old[i].is.txn == m->txn &&
+            old[i].is.confirmed == m->confirmed)
+            return old[i].moved_ns;
+    return !m->confirmed ? 0 : wall_ns ? wall_ns : m->since_ns;
+}
+
+/* Behind a commit; wall_ns 0 at the start. */
+static void show_marks(struct writer *w, int64_t wall_ns)
+{
+    struct mark_told old[SHM_MARKS], told[SHM_MARKS];
+    const struct mark *list;
+    uint64_t version;
+    uint32_t olds, n = append_mark_list(w->append, &list, &version);
+    if (version == w->marks_version)
+        return;
+    w->marks_version = version;
+    if (!marks_read(w->gauges->g, old, &olds))
+        olds = 0;
+    for (uint32_t i = 0; i < n; i++)
+        told[i] = (struct mark_told){list[i], moved_at(&list[i], old, olds, wall_ns)};
+    marks_write(w->gauges->g, told, n);
+}
+
 static int open_parts(struct writer *w, struct azoth_error *err)
 {
     /* The place is a lock in the directory: that comes first. */
@@ -300,6 +330,7 @@ static int open_parts(struct writer *w, struct azoth_error *err)
         atomic_store(&h->writer_pid, (uint32_t)getpid());
         atomic_store(&h->epoch, append_head(w->append)->epoch);
         h->sync_mode = (uint32_t)w->options.sync;
+        show_marks(w, 0);
         rc = recover(w, &record, err);
     }
     if (!rc)
@@ -515,6 +546,7 @@ static int commit(struct writer *w, struct azoth_error *err)
         }
     }
     CRASH_POINT(writer_committed);
+    show_marks(w, clock_wall_ns());
     if (any_control(w)) {
         int rc = show_seal(w, err);
         if (rc)

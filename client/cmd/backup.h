@@ -320,8 +320,6 @@ int backup_deep(struct backup_verifying *v, const char *path);
 /* Drops the mark of a place: of the directory, or of this UUID when dir is NULL. */
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid);
 
-#define BACKUP_FOLLOWER                                                                            \
-    "follow " /* begins its participant's name; the place's first digits follow */
 /* Stays and makes them: an exit code. j is as for an increment; interval_ms between two at least. */
 int backup_follow(struct backup_job *j, uint64_t interval_ms);
 /* A control operation (writer/control.h) on the mark of j->place. */

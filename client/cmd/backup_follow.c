@@ -229,7 +229,7 @@ static void attach(struct follow *f)
     char name[32];
     if (f->db)
         return;
-    snprintf(name, sizeof name, BACKUP_FOLLOWER "%.16s", f->j->place.uuid);
+    snprintf(name, sizeof name, MARK_FOLLOWER "%.16s", f->j->place.uuid);
     const struct azoth_options opt = {.name = name};
     if (azoth_open(f->j->dir, &opt, &f->db, &err))
         f->db = NULL;

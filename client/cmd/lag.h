@@ -53,7 +53,8 @@ struct lag {
     uint32_t rows;
     struct lag_backup backup[MARKS_MAX];
     uint32_t backups;
-    char follower[MARKS_MAX][17]; /* digits of the places that somebody follows with backups now */
+    char follower[MARKS_MAX]
+                 [VIEW_FOLLOWER]; /* digits of the places that somebody follows with backups now */
     uint32_t followers;
     uint32_t left_out; /* rows that there was no room for */
     uint64_t head;

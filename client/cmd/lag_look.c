@@ -256,21 +256,6 @@ static void read_head(struct lag *g, const struct view *v)
     g->head_rate = rate_since(then_ns, was, clock_mono_ns(), g->head);
 }
 
-/* Followers are known by the names of their rows among those who take part. */
-static void read_followers(struct lag *g, const struct view *v)
-{
-    const size_t prefix = sizeof BACKUP_FOLLOWER - 1;
-    g->followers = 0;
-    for (uint32_t i = 0; v->segment && i < SHM_PARTICIPANTS && g->followers < MARKS_MAX; i++) {
-        const struct participant_shm *p = &v->segment->participant[i];
-        char name[sizeof p->name + 1] = "";
-        memcpy(name, (const char *)p->name, sizeof p->name);
-        if ((atomic_load((A64 *)&p->word) & 0xff) == PARTICIPANT_LIVE &&
-            strncmp(name, BACKUP_FOLLOWER, prefix) == 0 && view_participant_alive(v, i) == 1)
-            snprintf(g->follower[g->followers++], 17, "%.16s", name + prefix);
-    }
-}
-
 void lag_read_rows(struct lag *g)
 {
     struct view v;
@@ -292,7 +277,7 @@ void lag_read_rows(struct lag *g)
     ask_files(g);
     ask_failures(g);
     read_head(g, &v);
-    read_followers(g, &v);
+    g->followers = view_followers(&v, g->follower, MARKS_MAX);
     view_close(&v);
 }
 
@@ -425,9 +410,8 @@ static const char *backup_state(const struct lag *g, const struct mark *m, const
 {
     if (m->broken)
         return "broken";
-    for (uint32_t i = 0; i < g->followers; i++)
-        if (strncmp(g->follower[i], place, 16) == 0)
-            return "following";
+    if (view_is_followed(g->follower, g->followers, place))
+        return "following";
     return m->followed ? "silent" : "kept";
 }
 

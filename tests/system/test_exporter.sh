@@ -138,6 +138,35 @@ check "what is projected is no lag any more" until_true 20 is "azoth_projection_
 says "and has no age" 0 "$(metric "azoth_projection_lag_seconds$seen}")"
 check "then it is ready again" until_true 20 ready_says '^ready$'
 
+# ---- places of backups ----
+start follower azoth backup --follow --interval 50ms "$TMP/dest"; follower=$started
+check "a place of backups is followed" until_true 20 grep -q "ready to=" "$TMP/follower.log"
+place="{place=\"$(cat "$TMP/dest/place")\""
+check "and told of" until_true 20 is "azoth_backup_state$place,state=\"following\"}" 1
+says "as one that has to come close" 1 "$(metric "azoth_backup_followed$place}")"
+now=$(date +%s)
+add >/dev/null
+check "it is not behind" until_true 20 is "azoth_backup_lag_events$place}" 0
+says "and lacks nothing of any age" 0 "$(metric "azoth_backup_lag_seconds$place}")"
+success() { metric "azoth_backup_last_success_timestamp_seconds$place}" | awk -v now="$now" '{exit !($1 >= now && $1 < now + 60)}'; }
+check "its last backup was just now" until_true 20 success
+later() { awk -v a="$(metric azoth_head_timestamp_seconds)" -v b="$(metric "azoth_backup_last_success_timestamp_seconds$place}")" 'BEGIN {exit !(a > 0 && b > a)}'; }
+check "when it was durable, not when that was committed which it has" until_true 20 later
+kill "$follower"
+wait "$follower"
+add >/dev/null; add >/dev/null
+check "without a follower it is silent" until_true 20 is "azoth_backup_state$place,state=\"silent\"}" 1
+says "and behind, as azoth lag says" "$(azoth lag --dir "$db" --json | jq '.backups[0].behind')" "$(metric "azoth_backup_lag_events$place}")"
+lacks() { metric "azoth_backup_lag_seconds$place}" | awk '{exit !($1 >= 1 && $1 < 60)}'; }
+check "what it lacks grows old" until_true 20 lacks
+before=$(metric "azoth_backup_last_success_timestamp_seconds$place}")
+kill -9 "$writer"; wait "$writer" 2>/dev/null
+start writer azoth-writer; writer=$started
+check "another writer tells the same" until_true 20 is azoth_up 1
+says "of the place" "2 $before" "$(metric "azoth_backup_lag_events$place}") $(metric "azoth_backup_last_success_timestamp_seconds$place}")"
+azoth backup forget --dir "$db" "$TMP/dest" >"$TMP/out"
+check "one that is forgotten is not told of any more" until_true 20 is "azoth_backup_lag_events$place}" ""
+
 # ---- deaths ----
 effect "a worker that died is cleaned up after" 1 azoth_participants_reaped_total kill -9 "$worker"
 total=$(metric azoth_transactions_total) epoch=$(metric azoth_writer_epoch)

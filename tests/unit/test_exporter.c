@@ -32,7 +32,7 @@ static char dir[64];
 static struct segment_name name;
 static struct segment *seg;
 static struct gauges *gauges;
-static struct participant *worker;
+static struct participant *worker, *follower;
 static struct place *writer_place, *feed_place;
 static struct azoth_error err;
 static struct look_memory memory;
@@ -59,6 +59,8 @@ static int teardown(void **state)
     (void)state;
     char path[100];
     participant_leave(worker);
+    participant_leave(follower);
+    follower = NULL;
     place_leave(writer_place);
     place_leave(feed_place);
     feed_place = NULL;
@@ -335,6 +337,42 @@ static void has_no_wal(void)
     makes_a_row();
     gauge_set(&row_p()->wal_bytes, UINT64_MAX);
 }
+/* One that is followed, and behind; one where a first backup is being made; one whose redo was given up. */
+static void places_lag(void)
+{
+    const int64_t then = clock_wall_ns() - 100 * (int64_t)NS_PER_S;
+    const struct mark_told told[] = {
+        {{{7}, 5, 40, then, 0, 1, 1}, 1700000000 * (int64_t)NS_PER_S},
+        {{{8}, 8, 50, then, 0, 0, 0}, 0},
+        {{{9}, 1, 10, then, 1, 1, 0}, 1600000000 * (int64_t)NS_PER_S},
+    };
+    marks_write(gauges->g, told, 3);
+    gauge_set(&gauges->g->head_event, 50);
+    gauge_set(&gauges->g->head_txn, 8);
+}
+/* As shown by a writer that died at it. */
+static void places_change(void)
+{
+    places_lag();
+    atomic_fetch_sub(&gauges->g->marks_seq, 1);
+}
+static void places_change_and_are_written(void)
+{
+    places_change();
+    places_lag();
+}
+static void places_are_seen(void)
+{
+    history_add(&memory.head_txn, clock_mono_ns() - 20 * NS_PER_S, 5);
+    places_lag();
+}
+static void somebody_follows(void)
+{
+    places_lag();
+    assert_int_equal(participant_join(seg, dir, PARTICIPANT_TOOL, MARK_FOLLOWER "0700000000000000",
+                                      &follower, &err),
+                     0);
+}
 static void nobody_reads_on(void)
 {
     gauge_set(&gauges->g->looked_ns, clock_mono_ns());
@@ -401,6 +439,8 @@ static void commits(void)
 }
 
 /* What each line says before and after the action, or after the field of the gauges was set. */
+#define PLACE(digits)     "{place=\"" digits "000000000000000000000000000000\"}"
+#define IN(digits, state) "{place=\"" digits "000000000000000000000000000000\",state=\"" state "\"}"
 static const struct effect {
     const char *line, *before, *after; /* "N~": from N, and as much more as a busy machine takes */
     void (*act)(void);
@@ -516,6 +556,22 @@ static const struct effect {
     {"azoth_projection_wal_bytes" P, "", "NaN", has_no_wal, 0, 0},
     {"azoth_projection_wal_pinned_seconds" P, "", "60~", reader_holds_the_wal, 0, 0},
     {"azoth_projection_wal_pinned_seconds" P, "", "0", has_no_wal, 0, 0},
+    {"azoth_backup_lag_events" PLACE("07"), "", "10", places_lag, 0, 0},
+    {"azoth_backup_lag_events" PLACE("08"), "", "0", places_lag, 0, 0},
+    {"azoth_backup_lag_events" PLACE("07"), "", "", places_change, 0, 0},
+    {"azoth_backup_lag_events" PLACE("07"), "", "10", places_change_and_are_written, 0, 0},
+    {"azoth_backup_lag_seconds" PLACE("07"), "", "100~", places_lag, 0, 0},
+    {"azoth_backup_lag_seconds" PLACE("07"), "", "20~", places_are_seen, 0, 0},
+    {"azoth_backup_lag_seconds" PLACE("08"), "", "0", places_lag, 0, 0},
+    {"azoth_backup_last_success_timestamp_seconds" PLACE("07"), "", "1700000000", places_lag, 0, 0},
+    {"azoth_backup_last_success_timestamp_seconds" PLACE("08"), "", "NaN", places_lag, 0, 0},
+    {"azoth_backup_followed" PLACE("07"), "", "1", places_lag, 0, 0},
+    {"azoth_backup_followed" PLACE("08"), "", "0", places_lag, 0, 0},
+    {"azoth_backup_state" IN("07", "silent"), "", "1", places_lag, 0, 0},
+    {"azoth_backup_state" IN("07", "silent"), "", "0", somebody_follows, 0, 0},
+    {"azoth_backup_state" IN("07", "following"), "", "1", somebody_follows, 0, 0},
+    {"azoth_backup_state" IN("08", "kept"), "", "1", somebody_follows, 0, 0},
+    {"azoth_backup_state" IN("09", "broken"), "", "1", places_lag, 0, 0},
     {"azoth_store_size_bytes", "0", "8192", store_grows, 0, 0},
     {"azoth_projection_lag_events" P, "", "7", one_behind, 0, 0},
     {"azoth_projection_lag_seconds" P, "", "30~", one_behind, 0, 0},
@@ -610,6 +666,7 @@ static void no_metric_is_without_a_test(void **state)
     one_behind();
     waits();
     others_read_on();
+    places_lag();
     for (const char *p = metrics(); (p = strstr(p, "# TYPE ")); families++) {
         p += strlen("# TYPE ");
         if (!in_table(p, strcspn(p, " ")))
