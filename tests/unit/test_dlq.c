@@ -1,12 +1,9 @@
 /* test_dlq.c - what becomes of events that fail: strategies, dead letters, replay, order, breaker. */
 #include "projector/replay.h"
-#include "projector/table.h"
+#include "tests/unit/projecting.h"
 
-#include "core/clock.h"
 #include "core/error.h"
-#include "core/record.h"
 
-#include <inttypes.h>
 #include <setjmp.h>
 #include <spawn.h>
 #include <sqlite3.h>
@@ -35,71 +32,6 @@ extern char **environ;
     "-- azoth: on big\nINSERT INTO t VALUES (@id, length(randomblob(:v)));\n"
 #define WITH(marks) "-- azoth: projection p\n" marks BODY
 
-#define WALL 1700000000000000000
-#define MS   ((int64_t)NS_PER_MS)
-
-static const uint8_t uuid[16] = {1};
-
-static struct {
-    char dir[64];
-    struct sqlfile def;
-    struct table *table;
-    struct azoth_error err;
-    struct buf frames;
-    uint32_t check;
-    uint64_t last;
-    int64_t passed_ns; /* of the test's clocks */
-    char told[4000];   /* ACTION:EVENT; */
-} fx;
-
-static void run(const char *const *argv)
-{
-    pid_t pid;
-    int status;
-    assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    memset(&fx, 0, sizeof fx);
-    snprintf(fx.dir, sizeof fx.dir, "/tmp/test-dlq-XXXXXX");
-    return mkdtemp(fx.dir) ? 0 : -1;
-}
-
-static void shut(void)
-{
-    table_close(fx.table);
-    fx.table = NULL;
-    sqlfile_fini(&fx.def);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    shut();
-    buf_fini(&fx.frames);
-    run((const char *[]){"rm", "-rf", fx.dir, NULL});
-    return 0;
-}
-
-static void told(void *arg, enum failure_action action, uint64_t event, const char *error)
-{
-    size_t n = strlen(fx.told);
-    (void)arg;
-    assert_true(error[0]);
-    snprintf(fx.told + n, sizeof fx.told - n, "%d:%" PRIu64 ";", (int)action, event);
-}
-
-/* The clocks stand, and move only here. */
-static void pass_ms(int64_t ms)
-{
-    fx.passed_ns += ms * MS;
-    table_set_clock(fx.table, WALL + fx.passed_ns, 1000000000u + (uint64_t)fx.passed_ns);
-}
-
 /* The clocks are the test's from the first moment on: stored times are told from the real ones. */
 static void open_table(const char *sql)
 {
@@ -107,9 +39,7 @@ static void open_table(const char *sql)
     int rc = sqlfile_parse("p.sql", bytes_str(sql), &fx.def, &fx.err);
     if (!rc)
         rc = table_open(&fx.def, &o, &fx.table, &fx.err);
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
+    good(rc);
     table_on_failure(fx.table, told, NULL);
     pass_ms(0);
 }
@@ -118,22 +48,6 @@ static void reopen(const char *sql)
 {
     shut();
     open_table(sql);
-}
-
-static void add(uint64_t id, const char *type, const char *payload)
-{
-    unsigned char rec[1000];
-    struct event_record ev = {.id = id,
-                              .txn = id + 1000,
-                              .time_ns = WALL + (int64_t)id,
-                              .type = bytes_str(type),
-                              .key = bytes_str("stream"),
-                              .payload = bytes_str(payload)};
-    record_event_encode(rec, &ev);
-    struct azoth_bytes b = bytes_of(rec, record_event_size(&ev));
-    assert_int_equal(record_frame_add(&fx.frames, id, b), 0);
-    fx.check = record_checksum(b);
-    fx.last = id;
 }
 
 static void put(uint64_t id, int v)
@@ -148,60 +62,6 @@ static void mark(uint64_t id, const char *type, int v)
     char payload[30];
     snprintf(payload, sizeof payload, "{\"v\":%d}", v);
     add(id, type, payload);
-}
-
-static uint64_t cursor(void)
-{
-    uint64_t at;
-    uint32_t check;
-    table_cursor(fx.table, &at, &check);
-    return at;
-}
-
-/* The frames stay until all of them are applied, as a held batch does. */
-static int apply(void)
-{
-    memset(&fx.err, 0, sizeof fx.err);
-    int rc = table_apply(fx.table, buf_bytes(&fx.frames), cursor() + 1, fx.last, fx.check, &fx.err);
-    if (rc != TABLE_STANDS)
-        buf_clear(&fx.frames);
-    return rc;
-}
-
-static char text[4000];
-
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
-{
-    size_t *at = arg;
-    (void)names;
-    for (int i = 0; v && i < n; i++) {
-        char *to = text + *at;
-        size_t left = sizeof text - *at;
-        if (v[i].type == QUERY_INTEGER)
-            *at += (size_t)snprintf(to, left, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else
-            *at += (size_t)snprintf(to, left, "%s%.*s", i ? "," : "", (int)v[i].bytes.len,
-                                    (const char *)v[i].bytes.ptr);
-    }
-    *at += (size_t)snprintf(text + *at, sizeof text - *at, ";");
-    return 0;
-}
-
-static const char *rows(const char *sql)
-{
-    size_t at = 0;
-    struct azoth_error err = {0};
-    text[0] = 0;
-    if (query_run(fx.dir, "p", sql, join, &at, &err))
-        snprintf(text, sizeof text, "%s", err.message);
-    return text;
-}
-
-static struct table_standing standing(void)
-{
-    struct table_standing s;
-    table_standing(fx.table, &s);
-    return s;
 }
 
 #define LETTERS "SELECT event, state, attempts FROM azoth_dlq ORDER BY event"
@@ -660,7 +520,7 @@ static void an_open_breaker_outlives_a_restart(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
         T(a_skipped_event_leaves_nothing_and_the_batch_goes_on),
         T(a_dead_letter_is_kept_whole_by_the_transaction_that_passes_it),

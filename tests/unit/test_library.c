@@ -1,26 +1,21 @@
 /* test_library.c - handlers in C: batches and savepoints, what the state is told, decisions, the guard. */
 #include "projector/library.h"
 
-#include "core/clock.h"
 #include "core/error.h"
 #include "projector/replay.h"
-#include "projector/table.h"
 #include "tests/unit/handlers.h"
+#include "tests/unit/projecting.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-extern char **environ;
 
 #define TABLES                                                                                     \
     "-- azoth: migration 1 one\nCREATE TABLE t (id INTEGER, v);\n"                                 \
@@ -31,86 +26,49 @@ extern char **environ;
 #define WITH(marks)                                                                                \
     "-- azoth: projection p\n" LOAD marks TABLES IN_C "-- azoth: on sql\n"                         \
     "INSERT INTO t VALUES (@id, :v); INSERT INTO checked VALUES (:v);\n"
-#define WALL 1700000000000000000
-#define MS   ((int64_t)NS_PER_MS)
-
-static const uint8_t uuid[16] = {1};
 
 static struct {
-    char dir[64], build[PATH_MAX - 100];
+    char build[PATH_MAX - 100];
     void *library; /* stays loaded between two tables, and so does what it has noted */
     struct handlers_control *control;
-    struct sqlfile def;
-    struct table *table;
-    struct azoth_error err;
-    struct buf frames;
-    uint32_t check;
-    uint64_t last;
-    int64_t passed_ns;
     uint32_t skipped; /* as the projector's log would have it */
-} fx;
-
-static void run(const char *const *argv)
-{
-    pid_t pid;
-    int status;
-    assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
+} loaded;
 
 static int setup(void **state)
 {
     char path[PATH_MAX], link[100];
     handlers_control_fn control;
-    (void)state;
-    memset(&fx, 0, sizeof fx);
-    snprintf(fx.dir, sizeof fx.dir, "/tmp/test-library-XXXXXX");
-    ssize_t n = readlink("/proc/self/exe", fx.build, sizeof fx.build - 1);
-    if (!mkdtemp(fx.dir) || n < 0)
+    memset(&loaded, 0, sizeof loaded);
+    ssize_t n = readlink("/proc/self/exe", loaded.build, sizeof loaded.build - 1);
+    if (begin(state) || n < 0)
         return -1;
-    *strrchr(fx.build, '/') = 0;
-    snprintf(path, sizeof path, "%s/handlers.so", fx.build);
+    *strrchr(loaded.build, '/') = 0;
+    snprintf(path, sizeof path, "%s/handlers.so", loaded.build);
     snprintf(link, sizeof link, "%s/handlers.so", fx.dir);
-    fx.library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    void *symbol = fx.library ? dlsym(fx.library, "handlers_control") : NULL;
+    loaded.library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *symbol = loaded.library ? dlsym(loaded.library, "handlers_control") : NULL;
     if (!symbol || symlink(path, link))
         return -1;
     memcpy(&control, &symbol, sizeof control);
-    fx.control = control();
-    *fx.control = (struct handlers_control){.table = "", .version = 1, .open = "", .answer = "F"};
+    loaded.control = control();
+    *loaded.control =
+        (struct handlers_control){.table = "", .version = 1, .open = "", .answer = "F"};
     return 0;
-}
-
-static void shut(void)
-{
-    table_close(fx.table);
-    fx.table = NULL;
-    sqlfile_fini(&fx.def);
 }
 
 static int teardown(void **state)
 {
-    (void)state;
-    shut();
-    buf_fini(&fx.frames);
-    dlclose(fx.library);
-    run((const char *[]){"rm", "-rf", fx.dir, NULL});
-    return 0;
+    int rc = end(state);
+    dlclose(loaded.library);
+    return rc;
 }
 
-static void pass_ms(int64_t ms)
-{
-    fx.passed_ns += ms * MS;
-    table_set_clock(fx.table, WALL + fx.passed_ns, 1000000000u + (uint64_t)fx.passed_ns);
-}
-
-static void told(void *arg, enum failure_action action, uint64_t event, const char *error)
+static void skipped(void *arg, enum failure_action action, uint64_t event, const char *error)
 {
     (void)arg;
     (void)event;
     (void)error;
-    fx.skipped += action == FAILURE_SKIPPED;
+    loaded.skipped += action == FAILURE_SKIPPED;
 }
 
 static int open_with(const char *sql, const struct table_options *more)
@@ -132,17 +90,14 @@ static int open_with(const char *sql, const struct table_options *more)
         sqlfile_fini(&fx.def);
         return rc;
     }
-    table_on_failure(fx.table, told, NULL);
+    table_on_failure(fx.table, skipped, NULL);
     pass_ms(0);
     return 0;
 }
 
 static void open_good(const char *sql)
 {
-    int rc = open_with(sql, &(struct table_options){0});
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
+    good(open_with(sql, &(struct table_options){0}));
 }
 
 static void refused(const char *sql, int code, const char *message)
@@ -154,36 +109,8 @@ static void refused(const char *sql, int code, const char *message)
 static void put(uint64_t id, const char *type, int v)
 {
     char payload[30];
-    unsigned char rec[200];
     snprintf(payload, sizeof payload, "{\"v\":%d}", v);
-    struct event_record ev = {.id = id,
-                              .time_ns = WALL + (int64_t)id,
-                              .type = bytes_str(type),
-                              .key = bytes_str("k"),
-                              .payload = bytes_str(payload)};
-    record_event_encode(rec, &ev);
-    struct azoth_bytes b = bytes_of(rec, record_event_size(&ev));
-    assert_int_equal(record_frame_add(&fx.frames, id, b), 0);
-    fx.check = record_checksum(b);
-    fx.last = id;
-}
-
-static uint64_t cursor(void)
-{
-    uint64_t at;
-    uint32_t check;
-    table_cursor(fx.table, &at, &check);
-    return at;
-}
-
-/* The frames stay until all of them are applied, as a held batch does. */
-static int apply(void)
-{
-    memset(&fx.err, 0, sizeof fx.err);
-    int rc = table_apply(fx.table, buf_bytes(&fx.frames), cursor() + 1, fx.last, fx.check, &fx.err);
-    if (rc != TABLE_STANDS)
-        buf_clear(&fx.frames);
-    return rc;
+    add(id, type, payload);
 }
 
 static int apply_one(uint64_t id, const char *type, int v)
@@ -192,41 +119,12 @@ static int apply_one(uint64_t id, const char *type, int v)
     return apply();
 }
 
-static char text[4000];
-
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
-{
-    size_t *at = arg;
-    (void)names;
-    for (int i = 0; v && i < n; i++) {
-        char *to = text + *at;
-        size_t left = sizeof text - *at;
-        if (v[i].type == QUERY_INTEGER)
-            *at += (size_t)snprintf(to, left, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else
-            *at += (size_t)snprintf(to, left, "%s%.*s", i ? "," : "", (int)v[i].bytes.len,
-                                    (const char *)v[i].bytes.ptr);
-    }
-    *at += (size_t)snprintf(text + *at, sizeof text - *at, ";");
-    return 0;
-}
-
-static const char *rows(const char *sql)
-{
-    size_t at = 0;
-    struct azoth_error err = {0};
-    text[0] = 0;
-    if (query_run(fx.dir, "p", sql, join, &at, &err))
-        snprintf(text, sizeof text, "%s", err.message);
-    return text;
-}
-
 /* What the library was told since the last look. */
 static const char *noted(void)
 {
-    static char was[sizeof fx.control->told];
-    memcpy(was, fx.control->told, sizeof was);
-    fx.control->told[0] = 0;
+    static char was[sizeof loaded.control->told];
+    memcpy(was, loaded.control->told, sizeof was);
+    loaded.control->told[0] = 0;
     return was;
 }
 
@@ -253,7 +151,7 @@ static void events_reach_c_and_sql_in_one_order_and_one_transaction(void **state
     assert_string_equal(rows(ROWS), "1,1;2,2;3,3;4,4;5,5;7,6;8,1;");
     assert_string_equal(rows("SELECT cursor FROM azoth_projection"), "8;");
     assert_int_equal(table_applied_events(fx.table), 7);
-    assert_int_equal(fx.control->sum, 1 + 2 + 3 + 4 + 6 + 1);
+    assert_int_equal(loaded.control->sum, 1 + 2 + 3 + 4 + 6 + 1);
     assert_int_equal(apply_one(9, "one", 1), 0);
     assert_string_equal(noted(), "B e9 C ");
     shut();
@@ -289,7 +187,7 @@ static void a_batch_that_fails_is_done_again_event_by_event(void **state)
     assert_string_equal(rows(LETTERS),
                         "2,1,42,event 2 (many): p.sql:8: it is bad;"
                         "4,1,275,event 4 (one): p.sql:7: CHECK constraint failed: v > 0;");
-    assert_int_equal(fx.control->sum, 9);
+    assert_int_equal(loaded.control->sum, 9);
     assert_int_equal(cursor(), 5);
     assert_int_equal(table_applied_events(fx.table), 3);
     /* For a while events come one by one, then in batches again. */
@@ -315,7 +213,7 @@ static void a_failure_before_another_handlers_event_is_found_at_its_own(void **s
     assert_int_equal(apply(), 0);
     assert_string_equal(noted(), "B b1-1:1 R B s b1-1:1 u s r s b3-3:1 u s e4 r C ");
     assert_string_equal(rows(ROWS), "2,2;4,4;");
-    assert_int_equal(fx.skipped, 2);
+    assert_int_equal(loaded.skipped, 2);
 }
 
 static void fail_fast_commits_what_came_before_and_names_the_event(void **state)
@@ -329,7 +227,7 @@ static void fail_fast_commits_what_came_before_and_names_the_event(void **state)
     assert_string_equal(fx.err.message, "event 2 (many): p.sql:7: it returned 5, and no reason");
     assert_string_equal(rows(ROWS), "1,1;");
     assert_int_equal(cursor(), 1);
-    assert_int_equal(fx.control->sum, 1);
+    assert_int_equal(loaded.control->sum, 1);
 }
 
 static void a_rollback_that_a_handler_ignores_is_its_failure_and_writes_nothing(void **state)
@@ -346,7 +244,7 @@ static void a_rollback_that_a_handler_ignores_is_its_failure_and_writes_nothing(
     assert_string_equal(rows(ROWS), "1,1;3,3;");
     assert_string_equal(rows(LETTERS), "2,1,0,event 2 (one): p.sql:7: its SQL rolled the "
                                        "transaction back, and it went on;");
-    assert_int_equal(fx.control->sum, 4);
+    assert_int_equal(loaded.control->sum, 4);
 }
 
 static uint64_t next_random(uint64_t *s)
@@ -373,9 +271,9 @@ static void a_sum_in_memory_that_follows_is_always_that_of_the_file(void **state
             put(++id, types[next_random(&seed) % 3], values[next_random(&seed) % kinds]);
         assert_int_equal(apply(), 0);
         char want[40];
-        snprintf(want, sizeof want, "%" PRId64 ";", fx.control->sum);
+        snprintf(want, sizeof want, "%" PRId64 ";", loaded.control->sum);
         assert_string_equal(rows("SELECT coalesce(sum(v), 0) FROM t"), want);
-        fx.control->told[0] = 0;
+        loaded.control->told[0] = 0;
     }
     char want[40];
     snprintf(want, sizeof want, "%" PRIu64 ",1;", id);
@@ -395,7 +293,7 @@ static void the_fault_of_the_machine_is_not_an_events(void **state)
     sqlite3_hard_heap_limit64(0);
     assert_int_equal(rc, AZOTH_ERR_NOMEM);
     assert_int_equal(cursor(), 0);
-    assert_int_equal(fx.control->sum, 0);
+    assert_int_equal(loaded.control->sum, 0);
     assert_string_equal(rows("SELECT (SELECT count(*) FROM t) + count(*) FROM azoth_dlq"), "0;");
     put(1, "one", 1);
     put(2, "many", V_WANTS_MEMORY);
@@ -434,7 +332,7 @@ static void each_answer_of_on_error_has_its_effect(void **state)
 {
     (void)state;
     open_good(WITH("-- azoth: on-error custom\n"));
-    fx.control->answer = "S D F";
+    loaded.control->answer = "S D F";
     noted();
     put(1, "many", 1);
     put(2, "many", V_FAILS);
@@ -451,11 +349,11 @@ static void each_answer_of_on_error_has_its_effect(void **state)
     assert_string_equal(rows(ROWS), "1,1;4,4;");
     assert_string_equal(rows("SELECT event FROM azoth_dlq"), "3;");
     assert_int_equal(cursor(), 4);
-    assert_int_equal(fx.skipped, 1);
-    assert_int_equal(fx.control->asked_first_ns, WALL);
+    assert_int_equal(loaded.skipped, 1);
+    assert_int_equal(loaded.control->asked_first_ns, WALL);
     /* A new process counts on, and may decide otherwise. */
     shut();
-    fx.control->answer = "S";
+    loaded.control->answer = "S";
     open_good(WITH("-- azoth: on-error custom\n"));
     noted();
     put(5, "one", V_FAILS_SILENTLY);
@@ -467,18 +365,11 @@ static void each_answer_of_on_error_has_its_effect(void **state)
     assert_int_equal(cursor(), 6);
 }
 
-static struct table_standing standing(void)
-{
-    struct table_standing s;
-    table_standing(fx.table, &s);
-    return s;
-}
-
 static void an_answer_to_wait_stands_at_the_event_and_counts_across_a_restart(void **state)
 {
     (void)state;
     open_good(WITH("-- azoth: on-error custom for one\n"));
-    fx.control->answer = "R100 R250 R99999999 D";
+    loaded.control->answer = "R100 R250 R99999999 D";
     put(1, "one", 1);
     put(2, "one", V_FAILS);
     put(3, "one", 3);
@@ -500,7 +391,7 @@ static void an_answer_to_wait_stands_at_the_event_and_counts_across_a_restart(vo
     assert_int_equal(apply(), TABLE_STANDS);
     assert_int_equal(standing().failures, 3);
     assert_true(standing().wait_ns == AZOTH_PROJECTION_WAIT_MS_MAX * NS_PER_MS);
-    assert_int_equal(fx.control->asked_first_ns, WALL);
+    assert_int_equal(loaded.control->asked_first_ns, WALL);
     pass_ms(AZOTH_PROJECTION_WAIT_MS_MAX);
     assert_int_equal(apply(), 0);
     assert_string_equal(rows(ROWS), "1,1;3,3;");
@@ -513,7 +404,7 @@ static void a_library_that_always_wants_another_attempt_is_ended(void **state)
     (void)state;
     int rc, attempts = 1;
     open_good(WITH("-- azoth: on-error custom\n"));
-    fx.control->answer = "R0";
+    loaded.control->answer = "R0";
     put(1, "one", 1);
     put(2, "one", V_FAILS);
     while ((rc = apply()) == TABLE_STANDS)
@@ -528,7 +419,7 @@ static void custom_may_follow_retries_and_counts_on(void **state)
 {
     (void)state;
     open_good(WITH("-- azoth: on-error retry 1 fixed 100ms then custom\n"));
-    fx.control->answer = "R50 S";
+    loaded.control->answer = "R50 S";
     noted();
     put(1, "one", V_FAILS);
     assert_int_equal(apply(), TABLE_STANDS);
@@ -541,7 +432,7 @@ static void custom_may_follow_retries_and_counts_on(void **state)
     assert_int_equal(apply(), 0);
     assert_non_null(strstr(noted(), "?1:3:42:"));
     assert_int_equal(cursor(), 1);
-    assert_int_equal(fx.skipped, 1);
+    assert_int_equal(loaded.skipped, 1);
 }
 
 static void one_that_waited_behind_a_letter_is_asked_about_when_its_turn_fails(void **state)
@@ -550,7 +441,7 @@ static void one_that_waited_behind_a_letter_is_asked_about_when_its_turn_fails(v
     char answer[COMMAND_ANSWER_MAX];
     const uint8_t id[COMMAND_ID_BYTES] = {1};
     open_good(WITH("-- azoth: on-error custom\n-- azoth: order-by @key\n"));
-    fx.control->answer = "D S D";
+    loaded.control->answer = "D S D";
     put(1, "one", V_FAILS);
     put(2, "one", V_FAILS);
     put(3, "one", V_FAILS);
@@ -565,7 +456,7 @@ static void one_that_waited_behind_a_letter_is_asked_about_when_its_turn_fails(v
     assert_int_equal(table_replay_step(fx.table, &fx.err), 1);
     assert_string_equal(rows("SELECT event, state, attempts FROM azoth_dlq ORDER BY event"),
                         "3,waiting,1;4,parked,0;");
-    assert_int_equal(fx.skipped, 1);
+    assert_int_equal(loaded.skipped, 1);
     /* A letter itself is tried again without asking; what waited behind it follows when it is gone. */
     const uint8_t again[COMMAND_ID_BYTES] = {2}, drop[COMMAND_ID_BYTES] = {3};
     noted();
@@ -577,7 +468,7 @@ static void one_that_waited_behind_a_letter_is_asked_about_when_its_turn_fails(v
     assert_int_equal(table_replay_step(fx.table, &fx.err), 1);
     assert_string_equal(noted(), "B s b4-4:1 r C ");
     assert_string_equal(rows(ROWS), "4,4;");
-    assert_int_equal(fx.control->sum, 4);
+    assert_int_equal(loaded.control->sum, 4);
 }
 
 static void a_letter_whose_retry_rolls_everything_back_is_kept(void **state)
@@ -591,7 +482,7 @@ static void a_letter_whose_retry_rolls_everything_back_is_kept(void **state)
     assert_int_equal(table_command(fx.table, id, "retry 1", answer, &fx.err), 0);
     assert_string_equal(noted(), "B s e1 275 531 R B C ");
     assert_string_equal(rows("SELECT event, attempts FROM azoth_dlq"), "1,2;");
-    assert_int_equal(fx.control->sum, 0);
+    assert_int_equal(loaded.control->sum, 0);
 }
 
 /* ---- what is refused ---- */
@@ -608,12 +499,12 @@ static void a_library_that_cannot_be_used_is_refused_by_name(void **state)
         {"other", "handlers.so: it has no projection p"},
         {"both", "handlers.so: handler 0 of p: it needs a type, and either event or batch"}};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        fx.control->table = tables[i].table;
+        loaded.control->table = tables[i].table;
         refused(WITH(""), AZOTH_ERR_CONFIG, tables[i].message);
     }
     assert_string_equal(noted(), "");
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/empty.so", fx.build);
+    snprintf(path, sizeof path, "%s/empty.so", loaded.build);
     struct table_options o = {.load = path};
     assert_int_equal(open_with(WITH(""), &o), AZOTH_ERR_CONFIG);
     assert_non_null(strstr(fx.err.message, "empty.so: it has no function azoth_projections"));
@@ -636,7 +527,7 @@ static void what_a_definition_wants_in_c_must_be_there(void **state)
     refused("-- azoth: projection p\n-- azoth: on-error custom\n" TABLES
             "-- azoth: on a\nDELETE FROM t;\n",
             AZOTH_ERR_PROJECTION, "p.sql:2:1: on-error custom: no library");
-    fx.control->table = "mute";
+    loaded.control->table = "mute";
     refused(WITH("-- azoth: on-error retry 2 fixed 1s then custom for many\n"),
             AZOTH_ERR_PROJECTION,
             "p.sql:3:1: on-error custom: the library decides nothing (on_error)");
@@ -647,12 +538,12 @@ static void what_a_definition_wants_in_c_must_be_there(void **state)
 static void a_state_that_is_not_opened_ends_it_and_writes_nothing(void **state)
 {
     (void)state;
-    fx.control->open = "refuses";
+    loaded.control->open = "refuses";
     refused(WITH(""), AZOTH_ERR_PROJECTION, "p.sql: its library cannot be opened: not today");
     assert_string_equal(noted(), "open p 0/1 ");
-    fx.control->open = "writes";
+    loaded.control->open = "writes";
     refused(WITH(""), AZOTH_ERR_PROJECTION, "its library cannot be opened: constraint failed");
-    fx.control->open = "";
+    loaded.control->open = "";
     struct table_options o = {.shard = 1, .shards = 2};
     assert_int_equal(open_with(WITH(""), &o), 0);
     assert_string_equal(noted(), "open p 0/1 open p 1/2 ");
@@ -666,14 +557,14 @@ static void another_version_of_the_library_is_refused_until_it_is_accepted(void 
 {
     (void)state;
     open_good(WITH(""));
-    fx.control->version = 2;
+    loaded.control->version = 2;
     shut();
     open_good(WITH("")); /* nothing is made yet */
     assert_int_equal(apply_one(1, "one", 1), 0);
     shut();
     open_good(WITH(""));
     shut();
-    fx.control->version = 3;
+    loaded.control->version = 3;
     refused(WITH(""), AZOTH_ERR_PROJECTION,
             "p.sql: the handlers differ from those that made the rows up to event 1");
     struct table_options o = {.accept_changed = 1};
@@ -691,7 +582,7 @@ static void another_version_of_the_library_is_refused_until_it_is_accepted(void 
 static void copy(const char *from, const char *to)
 {
     char path[PATH_MAX], fresh[100];
-    snprintf(path, sizeof path, "%s/%s", fx.build, from);
+    snprintf(path, sizeof path, "%s/%s", loaded.build, from);
     snprintf(fresh, sizeof fresh, "%s/fresh.so", fx.dir);
     run((const char *[]){"cp", path, fresh, NULL});
     assert_int_equal(rename(fresh, to), 0);
@@ -735,7 +626,7 @@ static int check(const char *sql, const char *load)
 {
     char path[100], so[PATH_MAX];
     snprintf(path, sizeof path, "%s/p.sql", fx.dir);
-    snprintf(so, sizeof so, "%s/%s", fx.build, load ? load : "");
+    snprintf(so, sizeof so, "%s/%s", loaded.build, load ? load : "");
     FILE *f = fopen(path, "w");
     assert_non_null(f);
     fputs(sql, f);

@@ -5,28 +5,20 @@
 #include "projector/migrate.h"
 #include "projector/replay.h"
 #include "projector/sql_pg.h"
-#include "projector/table.h"
 #include "tests/system/harness.h"
 #include "tests/system/pgserver.h"
+#include "tests/unit/projecting.h"
 
-#include "core/clock.h"
 #include "core/error.h"
-#include "core/record.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
-
-extern char **environ;
 
 #define ONE    "-- azoth: migration 1 one\nCREATE TABLE t (id BIGINT, v TEXT);\n"
 #define PUT    "-- azoth: on put\nINSERT INTO t VALUES (@id, :v);\n"
@@ -45,61 +37,18 @@ extern char **environ;
     "-- azoth: on bad\nINSERT INTO bad VALUES (:v);\n"                                             \
     "-- azoth: on good\nDELETE FROM bad WHERE v = :v;\n"
 
-#define WALL    1700000000000000000
-#define MS      ((int64_t)NS_PER_MS)
 #define LETTERS "SELECT event, state, attempts FROM azoth_dlq ORDER BY event"
 
-static const uint8_t uuid[16] = {1, 2, 3};
 static struct pgserver server;
-
-static struct {
-    char dir[64];
-    struct sqlfile def;
-    struct table *table;
-    struct azoth_error err;
-    struct buf frames;
-    uint32_t check;
-    uint64_t last;
-    int64_t passed_ns;
-    char told[1000];
-} fx;
 
 /* ---- a directory, a definition, a table ---- */
 
-static void run(const char *const *argv)
-{
-    pid_t pid;
-    int status;
-    assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
 static int setup(void **state)
 {
-    (void)state;
-    memset(&fx, 0, sizeof fx);
-    snprintf(fx.dir, sizeof fx.dir, "/tmp/test-pg-XXXXXX");
-    if (!mkdtemp(fx.dir))
+    if (begin(state))
         return -1;
     if (pgserver_there())
         pgserver_ask(&server, "DROP SCHEMA IF EXISTS p CASCADE");
-    return 0;
-}
-
-static void shut(void)
-{
-    table_close(fx.table);
-    fx.table = NULL;
-    sqlfile_fini(&fx.def);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    shut();
-    buf_fini(&fx.frames);
-    run((const char *[]){"rm", "-rf", fx.dir, NULL});
     return 0;
 }
 
@@ -114,21 +63,6 @@ static const char *define(const char *marks, const char *body)
             marks, body);
     fclose(f);
     return path;
-}
-
-static void told(void *arg, enum failure_action action, uint64_t event, const char *error)
-{
-    size_t n = strlen(fx.told);
-    (void)arg;
-    assert_true(error[0]);
-    snprintf(fx.told + n, sizeof fx.told - n, "%d:%" PRIu64 ";", (int)action, event);
-}
-
-/* The clocks stand, and move only here. */
-static void pass_ms(int64_t ms)
-{
-    fx.passed_ns += ms * MS;
-    table_set_clock(fx.table, WALL + fx.passed_ns, 1000000000u + (uint64_t)fx.passed_ns);
 }
 
 static int open_as(const char *marks, const char *body, int accept_changed)
@@ -150,10 +84,7 @@ static int open_as(const char *marks, const char *body, int accept_changed)
 
 static void open_good(const char *marks, const char *body)
 {
-    int rc = open_as(marks, body, 0);
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
+    good(open_as(marks, body, 0));
     table_on_failure(fx.table, told, NULL);
     pass_ms(0);
 }
@@ -166,103 +97,11 @@ static void reopen(const char *marks, const char *body)
 
 /* ---- events ---- */
 
-static void add_bytes(uint64_t id, const char *type, struct azoth_bytes payload)
-{
-    unsigned char rec[4096];
-    struct event_record ev = {.id = id,
-                              .txn = id + 1000,
-                              .time_ns = WALL + (int64_t)id,
-                              .type = bytes_str(type),
-                              .key = bytes_str("stream"),
-                              .payload = payload};
-    assert_true(record_event_size(&ev) <= sizeof rec);
-    record_event_encode(rec, &ev);
-    struct azoth_bytes b = bytes_of(rec, record_event_size(&ev));
-    assert_int_equal(record_frame_add(&fx.frames, id, b), 0);
-    fx.check = record_checksum(b);
-    fx.last = id;
-}
-
-static void add(uint64_t id, const char *type, const char *payload)
-{
-    add_bytes(id, type, bytes_str(payload));
-}
-
 static void mark(uint64_t id, const char *type, int v)
 {
     char payload[60];
     snprintf(payload, sizeof payload, "{\"v\":%d,\"k\":%d}", v, v % 10);
     add(id, type, payload);
-}
-
-static uint64_t cursor(void)
-{
-    uint64_t at;
-    uint32_t check;
-    table_cursor(fx.table, &at, &check);
-    return at;
-}
-
-/* The frames stay until all of them are applied, as a held batch does. */
-static int apply(void)
-{
-    memset(&fx.err, 0, sizeof fx.err);
-    int rc = table_apply(fx.table, buf_bytes(&fx.frames), cursor() + 1, fx.last, fx.check, &fx.err);
-    if (rc != TABLE_STANDS)
-        buf_clear(&fx.frames);
-    return rc;
-}
-
-static void apply_good(void)
-{
-    int rc = apply();
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
-}
-
-/* ---- reading ---- */
-
-static char text[4000];
-
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
-{
-    size_t *at = arg;
-    (void)names;
-    for (int i = 0; v && i < n; i++) {
-        char *to = text + *at;
-        size_t left = sizeof text - *at;
-        if (v[i].type == QUERY_INTEGER)
-            *at += (size_t)snprintf(to, left, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else if (v[i].type == QUERY_REAL)
-            *at += (size_t)snprintf(to, left, "%s%gr", i ? "," : "", v[i].real);
-        else if (v[i].type == QUERY_NULL)
-            *at += (size_t)snprintf(to, left, "%snull", i ? "," : "");
-        else
-            *at +=
-                (size_t)snprintf(to, left, "%s%.*s%s", i ? "," : "", (int)v[i].bytes.len,
-                                 (const char *)v[i].bytes.ptr, v[i].type == QUERY_BLOB ? "b" : "");
-    }
-    *at += (size_t)snprintf(text + *at, sizeof text - *at, ";");
-    return 0;
-}
-
-/* Rows as "a,b;c,d;" */
-static const char *rows(const char *sql)
-{
-    size_t at = 0;
-    struct azoth_error err = {0};
-    text[0] = 0;
-    if (query_run(fx.dir, "p", sql, join, &at, &err))
-        snprintf(text, sizeof text, "%s", err.message);
-    return text;
-}
-
-static struct table_standing standing(void)
-{
-    struct table_standing s;
-    table_standing(fx.table, &s);
-    return s;
 }
 
 /* ---- exactly once ---- */
@@ -273,13 +112,13 @@ static void rows_and_cursor_move_together_and_a_restart_resumes(void **state)
     open_good("", SIMPLE);
     add(1, "put", "{\"v\":10}");
     add(2, "put", "{\"v\":\"x\"}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT cursor, (SELECT count(*) FROM t) FROM azoth_projection"),
                         "2,2;");
     reopen("", SIMPLE);
     assert_int_equal(cursor(), 2);
     add(3, "put", "{\"v\":null}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT id, v FROM t ORDER BY id"), "1,10;2,x;3,null;");
     /* A batch that comes twice is passed over. */
     assert_int_equal(table_apply(fx.table, (struct azoth_bytes){0}, 2, 3, 0, &fx.err),
@@ -297,7 +136,7 @@ static void each_type_of_column_gets_the_value_it_stands_for(void **state)
                   " to_timestamp(@time / 1000000000), @type || :s || @key, @payload);\n");
     add(1, "put",
         "{\"i\":-5,\"n\":0.1,\"b\":true,\"o\":{\"x\":[1,\"\\u00e9\\\\\"]},\"s\":\"a\\\\x\\\"'\"}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT i, n, d, s, b, j, js, y, z, a, whole ->> 'i',"
                              " extract(epoch FROM at)::bigint, whole #>> '{o,x,1}' FROM t"),
                         "-5,0.1,0.1r,-5,1,{\"x\": [1, \"\xc3\xa9\\\\\"]},\"a\\\\x\\\"'\","
@@ -312,7 +151,7 @@ static void one_field_may_be_a_number_here_and_text_there(void **state)
                   " s = t.s || :v;\n");
     add(1, "put", "{\"v\":7}");
     add(2, "put", "{\"v\":7}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT i, s FROM t"), "7,77;");
 }
 
@@ -331,7 +170,7 @@ static void a_value_that_the_column_cannot_hold_is_the_events_fault(void **state
     add(6, "put", "{\"i\":6}");
     add_bytes(7, "all", bytes_str("\xff\xfe"));
     add(8, "put", "{\"i\":8,\"s\":\"d\"}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT i, s FROM t ORDER BY i"), "1,a;8,d;");
     assert_string_equal(fx.told, "0:2;0:3;0:4;0:5;0:6;0:7;");
     assert_int_equal(cursor(), 8);
@@ -342,7 +181,7 @@ static void a_cursor_that_somebody_else_moved_stops_it(void **state)
     (void)state;
     open_good("", SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good();
+    good(apply());
     pgserver_ask(&server, "UPDATE p.azoth_projection SET cursor = 5");
     add(2, "put", "{\"v\":2}");
     assert_int_equal(apply(), AZOTH_ERR_CORRUPT);
@@ -373,7 +212,7 @@ static void a_session_lasts_however_idle_and_not_beyond_its_client(void **state)
               "-- azoth: on put\nINSERT INTO s SELECT name, CASE WHEN name LIKE 'tcp%' THEN source"
               " ELSE setting END FROM pg_settings;\n");
     add(1, "put", "{}");
-    apply_good();
+    good(apply());
     pgserver_ask(&server, "ALTER ROLE azoth RESET idle_session_timeout");
     /* On a socket of this machine the server shows 0 for those of TCP, but whose they are. */
     assert_string_equal(rows("SELECT name, setting FROM s WHERE name LIKE 'tcp\\_%' OR"
@@ -389,7 +228,7 @@ static void a_session_that_was_ended_is_the_machines_fault_and_replaced(void **s
     const char marks[] = "-- azoth: on-error dead-letter\n";
     open_good(marks, SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good();
+    good(apply());
     pgserver_ask(&server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                           " WHERE application_name = 'azoth:p'");
     add(2, "put", "{\"v\":2}");
@@ -398,7 +237,7 @@ static void a_session_that_was_ended_is_the_machines_fault_and_replaced(void **s
     reopen(marks, SIMPLE);
     assert_int_equal(cursor(), 1);
     add(2, "put", "{\"v\":2}");
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT id, v FROM t ORDER BY id"), "1,1;2,2;");
     assert_string_equal(rows(LETTERS), ";");
 }
@@ -410,7 +249,7 @@ static void another_database_and_other_handlers_are_refused(void **state)
     struct table_options o = {.dir = fx.dir, .uuid = other, .shards = 1};
     open_good("", SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good();
+    good(apply());
     shut();
     assert_int_equal(open_as("", ONE "-- azoth: on put\nINSERT INTO t VALUES (1, :v);\n", 0),
                      AZOTH_ERR_PROJECTION);
@@ -475,13 +314,12 @@ static void why_there_is_no_connection_is_told_without_the_password(void **state
 static void a_reader_reads_and_does_not_write(void **state)
 {
     (void)state;
-    size_t at = 0;
     open_good("", SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good();
+    good(apply());
     static const char *const wrong[] = {"DELETE FROM t", "SELEC 1", "SELECT 1; SELECT 2", ""};
     for (size_t i = 0; i < 3; i++)
-        assert_int_equal(query_run(fx.dir, "p", wrong[i], join, &at, &fx.err), AZOTH_ERR_USAGE);
+        assert_int_equal(ask("p", wrong[i], &fx.err), AZOTH_ERR_USAGE);
     assert_string_equal(rows("SELECT true, 1::smallint, 2.5::real, 12345678901234567890::numeric,"
                              " sum(id), NULL, '\\x4142'::bytea, now() > to_timestamp(0) FROM t"),
                         "1,1,2.5r,12345678901234567890,1,null,ABb,1;");
@@ -489,7 +327,7 @@ static void a_reader_reads_and_does_not_write(void **state)
     assert_string_equal(rows("SELECT id FROM t WHERE id = 7"), ";");
     run((const char *[]){"sed", "-i", "s/projection p/projection q/", define("", SIMPLE), NULL});
     pgserver_ask(&server, "DROP SCHEMA p CASCADE");
-    assert_int_equal(query_run(fx.dir, "p", "SELECT 1", join, &at, &fx.err), AZOTH_ERR_NOT_FOUND);
+    assert_int_equal(ask("p", "SELECT 1", &fx.err), AZOTH_ERR_NOT_FOUND);
 }
 
 static void a_reader_that_may_not_use_the_schema_is_told_so(void **state)
@@ -536,7 +374,7 @@ static void a_skipped_event_leaves_nothing_and_the_batch_goes_on(void **state)
     mark(4, "put", 2);
     add(5, "put", "no JSON");
     mark(6, "put", 3);
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT id FROM t ORDER BY id"), "2;4;6;");
     assert_string_equal(rows("SELECT id FROM log ORDER BY id"), "2;4;6;");
     assert_string_equal(fx.told, "0:3;0:5;");
@@ -554,7 +392,7 @@ static void a_dead_letter_is_kept_whole_and_may_be_tried_again_or_dropped(void *
     mark(2, "put", 7);
     mark(3, "put", 8);
     mark(4, "put", 7);
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT event, type, key, time - 1700000000000000000, txn, payload,"
                              " state, attempts, first_failure = last_failure, next_attempt"
                              " FROM azoth_dlq WHERE event = 2"),
@@ -567,7 +405,7 @@ static void a_dead_letter_is_kept_whole_and_may_be_tried_again_or_dropped(void *
     assert_memory_equal(answer, "failed event 2", 14);
     assert_string_equal(rows(LETTERS), "2,waiting,2;4,waiting,1;");
     mark(5, "good", 7);
-    apply_good();
+    good(apply());
     assert_int_equal(table_command(fx.table, id2, "retry 2", answer, &fx.err), 0);
     assert_string_equal(answer, "applied");
     assert_int_equal(table_command(fx.table, id2, "retry 2", answer, &fx.err), 0);
@@ -591,7 +429,7 @@ static void a_message_that_was_cut_is_kept_all_the_same(void **state)
         strcpy(payload + n, "\"}");
         add(id, "put", payload);
     }
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT count(*), min(octet_length(error)) FROM azoth_dlq"), "2,239;");
 }
 
@@ -617,7 +455,7 @@ static void retries_are_counted_over_a_restart(void **state)
     assert_int_equal(apply(), TABLE_STANDS);
     assert_int_equal(standing().failures, 2);
     pass_ms(200);
-    apply_good();
+    good(apply());
     assert_string_equal(rows(LETTERS), "3,waiting,3;");
     assert_string_equal(rows("SELECT id FROM log ORDER BY id"), "2;4;");
     assert_string_equal(rows("SELECT count(*) FROM azoth_retry"), "0;");
@@ -634,7 +472,7 @@ static void what_follows_a_dead_letter_of_its_value_waits_and_is_released(void *
     mark(3, "put", 17);
     mark(4, "put", 8);
     mark(5, "put", 27);
-    apply_good();
+    good(apply());
     assert_string_equal(rows(LETTERS), "2,waiting,1;3,parked,0;5,parked,0;");
     assert_int_equal(table_command(fx.table, id, "drop 2", answer, &fx.err), 0);
     assert_int_equal(table_replay_step(fx.table, &fx.err), 1);
@@ -653,7 +491,7 @@ static void a_breaker_goes_on_counting_over_a_restart(void **state)
     mark(1, "bad", 7);
     mark(2, "put", 7);
     mark(3, "put", 7);
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT state, octet_length(failures) FROM azoth_breaker"), "1,16;");
     reopen(marks, FAILS);
     assert_int_equal(standing().breaker, BREAKER_CLOSED);
@@ -680,7 +518,7 @@ static void a_deadlock_is_tried_again_and_is_nobodys_fault(void **state)
     mark(1, "put", 1);
     mark(2, "way", 1);
     mark(3, "put", 1);
-    apply_good();
+    good(apply());
     assert_string_equal(rows("SELECT last_value FROM tries"), "3;");
     assert_string_equal(rows("SELECT id FROM t ORDER BY id"), "1;3;");
     assert_string_equal(rows(LETTERS), ";");
@@ -896,7 +734,7 @@ static void a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(vo
     uint64_t seed = harness_seed();
     open_good(marks, FAILS);
     mark(1, "bad", 7);
-    apply_good();
+    good(apply());
     for (int round = 0; round < 6; round++) {
         pthread_t thread;
         struct killer k = {random_next(&seed) % 60 * NS_PER_MS};
@@ -936,7 +774,7 @@ static int end_server(void **state)
     return 0;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, end)
 
 int main(void)
 {

@@ -1,79 +1,24 @@
 /* test_table.c - a projection's file: exactly once, what stops it, who may read and write it. */
-#include "projector/table.h"
+#include "tests/unit/projecting.h"
 
-#include "core/clock.h"
 #include "core/error.h"
-#include "core/record.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <setjmp.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-extern char **environ;
 
 #define HEAD   "-- azoth: projection p\n"
 #define ONE    "-- azoth: migration 1 one\nCREATE TABLE t (id INTEGER, v);\n"
 #define TWO    "-- azoth: migration 2 two\nCREATE TABLE u (id INTEGER);\n"
 #define PUT    "-- azoth: on put\nINSERT INTO t VALUES (@id, :v);\n"
 #define SIMPLE HEAD ONE PUT /* its handler is on line 5 */
-
-static const uint8_t uuid[16] = {1, 2, 3};
-
-/* ---- a directory, a definition, a table ---- */
-
-struct fixture {
-    char dir[64];
-    struct sqlfile def;
-    struct table *table;
-    struct azoth_error err;
-    struct buf frames;
-    uint32_t check; /* of the last event added */
-};
-
-static struct fixture fx;
-
-static int setup(void **state)
-{
-    (void)state;
-    memset(&fx, 0, sizeof fx);
-    snprintf(fx.dir, sizeof fx.dir, "/tmp/test-table-XXXXXX");
-    return mkdtemp(fx.dir) ? 0 : -1;
-}
-
-static void run(const char *const *argv)
-{
-    pid_t pid;
-    int status;
-    assert_int_equal(posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_int_equal(status, 0);
-}
-
-static void shut(void)
-{
-    table_close(fx.table);
-    fx.table = NULL;
-    sqlfile_fini(&fx.def);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    shut();
-    buf_fini(&fx.frames);
-    run((const char *[]){"rm", "-rf", fx.dir, NULL});
-    return 0;
-}
 
 static int open_as(const char *sql, int accept_changed)
 {
@@ -89,94 +34,7 @@ static int open_as(const char *sql, int accept_changed)
 
 static void open_good(const char *sql)
 {
-    int rc = open_as(sql, 0);
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
-}
-
-/* ---- events ---- */
-
-static void add_bytes(uint64_t id, const char *type, struct azoth_bytes payload)
-{
-    unsigned char rec[4096];
-    struct event_record ev = {.id = id,
-                              .txn = id + 1000,
-                              .time_ns = 1700000000000000000 + (int64_t)id,
-                              .type = bytes_str(type),
-                              .key = bytes_str("stream-1"),
-                              .payload = payload};
-    assert_true(record_event_size(&ev) <= sizeof rec);
-    record_event_encode(rec, &ev);
-    struct azoth_bytes b = bytes_of(rec, record_event_size(&ev));
-    assert_int_equal(record_frame_add(&fx.frames, id, b), 0);
-    fx.check = record_checksum(b);
-}
-
-static void add(uint64_t id, const char *type, const char *payload)
-{
-    add_bytes(id, type, bytes_str(payload));
-}
-
-static int apply(uint64_t first, uint64_t last)
-{
-    memset(&fx.err, 0, sizeof fx.err);
-    int rc = table_apply(fx.table, buf_bytes(&fx.frames), first, last, fx.check, &fx.err);
-    buf_clear(&fx.frames);
-    return rc;
-}
-
-static void apply_good(uint64_t first, uint64_t last)
-{
-    int rc = apply(first, last);
-    if (rc)
-        print_error("%s\n", fx.err.message);
-    assert_int_equal(rc, 0);
-}
-
-static uint64_t cursor(void)
-{
-    uint64_t at;
-    uint32_t check;
-    table_cursor(fx.table, &at, &check);
-    return at;
-}
-
-/* ---- reading ---- */
-
-static char text[2000];
-
-static int join(void *arg, int n, const char *const *names, const struct query_value *v)
-{
-    size_t *at = arg;
-    (void)names;
-    for (int i = 0; v && i < n; i++) {
-        char *to = text + *at;
-        size_t left = sizeof text - *at;
-        if (v[i].type == QUERY_INTEGER)
-            *at += (size_t)snprintf(to, left, "%s%" PRId64, i ? "," : "", v[i].integer);
-        else if (v[i].type == QUERY_REAL)
-            *at += (size_t)snprintf(to, left, "%s%g", i ? "," : "", v[i].real);
-        else if (v[i].type == QUERY_NULL)
-            *at += (size_t)snprintf(to, left, "%snull", i ? "," : "");
-        else
-            *at += (size_t)snprintf(to, left, "%s%.*s", i ? "," : "", (int)v[i].bytes.len,
-                                    (const char *)v[i].bytes.ptr);
-    }
-    *at += (size_t)snprintf(text + *at, sizeof text - *at, ";");
-    return 0;
-}
-
-/* Rows as "a,b;c,d;" */
-static const char *rows(const char *sql)
-{
-    size_t at = 0;
-    struct azoth_error err = {0};
-    text[0] = 0;
-    int rc = query_run(fx.dir, "p", sql, join, &at, &err);
-    if (rc)
-        snprintf(text, sizeof text, "%s", err.message);
-    return text;
+    good(open_as(sql, 0));
 }
 
 /* ---- exactly once ---- */
@@ -187,7 +45,7 @@ static void rows_and_cursor_move_together_and_a_restart_resumes(void **state)
     open_good(SIMPLE);
     add(1, "put", "{\"v\":10}");
     add(2, "put", "{\"v\":20}");
-    apply_good(1, 2);
+    good(apply_range(1, 2));
     assert_string_equal(rows("SELECT cursor, (SELECT count(*) FROM t) FROM azoth_projection"),
                         "2,2;");
     shut();
@@ -198,7 +56,7 @@ static void rows_and_cursor_move_together_and_a_restart_resumes(void **state)
     assert_int_equal(at, 2);
     assert_int_equal(check, fx.check);
     add(3, "put", "{\"v\":30}");
-    apply_good(3, 3);
+    good(apply_range(3, 3));
     assert_string_equal(rows("SELECT id, v FROM t ORDER BY id"), "1,10;2,20;3,30;");
 }
 
@@ -207,13 +65,13 @@ static void a_batch_that_does_not_begin_behind_the_cursor_changes_nothing(void *
     (void)state;
     open_good(SIMPLE);
     add(1, "put", "{\"v\":10}");
-    apply_good(1, 1);
+    good(apply_range(1, 1));
     add(1, "put", "{\"v\":10}");
-    assert_int_equal(apply(1, 1), AZOTH_ERR_GAP);
+    assert_int_equal(apply_range(1, 1), AZOTH_ERR_GAP);
     add(3, "put", "{\"v\":30}");
-    assert_int_equal(apply(3, 3), AZOTH_ERR_GAP);
-    assert_int_equal(apply(2, 0), AZOTH_ERR_GAP);
-    assert_int_equal(apply(2, UINT64_MAX), AZOTH_ERR_GAP);
+    assert_int_equal(apply_range(3, 3), AZOTH_ERR_GAP);
+    assert_int_equal(apply_range(2, 0), AZOTH_ERR_GAP);
+    assert_int_equal(apply_range(2, UINT64_MAX), AZOTH_ERR_GAP);
     assert_int_equal(cursor(), 1);
     assert_string_equal(rows("SELECT id, v FROM t"), "1,10;");
 }
@@ -223,10 +81,10 @@ static void a_range_without_events_moves_the_cursor(void **state)
     (void)state;
     open_good(SIMPLE);
     fx.check = 77;
-    apply_good(1, 500);
+    good(apply_range(1, 500));
     assert_int_equal(cursor(), 500);
     assert_string_equal(rows("SELECT cursor, cursor_check FROM azoth_projection"), "500,77;");
-    apply_good(501, 500); /* an empty range */
+    good(apply_range(501, 500)); /* an empty range */
     assert_int_equal(cursor(), 500);
 }
 
@@ -236,12 +94,12 @@ static void ids_ascend_within_the_range(void **state)
     open_good(SIMPLE);
     add(2, "put", "{\"v\":1}");
     add(2, "put", "{\"v\":1}");
-    assert_int_equal(apply(1, 5), AZOTH_ERR_CORRUPT);
+    assert_int_equal(apply_range(1, 5), AZOTH_ERR_CORRUPT);
     add(6, "put", "{\"v\":1}");
-    assert_int_equal(apply(1, 5), AZOTH_ERR_CORRUPT);
+    assert_int_equal(apply_range(1, 5), AZOTH_ERR_CORRUPT);
     add(3, "put", "{\"v\":1}");
     fx.frames.ptr[fx.frames.len - 1] ^= 1;
-    assert_int_equal(apply(1, 5), AZOTH_ERR_CORRUPT);
+    assert_int_equal(apply_range(1, 5), AZOTH_ERR_CORRUPT);
     assert_int_equal(cursor(), 0);
     assert_string_equal(rows("SELECT * FROM t"), ";");
 }
@@ -254,7 +112,7 @@ static void a_cursor_that_somebody_else_moved_stops_it(void **state)
     snprintf(path, sizeof path, "%s/p.g1.db", fx.dir);
     run((const char *[]){"sqlite3", path, "UPDATE azoth_projection SET cursor = 9", NULL});
     add(1, "put", "{\"v\":1}");
-    assert_int_equal(apply(1, 1), AZOTH_ERR_CORRUPT);
+    assert_int_equal(apply_range(1, 1), AZOTH_ERR_CORRUPT);
     assert_string_equal(rows("SELECT * FROM t"), ";");
 }
 
@@ -275,7 +133,7 @@ static void fail_fast_commits_what_came_before_and_nothing_of_the_event(void **s
     check = fx.check;
     add(6, "put", "{\"v\":100}");
     add(7, "put", "{\"v\":7}");
-    assert_int_equal(apply(1, 9), AZOTH_ERR_HANDLER);
+    assert_int_equal(apply_range(1, 9), AZOTH_ERR_HANDLER);
     assert_string_equal(fx.err.message, "event 6 (put): p.sql:7: CHECK constraint failed: v < 100");
     assert_string_equal(rows("SELECT id, v FROM t"), "1,1;4,4;");
     assert_string_equal(rows("SELECT id FROM log"), "1;4;");
@@ -293,10 +151,10 @@ static void fail_fast_commits_what_came_before_and_nothing_of_the_event(void **s
     assert_int_equal(table_applied_events(fx.table), 2);
     /* Again, from there: the event is the first one now. */
     add(6, "put", "{\"v\":100}");
-    assert_int_equal(apply(5, 9), AZOTH_ERR_HANDLER);
+    assert_int_equal(apply_range(5, 9), AZOTH_ERR_HANDLER);
     assert_int_equal(cursor(), 4);
     add(6, "put", "{\"v\":6}");
-    apply_good(5, 9);
+    good(apply_range(5, 9));
     assert_string_equal(rows("SELECT id FROM log"), "1;4;6;");
 }
 
@@ -308,11 +166,11 @@ static void a_statement_that_rolls_everything_back_is_one_that_fails(void **stat
     add(1, "put", "{\"v\":1}");
     add(2, "put", "{\"v\":1}");
     add(3, "put", "{\"v\":3}");
-    assert_int_equal(apply(1, 3), AZOTH_ERR_HANDLER);
+    assert_int_equal(apply_range(1, 3), AZOTH_ERR_HANDLER);
     assert_string_equal(rows("SELECT id FROM t"), "1;");
     assert_int_equal(cursor(), 1);
     add(2, "put", "{\"v\":2}");
-    apply_good(2, 2);
+    good(apply_range(2, 2));
     assert_string_equal(rows("SELECT id FROM t"), "1;2;");
 }
 
@@ -320,7 +178,7 @@ static void fails_with(const char *payload, const char *why)
 {
     char message[240];
     add(1, "put", payload);
-    assert_int_equal(apply(1, 1), AZOTH_ERR_HANDLER);
+    assert_int_equal(apply_range(1, 1), AZOTH_ERR_HANDLER);
     snprintf(message, sizeof message, "event 1 (put): p.sql:5: %s", why);
     assert_string_equal(fx.err.message, message);
     assert_int_equal(cursor(), 0);
@@ -351,7 +209,7 @@ static void numbers_beyond_their_type_are_refused_and_never_rounded(void **state
                "the payload is no JSON object: byte 10: real number overflow near '1e999'");
     add(1, "put", "{\"v\":9223372036854775807}");
     add(2, "put", "{\"v\":-9223372036854775808}");
-    apply_good(1, 2);
+    good(apply_range(1, 2));
     assert_string_equal(rows("SELECT v FROM t"), "9223372036854775807;-9223372036854775808;");
 }
 
@@ -368,9 +226,9 @@ static void each_kind_of_json_value_has_its_sql_value(void **state)
     open_good(SIMPLE);
     for (uint64_t i = 0; i < 10; i++)
         add(i + 1, "put", payloads[i]);
-    apply_good(1, 10);
+    good(apply_range(1, 10));
     assert_string_equal(rows("SELECT v, typeof(v) FROM t ORDER BY id"),
-                        "-7,integer;2.5,real;\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80,text;1,integer;"
+                        "-7,integer;2.5r,real;\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80,text;1,integer;"
                         "0,integer;null,null;[1,\"a\"],text;{\"a\":{}},text;,text;2,integer;");
 }
 
@@ -379,7 +237,7 @@ static void a_nul_in_a_string_is_kept(void **state)
     (void)state;
     open_good(SIMPLE);
     add(1, "put", "{\"v\":\"a\\u0000b\"}");
-    apply_good(1, 1);
+    good(apply_range(1, 1));
     assert_string_equal(rows("SELECT hex(v), typeof(v) FROM t"), "610062,text;");
 }
 
@@ -393,9 +251,9 @@ static void what_the_event_has_beside_its_payload_is_at_hand(void **state)
     add(5, "put", "no JSON at all");
     add_bytes(6, "put", bytes_of(raw, 3));
     add(7, "put", "");
-    apply_good(1, 7);
+    good(apply_range(1, 7));
     assert_string_equal(rows("SELECT a, b, c, d, e, f FROM t WHERE a = 5"),
-                        "5,put,1700000000000000005,1005,stream-1,no JSON at all;");
+                        "5,put,1700000000000000005,1005,stream,no JSON at all;");
     assert_string_equal(rows("SELECT typeof(f), hex(f), length(f) FROM t ORDER BY a"),
                         "text,6E6F204A534F4E20617420616C6C,14;blob,FF0001,3;text,,0;");
 }
@@ -406,14 +264,13 @@ static void several_types_and_statements_find_their_handler(void **state)
     open_good(HEAD ONE TWO "-- azoth: on put, set\nINSERT INTO t VALUES (@id, @type);\n"
                            "INSERT INTO u VALUES (@id);\n"
                            "-- azoth: on gone\nDELETE FROM t WHERE id = :id;\n");
-    text[0] = 0;
     struct azoth_bytes types = table_types(fx.table);
     assert_true(bytes_eq(types, bytes_str("\3put\3set\4gone")));
     add(1, "put", "");
     add(2, "set", "");
     add(3, "unknown", "");
     add(4, "gone", "{\"id\":1}");
-    apply_good(1, 4);
+    good(apply_range(1, 4));
     assert_string_equal(rows("SELECT * FROM t"), "2,set;");
     assert_string_equal(rows("SELECT * FROM u"), "1;2;");
     assert_int_equal(table_applied_events(fx.table), 3);
@@ -426,7 +283,7 @@ static void pending_migrations_are_applied_once_with_their_history(void **state)
     (void)state;
     open_good(SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good(1, 1);
+    good(apply_range(1, 1));
     shut();
     open_good(HEAD ONE TWO PUT);
     assert_string_equal(rows("SELECT version, title FROM azoth_migrations"), "1,one;2,two;");
@@ -477,14 +334,14 @@ static void changed_handlers_are_refused_unless_accepted(void **state)
     (void)state;
     open_good(SIMPLE);
     add(1, "put", "{\"v\":1}");
-    apply_good(1, 1);
+    good(apply_range(1, 1));
     shut();
     assert_int_equal(open_as(OTHER, 0), AZOTH_ERR_PROJECTION);
     assert_non_null(strstr(fx.err.message, "the handlers differ"));
     assert_non_null(strstr(fx.err.message, "--accept-changed"));
     assert_int_equal(open_as(OTHER, 1), 0);
     add(2, "put", "{\"v\":1}");
-    apply_good(2, 2);
+    good(apply_range(2, 2));
     shut();
     open_good(OTHER);
     assert_string_equal(rows("SELECT id, v FROM t"), "1,1;2,2;");
@@ -497,7 +354,7 @@ static void handlers_may_change_freely_before_the_first_event(void **state)
     shut();
     open_good(OTHER);
     add(1, "put", "{\"v\":1}");
-    apply_good(1, 1);
+    good(apply_range(1, 1));
     shut();
     open_good(OTHER);
     shut();
@@ -611,7 +468,7 @@ static void anyone_reads_while_it_is_projecting(void **state)
     shell_says("SELECT count(*) FROM t", "0\n");
     for (uint64_t id = 1; id <= 5; id++) {
         add(id, "put", "{\"v\":1}");
-        apply_good(id, id);
+        good(apply_range(id, id));
         char expected[10];
         snprintf(expected, sizeof expected, "%" PRIu64 "\n", id);
         shell_says("SELECT count(*) FROM t", expected);
@@ -631,7 +488,7 @@ static int stop_at_once(void *arg, int n, const char *const *names, const struct
     /* This reader's snapshot is open: truncating must neither wait for it nor harm it. */
     struct table_stats s;
     add(4, "put", "{\"v\":1}");
-    apply_good(4, 4);
+    good(apply_range(4, 4));
     uint64_t begin = clock_mono_ns();
     table_idle(fx.table);
     assert_true(clock_mono_ns() - begin < NS_PER_S); /* the busy timeout is two */
@@ -648,7 +505,7 @@ static void idling_gives_the_wal_back_when_no_reader_is_in_the_way(void **state)
     open_good(SIMPLE);
     for (uint64_t id = 1; id <= 3; id++) {
         add(id, "put", "{\"v\":1}");
-        apply_good(id, id);
+        good(apply_range(id, id));
     }
     table_stats(fx.table, &s);
     assert_true(s.wal_bytes > 0);
@@ -677,7 +534,7 @@ static void the_wal_is_checkpointed_while_it_is_busy(void **state)
         uint64_t first = id;
         for (; id < first + 500; id++)
             add(id, "put", payload);
-        apply_good(first, id - 1);
+        good(apply_range(first, id - 1));
     }
     assert_int_equal(stat(path, &after), 0);
     assert_true(after.st_size > before.st_size + 20000 * 2000 / 2);
@@ -763,19 +620,18 @@ static void check_takes_triggers_and_undo_back(void **state)
 static void a_query_has_types_and_names_and_only_reads(void **state)
 {
     (void)state;
-    size_t at = 0;
     struct azoth_error err = {0};
     open_good(SIMPLE);
     add(1, "put", "{\"v\":\"x\"}");
-    apply_good(1, 1);
-    assert_string_equal(rows("SELECT 1, 2.5, 'a', NULL, typeof(x'00')"), "1,2.5,a,null,blob;");
-    assert_int_equal(query_run(fx.dir, "p", "DELETE FROM t", join, &at, &err), AZOTH_ERR_USAGE);
-    assert_int_equal(query_run(fx.dir, "p", "SELEC 1", join, &at, &err), AZOTH_ERR_USAGE);
-    assert_int_equal(query_run(fx.dir, "q", "SELECT 1", join, &at, &err), AZOTH_ERR_NOT_FOUND);
+    good(apply_range(1, 1));
+    assert_string_equal(rows("SELECT 1, 2.5, 'a', NULL, typeof(x'00')"), "1,2.5r,a,null,blob;");
+    assert_int_equal(ask("p", "DELETE FROM t", &err), AZOTH_ERR_USAGE);
+    assert_int_equal(ask("p", "SELEC 1", &err), AZOTH_ERR_USAGE);
+    assert_int_equal(ask("q", "SELECT 1", &err), AZOTH_ERR_NOT_FOUND);
     assert_string_equal(rows("SELECT count(*) FROM t"), "1;");
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
 
 int main(void)
 {
