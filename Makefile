@@ -146,6 +146,7 @@ $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgse
 # The hashing thread in the test's hands: where it is held, and when there can be none.
 $(BUILD)/tests/unit/test_chaining: private LINK += $(patsubst %,-Wl$(comma)--wrap=%,pthread_create pthread_join pthread_cond_wait hash_once)
 $(addprefix $(BUILD)/tests/unit/,test_dlq test_effects test_library test_pg test_table): $(call obj,tests/unit/projecting.c)
+$(addprefix $(BUILD)/tests/,$(addprefix unit/test_,contention exporter participants pause segment) fault/test_reaper): $(call obj,tests/unit/segment_dir.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/test_control: | $(BUILD)/tests/system/damage

@@ -8,6 +8,7 @@
 #include "shm/reaper.h"
 #include "shm/slot.h"
 #include "shm/stripe.h"
+#include "tests/unit/segment_dir.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -33,17 +34,8 @@ static pid_t children[4];
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/azoth-reap-XXXXXX");
-    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
-        return -1;
-    struct segment_plan plan = {.device = 1,
-                                .inode = 2,
-                                .incarnation = 1,
-                                .slots = 32,
-                                .stripes = 256,
-                                .blocks = 80,
-                                .mode = 0660};
-    if (segment_create(&name, &plan, &seg, &err))
+    if (segment_begin((struct segment_plan){.slots = 32, .stripes = 256, .blocks = 80}, dir, &name,
+                      &seg))
         return -1;
     return participant_join(seg, dir, PARTICIPANT_CLIENT, "me", &me, &err);
 }
@@ -57,12 +49,7 @@ static int teardown(void **state)
             waitpid(children[i], NULL, 0);
         }
     participant_leave(me);
-    segment_detach(seg);
-    segment_unlink(&name);
-    char path[100];
-    snprintf(path, sizeof path, "%s/participants.lock", dir);
-    unlink(path);
-    return rmdir(dir);
+    return segment_end(dir, &name, seg);
 }
 
 static int reap_main(const char *directory)

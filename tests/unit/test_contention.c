@@ -10,13 +10,13 @@
 #include "shm/participant.h"
 #include "shm/slot.h"
 #include "shm/stripe.h"
+#include "tests/unit/segment_dir.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -29,17 +29,8 @@ static struct azoth_error err;
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/azoth-cont-XXXXXX");
-    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
-        return -1;
-    struct segment_plan plan = {.device = 1,
-                                .inode = 2,
-                                .incarnation = 1,
-                                .slots = 32,
-                                .stripes = 2048,
-                                .blocks = 80,
-                                .mode = 0660};
-    if (segment_create(&name, &plan, &seg, &err) ||
+    if (segment_begin((struct segment_plan){.slots = 32, .stripes = 2048, .blocks = 80}, dir, &name,
+                      &seg) ||
         participant_join(seg, dir, PARTICIPANT_CLIENT, "me", &me, &err))
         return -1;
     return participant_join(seg, dir, PARTICIPANT_CLIENT, "other", &other, &err);
@@ -48,14 +39,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    char path[100];
     participant_leave(other);
     participant_leave(me);
-    segment_detach(seg);
-    segment_unlink(&name);
-    snprintf(path, sizeof path, "%s/participants.lock", dir);
-    unlink(path);
-    return rmdir(dir);
+    return segment_end(dir, &name, seg);
 }
 
 #define X(n) ((n) | INTENT_EXCLUSIVE)

@@ -8,6 +8,7 @@
 #include "shm/contention.h"
 #include "shm/slot.h"
 #include "shm/stripe.h"
+#include "tests/unit/segment_dir.h"
 
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -42,13 +43,9 @@ static struct buf text;
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/azoth-exp-XXXXXX");
-    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
-        return -1;
-    struct segment_plan plan = {.incarnation = 1, .slots = 32, .stripes = 256, .blocks = 80};
-    plan.mode = 0600;
-    if (segment_create(&name, &plan, &seg, &err) || gauges_create(&name, &gauges, &err) ||
-        writer_place_take(dir, "test", &writer_place, &err))
+    if (segment_begin((struct segment_plan){.slots = 32, .stripes = 256, .blocks = 80}, dir, &name,
+                      &seg) ||
+        gauges_create(&name, &gauges, &err) || writer_place_take(dir, "test", &writer_place, &err))
         return -1;
     memset(&memory, 0, sizeof memory);
     return participant_join(seg, dir, PARTICIPANT_WORKER, "w\"1", &worker, &err);
@@ -64,16 +61,11 @@ static int teardown(void **state)
     place_leave(writer_place);
     place_leave(feed_place);
     feed_place = NULL;
-    segment_detach(seg);
     gauges_detach(gauges);
-    segment_unlink(&name);
     buf_fini(&text);
-    static const char *const files[] = {"participants.lock", "data.mdb"};
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
-        unlink(path);
-    }
-    return rmdir(dir);
+    snprintf(path, sizeof path, "%s/data.mdb", dir);
+    unlink(path);
+    return segment_end(dir, &name, seg);
 }
 
 /* ---- what a metric says ---- */

@@ -8,13 +8,12 @@
 #include "shm/reaper.h"
 #include "shm/stripe.h"
 #include "tests/system/harness.h"
+#include "tests/unit/segment_dir.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,7 +27,6 @@
 static char dir[64];
 static struct segment_name name;
 static struct segment *seg;
-static struct azoth_error err;
 static _Atomic int working;
 
 /* Under the stripe of the same number: by the submitter that holds it, and by the writer for it. */
@@ -39,23 +37,14 @@ static uint64_t copied, sum_copied;
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/azoth-seg-XXXXXX");
-    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
-        return -1;
-    struct segment_plan plan = {
-        .incarnation = 1, .slots = SLOTS, .stripes = 64, .blocks = 80, .mode = 0660};
-    return segment_create(&name, &plan, &seg, &err);
+    return segment_begin((struct segment_plan){.slots = SLOTS, .stripes = 64, .blocks = 80}, dir,
+                         &name, &seg);
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    segment_detach(seg);
-    segment_unlink(&name);
-    char path[100];
-    snprintf(path, sizeof path, "%s/participants.lock", dir);
-    unlink(path);
-    return rmdir(dir);
+    return segment_end(dir, &name, seg);
 }
 
 struct submitter {

@@ -7,13 +7,12 @@
 #include "shm/pause.h"
 #include "shm/reaper.h"
 #include "shm/view.h"
+#include "tests/unit/segment_dir.h"
 
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,12 +34,9 @@ static struct participant *join(void)
 static int setup(void **state)
 {
     (void)state;
-    struct segment_plan plan = {
-        .incarnation = 1, .slots = 16, .stripes = 64, .blocks = 8, .mode = 0600};
-    snprintf(dir, sizeof dir, "/tmp/azoth-pause-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    assert_int_equal(segment_name_of(dir, &name, &err), 0);
-    assert_int_equal(segment_create(&name, &plan, &s, &err), 0);
+    if (segment_begin((struct segment_plan){.slots = 16, .stripes = 64, .blocks = 8}, dir, &name,
+                      &s))
+        return -1;
     self = join();
     other = join();
     return 0;
@@ -48,16 +44,10 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    char path[100];
     (void)state;
     participant_leave(other);
     participant_leave(self);
-    segment_detach(s);
-    segment_unlink(&name);
-    snprintf(path, sizeof path, "%s/participants.lock", dir);
-    unlink(path);
-    rmdir(dir);
-    return 0;
+    return segment_end(dir, &name, s);
 }
 
 static uint64_t in_ms(uint64_t ms)

@@ -6,6 +6,7 @@
 #include "shm/projection_row.h"
 #include "shm/reaper.h"
 #include "shm/stripe.h"
+#include "tests/unit/segment_dir.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -29,17 +30,8 @@ static struct azoth_error err;
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/azoth-seg-XXXXXX");
-    if (!mkdtemp(dir) || segment_name_of(dir, &name, &err))
-        return -1;
-    struct segment_plan plan = {.device = 1,
-                                .inode = 2,
-                                .incarnation = 1,
-                                .slots = 32,
-                                .stripes = 256,
-                                .blocks = 80,
-                                .mode = 0660};
-    if (segment_create(&name, &plan, &seg, &err))
+    if (segment_begin((struct segment_plan){.slots = 32, .stripes = 256, .blocks = 80}, dir, &name,
+                      &seg))
         return -1;
     return participant_join(seg, dir, PARTICIPANT_CLIENT, "me", &me, &err);
 }
@@ -48,12 +40,7 @@ static int teardown(void **state)
 {
     (void)state;
     participant_leave(me);
-    segment_detach(seg);
-    segment_unlink(&name);
-    char path[100];
-    snprintf(path, sizeof path, "%s/participants.lock", dir);
-    unlink(path);
-    return rmdir(dir);
+    return segment_end(dir, &name, seg);
 }
 
 static struct slot claim(struct participant *p)
