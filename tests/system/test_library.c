@@ -335,37 +335,58 @@ static void a_thread_keeps_its_deadline_while_another_waits_for_a_writer(void **
     harness_end(&h);
 }
 
+/* Transactions on one key: the first is submitted to a writer that stands, the others wait behind it. */
+struct queued {
+    int n, code[3]; /* 1 until it has ended */
+    struct azoth_txn *t[3];
+};
+
+/* The last one's deadline is last_ms; the others', or with 0 its too, is the handle's. */
+static void queue_behind_stopped(struct queued *q, int n, struct process *w, struct azoth *db,
+                                 uint32_t last_ms)
+{
+    harness_kill(w, SIGSTOP);
+    q->n = n;
+    for (int i = 0; i < n; i++) {
+        q->code[i] = 1;
+        q->t[i] = azoth_txn_new(db);
+        azoth_add_i64(q->t[i], azoth_str("same"), 1);
+        if (last_ms && i == n - 1)
+            azoth_txn_set_deadline(q->t[i], last_ms);
+        assert_int_equal(azoth_submit(q->t[i], note, &q->code[i], &err), 0);
+    }
+}
+
+static void queued_free(struct queued *q)
+{
+    for (int i = 0; i < q->n; i++)
+        azoth_txn_free(q->t[i]);
+}
+
 static void what_waited_on_a_retired_segment_goes_on_on_the_next(void **state)
 {
     (void)state;
     harness_begin(&h);
     struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = harness_attach(&h, 20000);
-    harness_kill(w, SIGSTOP);
-    int codes[3] = {1, 1, 1};
-    struct azoth_txn *t[3];
-    for (int i = 0; i < 3; i++) {
-        t[i] = azoth_txn_new(db);
-        azoth_add_i64(t[i], azoth_str("same"), 1);
-        assert_int_equal(azoth_submit(t[i], note, &codes[i], &err), 0);
-    }
+    struct queued q;
+    queue_behind_stopped(&q, 3, w, db, 0);
     harness_kill(w, SIGKILL);
     harness_wait(&h, w, 5000);
     retire_segment();
     /* The one that was submitted is told as unknown, the others wait for the next segment. */
-    while (codes[0] == 1)
+    while (q.code[0] == 1)
         assert_true(azoth_poll(db, 100) >= 0);
-    assert_int_equal(codes[0], AZOTH_ERR_OUTCOME_UNKNOWN);
-    assert_int_equal(codes[1], 1);
+    assert_int_equal(q.code[0], AZOTH_ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(q.code[1], 1);
     harness_spawn(&h, w);
     while (azoth_in_flight(db))
         assert_true(azoth_poll(db, 1000) >= 0);
-    assert_int_equal(codes[1], 0);
-    assert_int_equal(codes[2], 0);
+    assert_int_equal(q.code[1], 0);
+    assert_int_equal(q.code[2], 0);
     /* Not executed by the writer that never saw it. */
     assert_int_equal(value_of(db, "same"), 2);
-    for (int i = 0; i < 3; i++)
-        azoth_txn_free(t[i]);
+    queued_free(&q);
     azoth_close(db);
     harness_end(&h);
 }
@@ -410,14 +431,8 @@ static void who_waits_in_a_segment_that_was_removed_with_its_writer_hears_of_it(
     struct azoth *db = harness_attach(&h, 60000), *other = harness_attach(&h, 60000);
     pthread_t thread;
     void *lost;
-    harness_kill(w, SIGSTOP);
-    int codes[2] = {1, 1};
-    struct azoth_txn *t[2];
-    for (int i = 0; i < 2; i++) {
-        t[i] = azoth_txn_new(db);
-        azoth_add_i64(t[i], azoth_str("same"), 1);
-        assert_int_equal(azoth_submit(t[i], note, &codes[i], &err), 0);
-    }
+    struct queued q;
+    queue_behind_stopped(&q, 2, w, db, 0);
     assert_int_equal(pthread_create(&thread, NULL, lost_commit_main, other), 0);
     wait_submitted(2);
     take_segment_away();
@@ -430,13 +445,12 @@ static void who_waits_in_a_segment_that_was_removed_with_its_writer_hears_of_it(
         assert_true(azoth_poll(db, 1000) >= 0);
     pthread_join(thread, &lost);
     assert_true(clock_mono_ns() - before < 15 * NS_PER_S);
-    assert_int_equal(codes[0], AZOTH_ERR_OUTCOME_UNKNOWN);
-    assert_int_equal(codes[1], 0);
+    assert_int_equal(q.code[0], AZOTH_ERR_OUTCOME_UNKNOWN);
+    assert_int_equal(q.code[1], 0);
     assert_int_equal((int)(intptr_t)lost, AZOTH_ERR_OUTCOME_UNKNOWN);
     assert_int_equal(value_of(db, "same"), 1);
     assert_int_equal(value_of(db, "lost"), 0);
-    for (int i = 0; i < 2; i++)
-        azoth_txn_free(t[i]);
+    queued_free(&q);
     azoth_close(db);
     azoth_close(other);
     harness_end(&h);
@@ -466,29 +480,21 @@ static void one_that_is_held_back_by_an_earlier_one_keeps_its_own_deadline(void 
     harness_begin(&h);
     struct process *w = harness_start(&h, "writer", 0, "azoth-writer", "--dir", h.dir, NULL);
     struct azoth *db = harness_attach(&h, 20000);
-    harness_kill(w, SIGSTOP);
-    int codes[3] = {1, 1, 1};
-    struct azoth_txn *t[3];
-    for (int i = 0; i < 3; i++) {
-        t[i] = azoth_txn_new(db);
-        azoth_add_i64(t[i], azoth_str("same"), 1);
-        azoth_txn_set_deadline(t[i], i == 2 ? 200 : 20000);
-        assert_int_equal(azoth_submit(t[i], note, &codes[i], &err), 0);
-    }
+    struct queued q;
+    queue_behind_stopped(&q, 3, w, db, 200);
     uint64_t before = clock_mono_ns();
-    while (codes[2] == 1)
+    while (q.code[2] == 1)
         assert_true(azoth_poll(db, 100) >= 0);
     assert_true(clock_mono_ns() - before < 2 * NS_PER_S);
-    assert_int_equal(codes[2], AZOTH_ERR_LOCK_TIMEOUT);
-    assert_int_equal(codes[1], 1);
+    assert_int_equal(q.code[2], AZOTH_ERR_LOCK_TIMEOUT);
+    assert_int_equal(q.code[1], 1);
     harness_kill(w, SIGCONT);
     while (azoth_in_flight(db))
         assert_true(azoth_poll(db, 1000) >= 0);
-    assert_int_equal(codes[0], 0);
-    assert_int_equal(codes[1], 0);
+    assert_int_equal(q.code[0], 0);
+    assert_int_equal(q.code[1], 0);
     assert_int_equal(value_of(db, "same"), 2);
-    for (int i = 0; i < 3; i++)
-        azoth_txn_free(t[i]);
+    queued_free(&q);
     azoth_close(db);
     harness_end(&h);
 }
