@@ -136,6 +136,14 @@ static int add_made(struct azoth_txn *t, enum txn_kind kind, struct azoth_bytes 
     return add_value(t, kind, key, *v);
 }
 
+static int add_u256(struct azoth_txn *t, enum txn_kind kind, struct azoth_bytes key,
+                    const struct azoth_u256 *n)
+{
+    struct azoth_value v;
+    buf_clear(&t->scratch);
+    return add_made(t, kind, key, value_make_u256(&t->scratch, n, &v), &v);
+}
+
 int azoth_read(struct azoth_txn *t, struct azoth_bytes key)
 {
     return add_key(t, TXN_READ, key);
@@ -208,9 +216,7 @@ int azoth_set_i64(struct azoth_txn *t, struct azoth_bytes key, int64_t n)
 
 int azoth_set_u256(struct azoth_txn *t, struct azoth_bytes key, const struct azoth_u256 *n)
 {
-    struct azoth_value v;
-    buf_clear(&t->scratch);
-    return add_made(t, TXN_SET, key, value_make_u256(&t->scratch, n, &v), &v);
+    return add_u256(t, TXN_SET, key, n);
 }
 
 int azoth_set_string(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes utf8)
@@ -256,9 +262,7 @@ int azoth_add_i64(struct azoth_txn *t, struct azoth_bytes key, int64_t delta)
 
 int azoth_add_u256(struct azoth_txn *t, struct azoth_bytes key, const struct azoth_u256 *delta)
 {
-    struct azoth_value v;
-    buf_clear(&t->scratch);
-    return add_made(t, TXN_ADD, key, value_make_u256(&t->scratch, delta, &v), &v);
+    return add_u256(t, TXN_ADD, key, delta);
 }
 
 int azoth_set_add(struct azoth_txn *t, struct azoth_bytes key, struct azoth_bytes member)
