@@ -31,10 +31,13 @@ exits() { # SENTENCE CODE TEXT COMMAND...
     if [ $rc = "$code" ] && grep -qF -- "$text" "$TMP/out"; then echo "ok - $what"; passed=$((passed + 1)); else
         echo "not ok - $what: exit code $rc"; cat "$TMP/out"; failed=$((failed + 1)); fi
 }
+# Looks again until it holds. What the command prints goes nowhere.
 until_true() { # SECONDS COMMAND...
     local end=$((SECONDS + $1)); shift
-    until "$@" 2>/dev/null; do [ $SECONDS -lt $end ] || return 1; read -rt 0.02 <> <(:) || :; done
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; read -rt 0.02 <> <(:) || :; done
 }
+# For commands that check only asks for their end: what they print is shown when that was no good one.
+quiet() { "$@" >"$TMP/out" 2>&1; }
 azoth() { "$BUILD/azoth" "$@"; }
 checks_end() {
     echo "$passed passed, $failed failed"

@@ -12,13 +12,6 @@ leave() {
 }
 trap leave EXIT
 
-until_true() { # SECONDS COMMAND...
-    local until=$((SECONDS + $1)); shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $until ] || return 1
-        sleep 0.05
-    done
-}
 # start NAME PROGRAM ARG...: its pid is in $started, its log in $TMP/NAME.log.
 start() {
     local name=$1; shift

@@ -21,7 +21,7 @@ ids() { azoth events --json "$@" | jq -rs 'if all(.[]; .id == .data.v) then "\(.
 rows() { azoth query "$1" 'SELECT count(*), sum(v = id), max(id) FROM t' | sed 1d | tr '\t' ' '; }
 caught_up() { azoth lag "$1" --wait --timeout 30 >"$TMP/out" 2>&1; }
 first_in_store() { archive list --json | jq .first_in_store; }
-writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" --writer-sync none 2>>"$TMP/writer.log" & w=$!; pids+=($w); until_true 20 azoth tx '{"set":{"there":{"i64":1}}}' >/dev/null; }
+writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" --writer-sync none 2>>"$TMP/writer.log" & w=$!; pids+=($w); until_true 20 azoth tx '{"set":{"there":{"i64":1}}}'; }
 writer
 
 # ---- without projections ----

@@ -13,9 +13,6 @@ define() { # ERRORS VALUE
         "-- azoth: migration 1 make t" "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER CHECK (v < 100));" \
         "-- azoth: on put" "INSERT INTO t VALUES (@id, $2);" >"$sql"
 }
-until_true() { for ((i = 0; i < 1000; i++)); do "$@" >"$TMP/out" 2>&1 && return; read -rt 0.02 <>"$TMP/never"; done; false; }
-quiet() { "$@" >"$TMP/out" 2>&1; }
-mkfifo "$TMP/never"
 lag() { azoth lag --json p | jq -r ".projections[0] | $1"; }
 is() { [ "$(lag "$1")" = "$2" ]; }
 put() { azoth tx "{\"events\":[{\"type\":\"put\",\"data\":{\"v\":$1}}]}" >/dev/null; }
@@ -25,7 +22,7 @@ gone() { kill -9 "$1"; wait "$1" 2>/dev/null; }
 
 define fail-fast :v
 "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=($!)
-until_true azoth tx '{"events":[{"type":"put","data":{"v":1}}]}'
+until_true 20 azoth tx '{"events":[{"type":"put","data":{"v":1}}]}'
 feed
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" p 2>"$TMP/p.log" & projector=$!; pids+=($!)
 check "it follows" quiet azoth lag p --wait --timeout 20
@@ -33,7 +30,7 @@ says "idle: nothing behind, nothing that failed" "idle 0 0 0 null" \
     "$(lag '"\(.state) \(.events_behind) \(.seconds_behind) \(.catch_up_s) \(.last_failure)"')"
 for v in 1 2 3 4 5 6 7 8 9; do put $v; done
 azoth lag p --wait --timeout 20 >"$TMP/out"
-check "a rate is told, of the log as well" until_true sh -c "'$BUILD/azoth' lag p --json |
+check "a rate is told, of the log as well" until_true 20 sh -c "'$BUILD/azoth' lag p --json |
     jq -e '.projections[0].events_s > 0 and .head_events_s > 0'"
 says "a watcher sees it again and again" 3 "$(azoth lag --watch 10ms --json | head -3 | jq -r .projections[0].name | grep -c '^p$')"
 
@@ -42,7 +39,7 @@ put 500
 wait $projector 2>/dev/null
 says "the projector has ended" 1 $?
 failing='"\(.state) \(.events_behind) \(.last_failure.event) \(.last_failure.code) \(.last_failure.times) \(.last_failure.message | test("^event 11 .put.: .*p.sql:6: CHECK constraint"))"'
-check "why it is down: event, code and message" until_true is "$failing" "failed 1 11 AZOTH_ERR_HANDLER 1 true"
+check "why it is down: event, code and message" until_true 20 is "$failing" "failed 1 11 AZOTH_ERR_HANDLER 1 true"
 since=$(lag .last_failure.since_ns)
 now=$(date +%s%N)
 check "since when" test $((now - since)) -ge 0 -a $((now - since)) -lt 60000000000
@@ -66,7 +63,7 @@ says "why, though no feed was there to hear it" "null 1 true" \
 feed
 define log-and-skip :v
 check "with a definition that passes the event" project --accept-changed --once
-check "nothing is told any more" until_true is '"\(.events_behind) \(.last_failure)"' "0 null"
+check "nothing is told any more" until_true 20 is '"\(.events_behind) \(.last_failure)"' "0 null"
 check "nothing is left" quiet sh -c "! ls '$AZOTH_DIR'/projections/*.last*"
 
 # ---- one that retries ----
@@ -74,7 +71,7 @@ define 'retry 1000 30s..60s then fail-fast' :v
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" --accept-changed p 2>"$TMP/p.log" & projector=$!; pids+=($!)
 check "it follows again" quiet azoth lag p --wait --timeout 20
 put 600
-check "one that is tried again says at which event" until_true is '"\(.state) \(.stands_at_event)"' "retrying 12"
+check "one that is tried again says at which event" until_true 20 is '"\(.state) \(.stands_at_event)"' "retrying 12"
 says "when it goes on, and what the failure is" "true 12 true" \
     "$(lag '"\(.next_attempt_s > 5 and .next_attempt_s <= 30) \(.last_failure.event) \(.last_failure.message | test("CHECK constraint"))"')"
 gone $projector
@@ -96,12 +93,12 @@ feed
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" s 0/2 2>"$TMP/s.log" & pids+=($!)
 shards() { azoth lag s --json | jq -c '[.projections[] | [.shard, .state, .events_behind]]'; }
 is_shards() { [ "$(shards)" = "$1" ]; }
-check "a shard that nobody runs is told of" until_true is_shards '[[0,"idle",0],[1,"unseen",12]]'
+check "a shard that nobody runs is told of" until_true 20 is_shards '[[0,"idle",0],[1,"unseen",12]]'
 exits "one that has applied nothing is over a limit" 1 "OVER" azoth lag s --max-events 11
 exits "and waited for" 1 "s 1/2 has applied up to event 0, not yet event 12" azoth lag s --wait --timeout 100ms
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" s 1/2 2>"$TMP/s1.log" & pids+=($!)
 check "until it runs" quiet azoth lag s --wait --timeout 20
-check "then both are at the head" until_true is_shards '[[0,"idle",0],[1,"idle",0]]'
+check "then both are at the head" until_true 20 is_shards '[[0,"idle",0],[1,"idle",0]]'
 
 # ---- flags that would say nothing ----
 exits "a time to wait without waiting is refused" 2 "--timeout is how long --wait waits" azoth lag --timeout 5
@@ -123,7 +120,7 @@ rm "$AZOTH_DIR"/projections/m*.sql
 printf '%s\n' "-- azoth: projection e" "-- azoth: effects true" "-- azoth: on put" >"$AZOTH_DIR/projections/e.sql"
 "$BUILD/azoth-projector" --dir "$AZOTH_DIR" e 2>"$TMP/e.log" & projector=$!; pids+=($!)
 taken() { [ "$(azoth query e 'SELECT cursor FROM azoth_projection' | tail -1)" = 12 ]; }
-check "all of them are taken from the feed" until_true taken
+check "all of them are taken from the feed" until_true 20 taken
 gone $projector
 gone $feed
 says "none is settled, whatever the ledger has" "silent 0 12" "$(azoth lag e --json | jq -r '.projections[0] | "\(.state) \(.cursor) \(.events_behind)"')"
@@ -152,19 +149,19 @@ PATH=$TMP/bin:$PATH
 define fail-fast :v
 "$BUILD/azoth" run --workers 1 --writer-sync none >"$TMP/run.out" 2>"$TMP/run.log" </dev/null & run=$!; pids+=($run)
 waits='"\(.supervisor.by) \(.supervisor.unit) \(.supervisor.state) \(.supervisor.exit_code) \(.supervisor.next_start_s > 0 and .supervisor.next_start_s <= 5) \(.supervisor.starts_again > 0)"'
-check "one that fails over and over: when it is started again" until_true is "$waits" "azoth run projector-p waiting 1 true true"
+check "one that fails over and over: when it is started again" until_true 20 is "$waits" "azoth run projector-p waiting 1 true true"
 text() { azoth lag p | grep -Eq '^ *azoth run starts projector-p again in [0-9.]+ (ms|s) \([0-9]+ times so far\)$'; }
-check "in words as well" until_true text
+check "in words as well" until_true 20 text
 define fail-fast ':v + 0'
 refused() { is '"\(.supervisor.by) \(.supervisor.state) \(.supervisor.exit_code)"' "azoth run failed 100"; }
-check "one whose handlers differ is not" until_true refused
+check "one whose handlers differ is not" until_true 20 refused
 check "and it says what for" sh -c "'$BUILD/azoth' lag p | grep -q 'azoth run starts it again when its definition, its file or its library has changed: exit code 100'"
 define log-and-skip :v
-check "it is when that has changed, and follows" until_true is '"\(.state) \(.events_behind)"' "idle 0"
+check "it is when that has changed, and follows" until_true 20 is '"\(.state) \(.events_behind)"' "idle 0"
 says "then there is nothing to say" null "$(lag .supervisor)"
 check "nobody has asked systemd" test ! -e "$TMP/called"
 disown $run
 kill -9 $run
-check "a supervisor that was killed starts nothing" until_true is .supervisor null
-check "the projector is gone with it" until_true sh -c "! kill -0 $(grep -Eo 'started, pid [0-9]+' "$TMP/run.log" | grep -Eo '[0-9]+' | tail -1)"
+check "a supervisor that was killed starts nothing" until_true 20 is .supervisor null
+check "the projector is gone with it" until_true 20 sh -c "! kill -0 $(grep -Eo 'started, pid [0-9]+' "$TMP/run.log" | grep -Eo '[0-9]+' | tail -1)"
 checks_end

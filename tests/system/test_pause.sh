@@ -92,7 +92,7 @@ exits "it waits for one that comes" 0 "sealed at event 1 " azoth seal --with-pro
 says "which has the event then" 1 "$(azoth query seen 'SELECT count(*) AS n FROM t' --json | jq .n)"
 exits "unseal ends it" 0 "unsealed" azoth unseal
 add >/dev/null
-until_true 20 azoth lag --wait --timeout 1 >/dev/null 2>&1
+until_true 20 azoth lag --wait --timeout 1
 kill -STOP "$projector"
 add >/dev/null
 exits "a projector that stands is named" 1 "lack event 3: seen (at 2)" azoth seal --with-projections --timeout 300ms -- true

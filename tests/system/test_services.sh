@@ -6,11 +6,6 @@ db=$TMP/db
 export AZOTH_DIR=$db
 unset NOTIFY_SOCKET WATCHDOG_USEC
 
-# until SECONDS COMMAND...: looks again until it holds.
-until_true() {
-    local end=$((SECONDS + $1)); shift
-    until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.02; done
-}
 logged() { grep -qE -- "$2" "$TMP/$1.log"; }
 start() { # NAME PROGRAM ARGUMENTS...: its pid in $pid
     local name=$1; shift
@@ -18,7 +13,6 @@ start() { # NAME PROGRAM ARGUMENTS...: its pid in $pid
     pid=$!
     pids+=($pid)
 }
-q() { "$@" >"$TMP/out" 2>&1; }
 # exit_of PID: its status; one that does not end is killed.
 exit_of() {
     gone() { ! kill -0 "$1" 2>/dev/null; }
@@ -44,7 +38,7 @@ start worker azoth-worker --dir "$db"; worker=$pid
 start projector azoth-projector --dir "$db" seen; projector=$pid
 start exporter azoth-exporter --dir "$db" --exporter-listen 127.0.0.1:0; exporter=$pid
 for p in writer feed worker projector exporter; do until_true 20 logged $p 'ready '; done
-check "a transaction through a worker" q azoth tx --to "ipc://$db/run/worker-1.sock" '{"set":{"n":0},"events":[{"type":"e","data":{}}]}'
+check "a transaction through a worker" quiet azoth tx --to "ipc://$db/run/worker-1.sock" '{"set":{"n":0},"events":[{"type":"e","data":{}}]}'
 
 shm=$(objects)
 trap 'finish; for o in $shm; do rm -f "/dev/shm$o"; done' EXIT
@@ -63,8 +57,8 @@ done
 rm "$db/azoth.conf"
 kill -HUP $writer $feed $worker $projector $exporter
 for p in writer feed worker projector exporter; do until_true 10 logged $p 'settings read again log_level=info'; done
-check "all of them go on" q azoth tx --to "ipc://$db/run/worker-1.sock" "$one"
-check "and the projection follows" q azoth lag --wait --timeout 20
+check "all of them go on" quiet azoth tx --to "ipc://$db/run/worker-1.sock" "$one"
+check "and the projection follows" quiet azoth lag --wait --timeout 20
 
 # --- a killed one ---
 kill -STOP $writer
@@ -83,7 +77,7 @@ check "and who waited has an answer" wait $late
 check "it says that it repaired what the dead worker left" until_true 20 logged writer '^<5>repaired what dead participants left participants=[0-9]+'
 check "a killed feed's successor says who subscribed again, and where" until_true 20 eval '[ "$(grep -c "^<6>subscribed projection=seen shard=0/1 cursor=" "$TMP/feed.log")" = 2 ]'
 check "a killed projector's says at which event it goes on" until_true 20 eval '[ "$(grep -c "^<5>ready projection=seen shard=0/1 cursor=" "$TMP/projector.log")" = 2 ]'
-check "nothing is missing" q azoth lag --wait --timeout 20
+check "nothing is missing" quiet azoth lag --wait --timeout 20
 says "and nothing is there twice" '{"n":3}' "$(azoth query seen 'SELECT count(*) AS n FROM seen' --json)"
 
 # --- shared objects that are taken away ---
@@ -98,8 +92,8 @@ for which in segment gauges; do
     start worker azoth-worker --dir "$db"; worker=$pid
     attached_to_new() { attached feed && attached worker; }
     check "the next ones make and use a new segment, and the feed with them" until_true 20 attached_to_new
-    check "transactions go on" q azoth tx "$one"
-    check "the projection follows" q azoth lag --wait --timeout 20
+    check "transactions go on" quiet azoth tx "$one"
+    check "the projection follows" quiet azoth lag --wait --timeout 20
 done
 # Nobody is left to retire it when the writer is killed before it looks.
 kill -STOP $writer
@@ -110,12 +104,12 @@ exit_of $worker; says "a worker finds by itself that its segment was removed" 75
 
 for p in $feed $projector; do kill $p; wait $p; done
 start writer azoth-writer --dir "$db"; writer=$pid
-until_true 20 azoth tx "$one" >/dev/null 2>&1
+until_true 20 azoth tx "$one"
 kill $writer; wait $writer
 says "each line has a priority, and a sentence before its first key" "" "$(cat "$TMP"/{writer,feed,worker,projector}.log | grep -vE '^<[3-7]>[a-zA-Z][^=]* [a-z_]+=|^<5>stopped$')"
 # --- a feed that is there before its writer, and finds a dead one's segment, of a file that was here before ---
 start writer azoth-writer --dir "$db"; writer=$pid
-until_true 20 azoth tx "$one" >/dev/null 2>&1
+until_true 20 azoth tx "$one"
 kill -KILL $writer; wait $writer 2>/dev/null
 cp "$db/data.mdb" "$TMP/data.mdb"; mv "$TMP/data.mdb" "$db/data.mdb"
 : >"$TMP/feed.log"

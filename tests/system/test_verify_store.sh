@@ -181,7 +181,7 @@ fi
 # ---- while it is written
 
 "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=("$writer")
-until_true 10 sh -c "'$BUILD/azoth' status --json | jq -e '.writer.state == \"running\"'" >/dev/null
+until_true 10 sh -c "'$BUILD/azoth' status --json | jq -e '.writer.state == \"running\"'"
 load() { for ((n = 0; n < 400; n++)); do azoth tx "{\"add\":{\"n\":1},\"set\":{\"w$n\":$n},\"events\":[{\"type\":\"w\",\"data\":{\"n\":$n}}]}" >/dev/null || return; done; }
 load & loader=$!; pids+=("$loader")
 looks=0 bad=0
