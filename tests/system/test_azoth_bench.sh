@@ -1,26 +1,10 @@
 #!/bin/bash
 # azoth bench, whole, refused and interrupted. Figures of so short runs mean nothing and are not looked
 # at. Needs AZOTH_BUILD (on a disk: memory is refused) and jq.
-set -u
-BUILD=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
-TMP=$(mktemp -d "$BUILD/tb.XXXXXX")
-trap 'rm -rf "$TMP"' EXIT
+TMPDIR=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
+. "$(dirname "$0")/checks.sh"
 unset AZOTH_DIR
 mkdir "$TMP/data"
-passed=0 failed=0
-check() { # SENTENCE COMMAND...
-    local sentence=$1
-    shift
-    if "$@" >"$TMP/check" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok - $sentence"
-    else
-        failed=$((failed + 1))
-        echo "not ok - $sentence"
-        head -c 2000 "$TMP/check" | sed 's/^/#   /'
-    fi
-}
-says() { check "$1" [ "$2" = "$3" ]; } # SENTENCE WANTED GOT
 bench() { "$BUILD/azoth" bench --dir "$TMP/data" --keys 1000 "$@"; }
 
 if [ "$(stat -f -c %T "$TMP")" = tmpfs ]; then
@@ -29,7 +13,7 @@ if [ "$(stat -f -c %T "$TMP")" = tmpfs ]; then
 fi
 bench --seconds 300ms --json --quiet >"$TMP/j" 2>"$TMP/err"
 says "azoth bench succeeds" 0 $?
-check "it prints product, floor and ratio for 1, 64 and 256 in flight" jq -e 'map(.in_flight) == [1,64,256] and
+check "it prints product, floor and ratio for 1, 64 and 256 in flight" quiet jq -e 'map(.in_flight) == [1,64,256] and
     all(.[]; .product > 0 and .floor > 0 and .pairs > 0 and .ratio > 0 and .ratio_low <= .ratio_high
         and .p99_ns >= .p50_ns and .p50_ns > 0)' "$TMP/j"
 says "--quiet says nothing" "" "$(cat "$TMP/err")"
@@ -61,12 +45,13 @@ fi
 # objects is what `azoth status` tells.
 "$BUILD/azoth" bench --dir "$TMP/data" --keys 1000 --seconds 300 --quiet >"$TMP/t" 2>&1 &
 pid=$!
-end=$((SECONDS + 30)) name=
-while [ -z "$name" ] && [ $SECONDS -lt $end ]; do
-    name=$("$BUILD/azoth" status --dir "$TMP"/data/azoth-bench-*/db --json 2>/dev/null |
+name=
+named() {
+    name=$("$BUILD/azoth" status --dir "$TMP"/data/azoth-bench-*/db --json |
         jq -r 'select(.store.events > 1000) | .shm // empty')
-    read -rt 0.05 <> <(:)
-done
+    [ -n "$name" ]
+}
+until_true 30 named
 check "while it runs it is a database like any other" test -n "$name" -a -e "/dev/shm$name"
 kill -INT $pid
 (read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) & # it would go on for five minutes
@@ -84,8 +69,7 @@ while_filling() { # SIGNAL CODE
     : >"$TMP/err" # the shell in the background empties it too late: the last run's word would count
     "$BUILD/azoth" bench --dir "$TMP/data" --keys 100000000 --seconds 1 --json >"$TMP/t" 2>"$TMP/err" &
     pid=$!
-    end=$((SECONDS + 30))
-    until grep -q filling "$TMP/err" || [ $SECONDS -ge $end ]; do read -rt 0.05 <> <(:); done
+    until_true 30 grep -q filling "$TMP/err"
     kill -$1 $pid
     (read -rt 60 <> <(:); kill -9 $pid 2>/dev/null) &
     killer=$!
@@ -110,5 +94,4 @@ else
     echo "skip - ramfs is memory too (needs root)"
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+checks_end

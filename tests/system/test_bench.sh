@@ -1,24 +1,8 @@
 #!/bin/bash
 # The benchmark program: what it writes, refuses and leaves behind. Its figures of so short runs mean
 # nothing and are not looked at, nor whether rows are met. Needs AZOTH_BUILD (on a disk) and jq.
-set -u
-BUILD=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
-TMP=$(mktemp -d "$BUILD/tbp.XXXXXX")
-trap 'rm -rf "$TMP"' EXIT
-passed=0 failed=0
-check() { # SENTENCE COMMAND...
-    local sentence=$1
-    shift
-    if "$@" >"$TMP/check" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok - $sentence"
-    else
-        failed=$((failed + 1))
-        echo "not ok - $sentence"
-        head -c 2000 "$TMP/check" | sed 's/^/#   /'
-    fi
-}
-says() { check "$1" [ "$2" = "$3" ]; } # SENTENCE WANTED GOT
+TMPDIR=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
+. "$(dirname "$0")/checks.sh"
 
 if [ "$(stat -f -c %T "$TMP")" = tmpfs ]; then
     echo "skip - the benchmark program on a disk (the build directory lies in memory)"
@@ -34,18 +18,12 @@ processes() { grep -laE "[/]${TMP#/}/data/bench-" /proc/[0-9]*/cmdline 2>/dev/nu
 child_of() { awk -v parent="$1" '{ pid = $1; sub(/.*\) /, ""); if ($2 == parent) print pid }' /proc/[0-9]*/stat 2>/dev/null; }
 mkdir "$TMP/data"
 export AZOTH_BENCH_DIR=$TMP/data
-# At most `seconds`, until the command succeeds.
-await() { # SECONDS COMMAND...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1 || [ $SECONDS -ge $end ]; do read -rt 0.05 <> <(:); done
-}
 # Starts the program on a row of few processes, and waits until its writer serves the database: the name
 # of the shared objects is what `azoth status` tells. (The bare LMDB beside it is no database.)
 start() { # ROWS
     AZOTH_BUILD=$TMP/b "$BUILD/tests/bench/bench" --pairs 100 --rows "$1" >/dev/null 2>"$TMP/err" &
     pid=$! shm=
-    await 60 writer_serves
+    until_true 60 writer_serves
 }
 writer_serves() {
     local writer
@@ -68,13 +46,13 @@ nothing_left() { # OF WHAT
     check "$1: nor its shared objects" test -n "$shm" -a ! -e "/dev/shm$shm"
 }
 
-bench --pairs 1 --rows 8b,3a,1,plot >"$TMP/out" 2>"$TMP/err"
+bench --pairs 1 --rows 8b,3a,1,plot >"$TMP/table" 2>"$TMP/err"
 check "it ends with 0, or 1 when a row is missed" test $? -le 1
-check "bench.json lists the rows that were asked for, by number" jq -e 'map(.row) == ["1","3a","8b"]' "$TMP/b/bench.json"
-check "each with its fields" jq -e 'all(.[]; (.name | length) > 0 and (.unit | length) > 0 and .product > 0 and
+check "bench.json lists the rows that were asked for, by number" quiet jq -e 'map(.row) == ["1","3a","8b"]' "$TMP/b/bench.json"
+check "each with its fields" quiet jq -e 'all(.[]; (.name | length) > 0 and (.unit | length) > 0 and .product > 0 and
     .floor > 0 and .ratio > 0 and (.reach | type) == "number" and (.least | type) == "number" and .pairs == 1 and
     (.met | type) == "boolean" and ((.ratio - .product / .floor) | fabs) < 0.01)' "$TMP/b/bench.json"
-says "the table has the same rows" "1 3a 8b" "$(grep -oE '^(1|3a|8b) ' "$TMP/out" | tr -d ' ' | paste -sd' ')"
+says "the table has the same rows" "1 3a 8b" "$(grep -oE '^(1|3a|8b) ' "$TMP/table" | tr -d ' ' | paste -sd' ')"
 check "and becomes the README's" sh -c "tools/bench-table '$TMP/b/bench.json' | grep -c '^| [138]' | grep -qx 3"
 jq '.[0].least = 1500000' "$TMP/b/bench.json" >"$TMP/least.json"
 check "with the bar that is no ratio" sh -c "tools/bench-table '$TMP/least.json' | grep -qE '^\| 1 \|.* \| 0.90 and 1,500,000 /s \|'"
@@ -99,7 +77,7 @@ check "and so is that of latency" \
 says "nothing is left of its databases" "" "$(left)"
 
 cp "$TMP/b/bench.json" "$TMP/before"
-bench --pairs 1 --rows 1,99 >"$TMP/out" 2>"$TMP/err"
+bench --pairs 1 --rows 1,99 >"$TMP/table" 2>"$TMP/err"
 says "a row that there is not is a usage error" 2 $?
 check "and the rows that there are are told, and nothing measured" \
     grep -qzx 'bench: there is no row 99; there are 1, 2, 3a, .*, 20, plot.' "$TMP/err"
@@ -134,5 +112,4 @@ says "when its measuring process is killed, it fails" 4 $?
 check "and tells why" grep -q 'was ended by a signal: Killed' "$TMP/err"
 nothing_left "killed"
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+checks_end
