@@ -27,7 +27,7 @@ exits "projection check wants a file" 2 "check takes a file" "$AZOTH" projection
 exits "there is nothing but check" 2 "there is no projection frob" "$AZOTH" projection frob x
 
 load=()
-if cc -shared -fPIC -I"$SOURCE/client" -I"$SOURCE/core" "$SOURCE/examples/commands/transfer.c" \
+if cc -shared -fPIC -I"$root/client" -I"$root/core" "$root/examples/commands/transfer.c" \
     -o "$TMP/transfer.so" 2>"$TMP/err"; then
     load=(--load "$TMP/transfer.so")
 else

@@ -2,14 +2,9 @@
 # The azoth command: every command, its errors and exit codes; azoth run with real programs and with
 # programs that misbehave on purpose. Needs AZOTH_BUILD (the directory of the programs), jq, python3.
 # Prints "ok - sentence" or "not ok - sentence" and a count at the end.
-set -u
-BUILD=$(realpath "${AZOTH_BUILD:?set AZOTH_BUILD to the directory of the programs}")
-SOURCE=$(realpath "$(dirname "$0")/../..")
+. "$(dirname "$0")/checks.sh"
 AZOTH=$BUILD/azoth
-TMP=$(mktemp -d "${TMPDIR:-/tmp}/azcli.XXXXXX")
 unset AZOTH_DIR
-passed=0 failed=0
-pids=()
 
 # Only what this test started, by pid; the shared objects of its own databases.
 clean_up() {
@@ -41,17 +36,8 @@ not_ok() {
     echo "not ok - $1"
     [ -z "${2:-}" ] || echo "#   $2"
 }
-# check SENTENCE COMMAND...: the command succeeds.
-check() {
-    local sentence=$1
-    shift
-    if "$@"; then ok "$sentence"; else not_ok "$sentence" "$* failed"; fi
-}
-# says SENTENCE WANTED GOT
-says() {
-    if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "wanted '$2', got '$3'"; fi
-}
-# exits SENTENCE CODE PATTERN COMMAND...: exit code, and a pattern on standard error ('' for nothing).
+# Stricter than that of checks.sh: exits SENTENCE CODE PATTERN COMMAND...: exit code, and a pattern on standard error, which
+# has nothing to say when that is ''.
 exits() {
     local sentence=$1 code=$2 pattern=$3 got
     shift 3
@@ -66,16 +52,6 @@ exits() {
     else
         ok "$sentence"
     fi
-}
-# until_true SECONDS COMMAND...
-until_true() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        read -rt 0.05 <> <(:)
-    done
-    return 0
 }
 # Dead, whether or not somebody has looked after the body yet.
 gone() { ! grep -Eq "^State:\s+[^ZX]" "/proc/$1/status" 2>/dev/null; }
@@ -148,7 +124,7 @@ exits "a wrong line is named" 2 "azoth.conf:2: .*(AZOTH_ERR_CONFIG)" "$AZOTH" co
 rm "$db/azoth.conf"
 for section in $("$AZOTH" config --json | jq -r '.[].key'); do
     check "azoth.conf.5 has $section" sh -c "sed -n '/^\.Sh $(echo "${section%%.*}" | tr a-z A-Z)/,/^\.Sh /p' \
-        '$SOURCE/client/man/azoth.conf.5' | sed 1d | grep -q 'Li ${section#*.}$'"
+        '$root/client/man/azoth.conf.5' | sed 1d | grep -q 'Li ${section#*.}$'"
 done
 
 # ---- transactions and reads -----------------------------------------------------------------------
@@ -465,10 +441,9 @@ unset FAKE
 
 have_all() { for p in writer worker feed projector; do [ -x "$BUILD/azoth-$p" ] || return 1; done; }
 if have_all; then
-    . "$SOURCE/tests/system/cli_run.sh"
+    . "$root/tests/system/cli_run.sh"
 else
     not_ok "the programs of the system are there" "in $BUILD: $(ls "$BUILD" | xargs)"
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+checks_end
