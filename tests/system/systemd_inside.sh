@@ -1,22 +1,8 @@
 #!/bin/bash
 # What test_systemd.sh runs inside the booted systemd, as root: one database from its first start to its last stop,
 # under load. Prints ok and not ok; what it leaves goes with the namespaces.
-set -u
-export AZOTH_DIR=/var/lib/azoth/main SYSTEMD_PAGER= SYSTEMD_COLORS=0
-tmp=/tmp/inside failed=0
-mkdir -p $tmp
-check() { # SENTENCE COMMAND...
-    local what=$1; shift
-    if "$@" >$tmp/out 2>&1; then echo "ok - $what"; else echo "not ok - $what"; tail -5 $tmp/out | sed 's/^/# /'; failed=1; fi
-}
-says() { # SENTENCE WANTED GOT
-    if [ "$2" = "$3" ]; then echo "ok - $1"; else printf 'not ok - %s\n# wanted %q\n# got    %q\n' "$1" "$2" "$3"; failed=1; fi
-}
-# until_true SECONDS COMMAND...: looks again until it holds.
-until_true() {
-    local end=$((SECONDS + $1)); shift
-    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.03; done
-}
+export AZOTH_DIR=/var/lib/azoth/main AZOTH_BUILD=/usr/local/bin SYSTEMD_PAGER= SYSTEMD_COLORS=0
+. "$(dirname "$0")/checks.sh"
 prop() { systemctl show -p "$2" --value "$1"; }
 is() { [ "$(prop "$1" "$2")" = "$3" ]; } # UNIT PROPERTY VALUE
 matches() { [[ $(prop "$1" "$2") =~ $3 ]]; }
@@ -72,14 +58,14 @@ check "all of them run" active "${members[@]}"
 for u in "${members[@]}"; do check "$u belongs to the target" matches "$u" PartOf '(^| )azoth@main.target( |$)'; done
 
 # --- load: two clients, one attached to the segment, one over the workers' sockets ---
-touch $tmp/on
-requests() { while [ -e $tmp/on ]; do echo '{"add":{"n":1},"events":[{"type":"e","data":{}}]}'; done; }
+touch $TMP/on
+requests() { while [ -e $TMP/on ]; do echo '{"add":{"n":1},"events":[{"type":"e","data":{}}]}'; done; }
 azoth tx '{"set":{"n":0},"events":[{"type":"told","data":{}}]}' >/dev/null
-requests | azoth tx - --json --deadline 20s >$tmp/direct 2>&1 &
+requests | azoth tx - --json --deadline 20s >$TMP/direct 2>&1 &
 direct=$!
-requests | azoth tx - --json --deadline 20s --to ipc:///run/azoth/main/worker-1.sock,ipc:///run/azoth/main/worker-2.sock >$tmp/remote 2>&1 &
+requests | azoth tx - --json --deadline 20s --to ipc:///run/azoth/main/worker-1.sock,ipc:///run/azoth/main/worker-2.sock >$TMP/remote 2>&1 &
 remote=$!
-answers() { wc -l <$tmp/"$1"; }
+answers() { wc -l <$TMP/"$1"; }
 goes_on() { # SENTENCE: both clients get answers from now on
     local a b
     a=$(answers direct) b=$(answers remote)
@@ -152,24 +138,24 @@ check "in the same process, which runs" eval "until_true 5 is $writer ActiveStat
 
 # --- what somebody removed ---
 # The last line may be in the making.
-for c in direct remote; do says "until here the $c client saw no error" "" "$(head -n -1 $tmp/$c | grep -v '"ok":true' | head -3)"; done
+for c in direct remote; do says "until here the $c client saw no error" "" "$(head -n -1 $TMP/$c | grep -v '"ok":true' | head -3)"; done
 before=$(prop $writer NRestarts)
 rm /dev/shm/azoth-*
 check "a writer whose shared objects were removed exits to be started again" until_true 20 restarted
 check "with the temporary code" until_true 5 eval "journalctl -q -u $writer | grep -q 'status=75'"
 # What was submitted may be of unknown outcome, which is said: this client's part of the load ends here.
-rm $tmp/on
+rm $TMP/on
 wait $direct $remote
-touch $tmp/on
+touch $TMP/on
 check "all is active again" until_true 20 active $writer $feed "${members[@]}"
 check "and transactions are committed" until_true 20 azoth tx --to ipc:///run/azoth/main/worker-1.sock '{"set":{"m":1}}'
 for c in direct remote; do
-    says "each answer to the $c client is a commit" "" "$(grep -v '"ok":true' $tmp/$c | grep -vE 'AZOTH_ERR_(OUTCOME_UNKNOWN|RETIRED)' | head -3)"
+    says "each answer to the $c client is a commit" "" "$(grep -v '"ok":true' $TMP/$c | grep -vE 'AZOTH_ERR_(OUTCOME_UNKNOWN|RETIRED)' | head -3)"
 done
 
 # --- what all of it led to ---
-commits=$(cat $tmp/direct $tmp/remote | grep -c '"ok":true')
-unknown=$(cat $tmp/direct $tmp/remote | grep -c 'AZOTH_ERR_OUTCOME_UNKNOWN')
+commits=$(cat $TMP/direct $TMP/remote | grep -c '"ok":true')
+unknown=$(cat $TMP/direct $TMP/remote | grep -c 'AZOTH_ERR_OUTCOME_UNKNOWN')
 check "of unknown outcome is at most what each client had in flight" [ "$unknown" -le 2 ]
 n=$(value n)
 check "what was committed was committed once: $commits answers, $unknown unknown, $n in the state" \
@@ -208,11 +194,11 @@ says "nobody started an exporter" inactive "$(prop azoth-exporter@main ActiveSta
 check "one is enabled" systemctl enable --now azoth-exporter@main
 check "and answers on this host" bash -c 'exec 3<>/dev/tcp/127.0.0.1/7109; printf "GET /healthz HTTP/1.0\r\n\r\n" >&3; grep -q " 200 " <&3'
 # A reader of another user's unit: the exporter may not look for it, the writer does.
-mkfifo $tmp/questions
-systemd-run -q --unit=a-reader sh -c "exec sqlite3 -readonly $db <$tmp/questions >$tmp/answers"
-exec 5>$tmp/questions
+mkfifo $TMP/questions
+systemd-run -q --unit=a-reader sh -c "exec sqlite3 -readonly $db <$TMP/questions >$TMP/answers"
+exec 5>$TMP/questions
 echo 'BEGIN; SELECT count(*) FROM t;' >&5
-until_true 10 [ -s $tmp/answers ]
+until_true 10 [ -s $TMP/answers ]
 azoth tx "{\"events\":[$(printf '{"type":"e","key":"%d","data":{}},' {1..20})$(echo '{"type":"e","data":{}}')]}" >/dev/null
 metrics() { exec 3<>/dev/tcp/127.0.0.1/7109; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3; exec 3>&-; }
 check "a metric names the unit of a reader that holds a projection's WAL" until_true 10 eval \
@@ -379,4 +365,4 @@ check "a mistake in the configuration fails the writer" until_true 10 is azoth-w
 says "with the code for it" 100 "$(prop azoth-writer@bad ExecMainStatus)"
 says "and it is not started again" 0 "$(prop azoth-writer@bad NRestarts)"
 check "the journal names the line" in_journal azoth-writer@bad 'azoth.conf:2: .*perhaps'
-exit $failed
+checks_end

@@ -41,8 +41,8 @@ else
     echo "skip - no systemd-analyze here: how exposed the units are"
 fi
 
-install -D "$root/tests/system/systemd_inside.sh" "$stage/usr/local/bin/azoth-check"
-BOOT_JOURNAL=$stage.journal "$root/tests/system/boot-systemd" "$stage" 150 /usr/local/bin/azoth-check >"$stage.log" 2>&1
+install -D -t "$stage/usr/local/libexec/azoth-check" "$root"/tests/system/{checks,systemd_inside}.sh
+BOOT_JOURNAL=$stage.journal "$root/tests/system/boot-systemd" "$stage" 150 /usr/local/libexec/azoth-check/systemd_inside.sh >"$stage.log" 2>&1
 rc=$?
 cat "$stage.log"
 case $rc in
