@@ -40,7 +40,7 @@ CORE := core/error.c core/buf.c core/clock.c core/u256.c core/value.c core/base6
         core/valuejson.c core/record.c core/hash.c core/chain.c core/txn.c core/batchrec.c core/store.c core/scan.c core/mark.c core/seal.c \
         core/redo.c core/redoscan.c core/storecheck.c core/pagecheck.c core/archivefile.c core/archived.c \
         core/wire.c core/txnjson.c core/answer.c core/pipe.c core/reqrep.c core/log.c \
-        core/config.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
+        core/config.c core/io.c core/dbdir.c core/service.c core/crash.c core/program.c core/process.c \
         core/walpins.c
 SHM := shm/segment.c shm/participant.c shm/slot.c shm/stripe.c shm/reaper.c shm/gauges.c \
        shm/projection_row.c shm/pause.c shm/view.c shm/contention.c shm/pins.c shm/marks.c

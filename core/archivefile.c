@@ -15,6 +15,7 @@
 #include "core/chain.h"
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -106,18 +107,9 @@ struct archivefile_out {
 
 static int write_all(struct archivefile_out *o, const void *p, size_t len, struct azoth_error *err)
 {
-    const unsigned char *b = p;
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = write(o->fd, b + done, len - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return error_errno(err, n < 0 ? errno : ENOSPC, "%s", o->path);
-        done += (size_t)n;
-    }
-    o->at += len;
-    return 0;
+    int rc = io_write_all(o->fd, p, len, o->path, err);
+    o->at += rc ? 0 : len;
+    return rc;
 }
 
 static int put(struct archivefile_out *o, const void *p, size_t len, struct azoth_error *err)
@@ -356,18 +348,11 @@ struct archivefile {
 static int read_at(const struct archivefile *f, uint64_t at, void *p, size_t len,
                    struct azoth_error *err)
 {
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(f->fd, (unsigned char *)p + done, len - done, (off_t)(at + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(err, errno, "%s", f->path);
-        if (n == 0)
-            return error_set(err, AZOTH_ERR_CORRUPT, "%s ends too early", f->path);
-        done += (size_t)n;
-    }
-    return 0;
+    size_t n = 0;
+    int rc = io_read_at(f->fd, p, len, at, &n, f->path, err);
+    if (!rc && n < len)
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s ends too early", f->path);
+    return rc;
 }
 
 static int damaged(const struct archivefile *f, const char *what, struct azoth_error *err)

@@ -6,6 +6,7 @@
 
 #include "core/dbdir.h"
 #include "core/error.h"
+#include "core/io.h"
 #include "projector/marks.h"
 
 #include <errno.h>
@@ -644,19 +645,8 @@ static int read_text(const char *path, struct buf *out, struct azoth_error *err)
     else if (!S_ISREG(st.st_mode))
         rc = error_set(err, AZOTH_ERR_PROJECTION, "%s: not a regular file", path);
     /* A byte over the limit is enough to refuse it. */
-    while (!rc && out->len <= SQLFILE_BYTES_MAX) {
-        if (buf_reserve(out, 65536)) {
-            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
-            break;
-        }
-        ssize_t n = read(fd, out->ptr + out->len, 65536);
-        if (n == 0)
-            break;
-        if (n > 0)
-            out->len += (size_t)n;
-        else if (errno != EINTR)
-            rc = error_errno(err, errno, "%s", path);
-    }
+    if (!rc)
+        rc = io_read_all(fd, out, SQLFILE_BYTES_MAX, path, err);
     close(fd);
     return rc;
 }

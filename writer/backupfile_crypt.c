@@ -26,9 +26,8 @@
 #include "writer/backupfile_parts.h"
 
 #include "core/error.h"
+#include "core/io.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,57 +53,14 @@ void backupfile_give_up_when(int (*interrupted)(void))
     asked = interrupted;
 }
 
-/* After a signal, or a slice of waiting. */
-static int given_up(const char *doing, struct azoth_error *err)
-{
-    return asked && asked() ? error_errno(err, EINTR, "%s", doing) : 0;
-}
-
-/* In slices when somebody is asked, to whom signals may come by other ways than an interrupted call. */
-static int wait_for(int fd, short what)
-{
-    struct pollfd p = {.fd = fd, .events = what};
-    return poll(&p, 1, asked ? ASK_MS : -1) < 0 && errno != EINTR ? -1 : 0;
-}
-
 int backup_write_all(int fd, const void *p, size_t len, struct azoth_error *err)
 {
-    const unsigned char *at = p;
-    while (len) {
-        ssize_t n = write(fd, at, len);
-        if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLOUT) == 0))) {
-            int rc = given_up("writing the backup", err);
-            if (rc)
-                return rc;
-            continue;
-        }
-        if (n < 0)
-            return error_errno(err, errno, "writing the backup");
-        at += n;
-        len -= (size_t)n;
-    }
-    return 0;
+    return io_write_unless(asked, fd, p, len, "writing the backup", err);
 }
 
 int backup_read_full(int fd, void *p, size_t len, size_t *ret, struct azoth_error *err)
 {
-    size_t have = 0;
-    while (have < len) {
-        ssize_t n = read(fd, (unsigned char *)p + have, len - have);
-        if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(fd, POLLIN) == 0))) {
-            int rc = given_up("reading the backup", err);
-            if (rc)
-                return rc;
-            continue;
-        }
-        if (n < 0)
-            return error_errno(err, errno, "reading the backup");
-        if (n == 0)
-            break;
-        have += (size_t)n;
-    }
-    *ret = have;
-    return 0;
+    return io_read_unless(asked, fd, p, len, ret, "reading the backup", err);
 }
 
 static void put_sum(const XXH3_state_t *sum, unsigned char ret[SUM_BYTES])

@@ -11,6 +11,7 @@
 #include "writer/backupfile_parts.h"
 
 #include "core/error.h"
+#include "core/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,7 +89,7 @@ static int put_file(const char *path, mode_t mode, const char *text, struct azot
         return errno == EEXIST ? error_foreign(err, AZOTH_ERR_DUPLICATE, EEXIST,
                                                "%s is there: a key is never written over", path)
                                : error_errno(err, errno, "%s", path);
-    int rc = backup_write_all(fd, text, strlen(text), err);
+    int rc = io_write_all(fd, text, strlen(text), path, err);
     /* Whatever the umask is: a key that its owner cannot read opens nothing. */
     if (!rc && (fchmod(fd, mode) || fsync(fd)))
         rc = error_errno(err, errno, "%s", path);

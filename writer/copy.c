@@ -24,6 +24,7 @@
 #include "writer/copy.h"
 
 #include "core/crash.h"
+#include "core/io.h"
 #include "core/store_lmdb.h"
 
 #include <errno.h>
@@ -116,20 +117,24 @@ static int fill_pipe(struct copy *c, struct azoth_error *err)
 {
     static const char page[4096];
     int room = fcntl(c->to, F_GETPIPE_SZ);
+    int rc = 0;
     c->filled = room - (int)sizeof page;
-    for (int i = 0; i < c->filled; i += (int)sizeof page)
-        if (write(c->to, page, sizeof page) != (ssize_t)sizeof page)
-            return error_errno(err, errno, "a pipe");
-    return 0;
+    for (int i = 0; !rc && i < c->filled; i += (int)sizeof page)
+        rc = io_write_all(c->to, page, sizeof page, "a pipe", err);
+    return rc;
 }
 
 /* Takes out what we have put in. */
 static int empty_pipe(struct copy *c, struct azoth_error *err)
 {
     char page[4096];
-    for (; c->filled > 0; c->filled -= (int)sizeof page)
-        if (read(c->from, page, sizeof page) != (ssize_t)sizeof page)
-            return error_errno(err, errno, "a pipe");
+    size_t n;
+    for (; c->filled > 0; c->filled -= (int)sizeof page) {
+        int rc = io_read_full(c->from, page, sizeof page, &n, "a pipe", err);
+        if (rc)
+            return rc;
+        ensure(n == sizeof page); /* we have put them in */
+    }
     (void)fcntl(c->from, F_SETPIPE_SZ, PIPE_BYTES); /* fewer switches; as it is will do */
     return 0;
 }
@@ -243,21 +248,12 @@ struct snapshot *copy_snapshot(const struct copy *c)
 int copy_read(struct copy *c, void *p, size_t cap, size_t *ret_len, struct azoth_error *err)
 {
     size_t len = 0;
-    while (!c->ended && len < cap) {
-        ssize_t n = read(c->from, (unsigned char *)p + len, cap - len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return error_errno(err, errno, "the copy's pipe");
-        if (n == 0) {
-            int rc = at_end(c, err);
-            if (rc)
-                return rc;
-        }
-        len += (size_t)n;
-    }
-    *ret_len = len;
-    return 0;
+    int rc = c->ended ? 0 : io_read_full(c->from, p, cap, &len, "the copy's pipe", err);
+    if (!rc && !c->ended && len < cap)
+        rc = at_end(c, err);
+    if (!rc)
+        *ret_len = len;
+    return rc;
 }
 
 uint64_t copy_growth(const struct copy *c)

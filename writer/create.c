@@ -22,6 +22,7 @@
 #include "core/batchrec.h"
 #include "core/clock.h"
 #include "core/crash.h"
+#include "core/io.h"
 #include "core/store_lmdb.h"
 #include "writer/reserve.h"
 
@@ -98,17 +99,19 @@ static int allocate_lock_file(const char *dir, int dir_fd, struct azoth_error *e
 
 static int write_uuid(const char *dir, int dir_fd, const uint8_t uuid[16], struct azoth_error *err)
 {
-    char text[34] = {0};
+    char text[34] = {0}, path[PATH_MAX];
     for (int i = 0; i < 16; i++)
         snprintf(text + 2 * i, 3, "%02x", uuid[i]);
     text[32] = '\n';
+    snprintf(path, sizeof path, "%s/uuid", dir);
     int fd = openat(dir_fd, "uuid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);
     if (fd < 0)
-        return error_errno(err, errno, "%s/uuid", dir);
-    ssize_t n = write(fd, text, 33);
-    int e = n == 33 ? (fsync(fd) ? errno : 0) : (n < 0 ? errno : ENOSPC);
+        return error_errno(err, errno, "%s", path);
+    int rc = io_write_all(fd, text, 33, path, err);
+    if (!rc && fsync(fd))
+        rc = error_errno(err, errno, "%s", path);
     close(fd);
-    return e ? error_errno(err, e, "%s/uuid", dir) : 0;
+    return rc;
 }
 
 static int put_meta(MDB_txn *txn, MDB_dbi dbi, const char *key, const void *rec, size_t len)

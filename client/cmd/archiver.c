@@ -26,6 +26,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/dbdir.h"
+#include "core/io.h"
 #include "projector/generation.h"
 #include "writer/feed_look.h"
 
@@ -621,17 +622,13 @@ int archiver_resume(struct archiver *a, struct azoth_error *err)
 static int copy_bytes(int from, int to, const char *path, struct azoth_error *err)
 {
     char *b = malloc(COPY_BYTES);
-    ssize_t n = 0;
+    size_t n = COPY_BYTES;
     int rc = b ? 0 : error_set(err, AZOTH_ERR_NOMEM, "a copy");
-    while (!rc && (n = read(from, b, COPY_BYTES)) > 0) {
-        for (ssize_t done = 0, w; !rc && done < n; done += w) {
-            w = write(to, b + done, (size_t)(n - done));
-            if (w <= 0)
-                rc = error_errno(err, w < 0 ? errno : ENOSPC, "%s", path);
-        }
+    while (!rc && n == COPY_BYTES) {
+        rc = io_read_full(from, b, COPY_BYTES, &n, path, err);
+        if (!rc)
+            rc = io_write_all(to, b, n, path, err);
     }
-    if (!rc && n < 0)
-        rc = error_errno(err, errno, "%s", path);
     if (!rc && fsync(to))
         rc = error_errno(err, errno, "%s", path);
     free(b);

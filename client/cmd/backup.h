@@ -391,7 +391,6 @@ int restore_archive(struct restore_job *j, struct restore *r, struct azoth_error
 /* A new file in its archive/, which is made when it is not there; path is its path, *ret the caller's descriptor. */
 int restore_new_segment(struct restore *r, const char *name, char path[PATH_MAX], int *ret,
                         struct azoth_error *err);
-int restore_write_all(int fd, const void *p, size_t len, const char *path, struct azoth_error *err);
 /* All of each segment, against the backup and the store. CORRUPT. */
 int restore_verify_archive(struct restore_job *j, struct store *s, struct azoth_error *err);
 /* Of the store, its segments and the projections' files, as they are loaded. */

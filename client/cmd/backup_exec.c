@@ -20,6 +20,7 @@
 
 #include "core/clock.h"
 #include "core/crash.h"
+#include "core/io.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,18 +46,10 @@ int backup_exec_is(const char *dir)
 
 static int read_all(const char *path, struct buf *out, struct azoth_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
-    ssize_t n = 1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : error_errno(err, errno, "%s", path);
-    while (!rc && n && out->len <= BACKUPFILE_ABOUT_MAX) {
-        unsigned char piece[4096];
-        n = read(fd, piece, sizeof piece);
-        if (n < 0)
-            rc = error_errno(err, errno, "%s", path);
-        else if (buf_add(out, piece, (size_t)n))
-            rc = error_set(err, AZOTH_ERR_NOMEM, "%s", path);
-    }
+    int rc = io_read_all(fd, out, BACKUPFILE_ABOUT_MAX, path, err);
     close(fd);
     return rc ? rc : 1;
 }
@@ -99,13 +92,10 @@ static int write_had(const struct backup_job *j, struct azoth_error *err)
     int dir = rc ? -1 : open(j->place.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (!rc && (fd < 0 || dir < 0))
         rc = error_errno(err, errno, "%s", fresh);
-    if (!rc) {
-        ssize_t n = write(fd, text.ptr, text.len);
-        if (n != (ssize_t)text.len)
-            rc = error_errno(err, n < 0 ? errno : ENOSPC, "%s", fresh);
-        else if (fsync(fd) || rename(fresh, path) || fsync(dir))
-            rc = error_errno(err, errno, "%s", path);
-    }
+    if (!rc)
+        rc = io_write_all(fd, text.ptr, text.len, fresh, err);
+    if (!rc && (fsync(fd) || rename(fresh, path) || fsync(dir)))
+        rc = error_errno(err, errno, "%s", path);
     if (fd >= 0)
         close(fd);
     if (dir >= 0)

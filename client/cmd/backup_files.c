@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/crash.h"
 #include "core/dbdir.h"
+#include "core/io.h"
 #include "projector/generation.h"
 #include "projector/target.h"
 #include "writer/restore.h"
@@ -86,18 +87,17 @@ static int add_fd(struct backup_job *j, const char *name, int fd, const char *pa
         return error_errno(err, errno, "%s", path);
     uint64_t left = (uint64_t)st.st_size;
     int rc = backupfile_member(j->out, name, left, err);
-    for (off_t at = 0; !rc && left;) {
-        ssize_t n = pread(fd, piece, left < sizeof piece ? (size_t)left : sizeof piece, at);
-        if (n < 0 && errno == EINTR && !backup_interrupted())
-            continue;
+    for (uint64_t at = 0; !rc && left;) {
+        size_t n = 0, want = left < sizeof piece ? (size_t)left : sizeof piece;
+        rc = io_read_at(fd, piece, want, at, &n, path, err);
         if (backup_interrupted())
             return 1;
-        if (n <= 0)
-            return n ? error_errno(err, errno, "%s", path)
-                     : error_set(err, AZOTH_ERR_IO, "%s: it became shorter", path);
-        rc = backupfile_write(j->out, piece, (size_t)n, err);
+        if (!rc && n < want)
+            rc = error_set(err, AZOTH_ERR_IO, "%s: it became shorter", path);
+        if (!rc)
+            rc = backupfile_write(j->out, piece, n, err);
         at += n;
-        left -= (uint64_t)n;
+        left -= n;
         backup_say(j);
     }
     return rc;

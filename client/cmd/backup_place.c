@@ -2,6 +2,7 @@
 #include "client/cmd/backup.h"
 
 #include "core/clock.h"
+#include "core/io.h"
 #include "writer/restore.h"
 
 #include <errno.h>
@@ -171,19 +172,21 @@ static int make_identity(const char *dir, const char *path, struct azoth_error *
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
     if (fd < 0)
         return error_errno(err, errno, "%s", fresh);
-    ssize_t n = write(fd, text, 33);
-    int e = n == 33 ? (fsync(fd) ? errno : 0) : (n < 0 ? errno : ENOSPC);
+    int rc = io_write_all(fd, text, 33, fresh, err);
+    if (!rc && fsync(fd))
+        rc = error_errno(err, errno, "%s", fresh);
     close(fd);
     /* Whoever was first may have removed ours as one of the dead. */
-    if (!e && link(fresh, path) && errno != EEXIST && !(errno == ENOENT && access(path, F_OK) == 0))
-        e = errno;
+    if (!rc && link(fresh, path) && errno != EEXIST &&
+        !(errno == ENOENT && access(path, F_OK) == 0))
+        rc = error_errno(err, errno, "%s", path);
     unlink(fresh);
-    int dir_fd = e ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (!e && (dir_fd < 0 || fsync(dir_fd)))
-        e = errno;
+    int dir_fd = rc ? -1 : open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (!rc && (dir_fd < 0 || fsync(dir_fd)))
+        rc = error_errno(err, errno, "%s", path);
     if (dir_fd >= 0)
         close(dir_fd);
-    return e ? error_errno(err, e, "%s", path) : 0;
+    return rc;
 }
 
 static int read_identity(struct backup_place *p, const char *path, struct azoth_error *err)

@@ -3,6 +3,7 @@
 #include "client/cmd/rebuild.h"
 #include "client/cmd/try.h"
 #include "core/dbdir.h"
+#include "core/io.h"
 #include "projector/migrate.h"
 #include "projector/target.h"
 
@@ -59,8 +60,8 @@ static int run_new(struct cmd_line *l, const char *dir, const char *name)
     if (!code && fd < 0)
         code = errno == EEXIST ? error_set(&err, AZOTH_ERR_DUPLICATE, "%s is there already", path)
                                : error_errno(&err, errno, "%s", path);
-    if (!code && write(fd, text.ptr, text.len) != (ssize_t)text.len)
-        code = error_errno(&err, errno ? errno : ENOSPC, "%s", path);
+    if (!code)
+        code = io_write_all(fd, text.ptr, text.len, path, &err);
     if (fd >= 0 && close(fd) && !code)
         code = error_errno(&err, errno, "%s", path);
     buf_fini(&text);

@@ -7,6 +7,7 @@
 #include "client/cmd/backup.h"
 
 #include "core/crash.h"
+#include "core/io.h"
 #include "writer/restore.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@ struct writing {
 static int on_piece(void *arg, const void *p, size_t len, struct azoth_error *err)
 {
     const struct writing *w = arg;
-    return cmd_interrupted() ? 1 : restore_write_all(w->fd, p, len, w->path, err);
+    return cmd_interrupted() ? 1 : io_write_all(w->fd, p, len, w->path, err);
 }
 
 static int copy_in(struct restore *r, const char *name, const struct archivefile *f,

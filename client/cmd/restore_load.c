@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/dbdir.h"
+#include "core/io.h"
 #include "writer/export.h"
 #include "writer/feed_look.h"
 #include "writer/import.h"
@@ -44,20 +45,6 @@ static void say(struct load *d)
 
 /* ---- members into files ---- */
 
-int restore_write_all(int fd, const void *p, size_t len, const char *path, struct azoth_error *err)
-{
-    for (const unsigned char *at = p; len;) {
-        ssize_t n = write(fd, at, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return error_errno(err, n ? errno : ENOSPC, "%s", path);
-        at += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int pour(struct load *d, int fd, const char *path, struct azoth_error *err)
 {
     size_t len = 1;
@@ -67,7 +54,7 @@ static int pour(struct load *d, int fd, const char *path, struct azoth_error *er
             return 1;
         rc = backupfile_read(d->in, d->piece, sizeof d->piece, &len, err);
         if (!rc && len)
-            rc = restore_write_all(fd, d->piece, len, path, err);
+            rc = io_write_all(fd, d->piece, len, path, err);
         d->j->content += len;
         say(d);
     }
