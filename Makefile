@@ -129,6 +129,8 @@ $(BUILD)/$(1): $(call obj,$(MAIN_$(1))) $(BUILD)/libother.a $(BUILD)/libazoth.a
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
+$(addprefix $(BUILD)/tests/unit/,test_dlq test_effects test_library test_pg test_table): $(call obj,tests/unit/projecting.c)
+$(addprefix $(BUILD)/tests/,$(addprefix unit/test_,contention exporter participants pause segment) fault/test_reaper): $(call obj,tests/unit/segment_dir.c)
 $(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)
 $(BUILD)/tests/unit/test_participants: $(call obj,tests/system/harness.c)
 # Loaded by the tests, not linked: libraries of handlers in C, and one that is none.
@@ -145,8 +147,6 @@ $(BUILD)/tests/unit/empty.so:
 $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
 # The hashing thread in the test's hands: where it is held, and when there can be none.
 $(BUILD)/tests/unit/test_chaining: private LINK += $(patsubst %,-Wl$(comma)--wrap=%,pthread_create pthread_join pthread_cond_wait hash_once)
-$(addprefix $(BUILD)/tests/unit/,test_dlq test_effects test_library test_pg test_table): $(call obj,tests/unit/projecting.c)
-$(addprefix $(BUILD)/tests/,$(addprefix unit/test_,contention exporter participants pause segment) fault/test_reaper): $(call obj,tests/unit/segment_dir.c)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/test_control: | $(BUILD)/tests/system/damage
