@@ -6,14 +6,15 @@
 #include <poll.h>
 #include <unistd.h>
 
-#define PIECE 65536u
+#define PIECE  65536u
+#define ASK_MS 100
 
 /* After a call that failed with e: 0 when it is to be made again. */
 static int again(int e, int (*interrupted)(void), int fd, short event, const char *what,
                  struct azoth_error *err)
 {
     struct pollfd p = {.fd = fd, .events = event};
-    if (e == EAGAIN && poll(&p, 1, -1) < 0)
+    if (e == EAGAIN && poll(&p, 1, interrupted ? ASK_MS : -1) < 0)
         e = errno;
     if (e != EINTR && e != EAGAIN)
         return error_errno(err, e, "%s", what);

@@ -22,7 +22,8 @@ int io_read_at(int fd, void *p, size_t len, uint64_t at, size_t *ret_len, const 
 /* Appends all that is there to out, but stops when out has more than max bytes: whoever finds those refuses it. */
 int io_read_all(int fd, struct buf *out, size_t max, const char *what, struct azoth_error *err);
 
-/* As the first two, but after a signal `interrupted` (NULL: never) is asked, and with 1 it is given up: IO, of EINTR. */
+/* As the first two, but `interrupted` (NULL: never) is asked after a signal, and several times a second while a descriptor
+ * that does not block is waited for; with 1 it is given up: IO, of EINTR. */
 int io_write_unless(int (*interrupted)(void), int fd, const void *p, size_t len, const char *what,
                     struct azoth_error *err);
 int io_read_unless(int (*interrupted)(void), int fd, void *p, size_t len, size_t *ret_len,

@@ -196,6 +196,27 @@ static void it_is_given_up_after_a_signal_when_that_is_asked_for(void **state)
     pthread_join(t, NULL);
 }
 
+static int times_asked;
+
+static int at_the_second_time(void)
+{
+    return ++times_asked == 2;
+}
+
+/* What tells may have come without a signal to this thread. */
+static void who_may_give_up_is_asked_while_it_waits_too(void **state)
+{
+    size_t n = 77;
+    (void)state;
+    times_asked = 0;
+    does_not_block(from);
+    assert_int_equal(io_read_unless(at_the_second_time, from, got, 1, &n, "the pipe", &err),
+                     AZOTH_ERR_IO);
+    assert_int_equal(err.foreign, EINTR);
+    assert_int_equal(times_asked, 2);
+    assert_int_equal(n, 77);
+}
+
 static void less_is_read_only_at_the_end(void **state)
 {
     size_t n = 0;
@@ -280,10 +301,12 @@ int main(void)
         T(all_is_read_whatever_signals_come),
         T(a_descriptor_that_does_not_block_is_waited_for),
         T(it_is_given_up_after_a_signal_when_that_is_asked_for),
+        T(who_may_give_up_is_asked_while_it_waits_too),
         T(less_is_read_only_at_the_end),
         T(a_file_is_read_from_anywhere_in_it),
         T(all_of_a_file_is_appended_but_not_much_more_than_the_most),
         T(an_error_names_what_it_was_of),
     };
+    alarm(60); /* what is wrong here waits for ever */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
