@@ -38,7 +38,6 @@
 #define AHEAD        (BACKUP_CHUNK + BACKUP_CHUNK_SEAL) /* bytes that one look takes at most */
 #define OPSLIMIT_MAX 10u
 #define MEMLIMIT_MAX (1ull << 30)
-#define ASK_MS       100
 #define MORE_MAX                                                                                   \
     (1u << 20) /* bytes of the stream behind the end of the tar: those of its last block */
 
