@@ -193,8 +193,8 @@ static void lmdb_survives_whatever_is_let_through(void **state)
             size_t at = (size_t)nrand48(r) % (size / page) * page;
             at +=
                 (size_t)nrand48(r) % (nrand48(r) % 3 ? 160 : page); /* mostly headers and places */
-            p[at] = nrand48(r) % 2 ? bad[nrand48(r) % 8]
-                                   : (unsigned char)(p[at] ^ 1u << nrand48(r) % 8);
+            unsigned bit = 1u << (unsigned)(nrand48(r) % 8);
+            p[at] = nrand48(r) % 2 ? bad[nrand48(r) % 8] : (unsigned char)((p[at] ^ bit) & 255u);
         }
         put(p, size);
         if (pagewalk_check(changed, &err))
