@@ -64,7 +64,7 @@ LIB_SRC := $(CORE) $(SHM) $(WRITER) writer/feed_look.c $(PROJECTING) $(WORKERS) 
 EFFECTS := effects/command.c
 # Only the azoth command has backups: a library that programs link needs no libarchive.
 BACKUP := $(wildcard writer/backup*.c) writer/copy.c writer/export.c writer/import.c writer/digest.c \
-          writer/restore.c writer/retention.c writer/increment.c writer/advance.c writer/pagewalk.c
+          writer/restore.c writer/retention.c writer/increment.c writer/advance.c
 OTHER_SRC := $(filter-out $(LIB_SRC),$(FEED) $(SERVER) $(PROJECTOR) $(EFFECTS) $(EXPORTER) $(CMD) $(BACKUP))
 
 PROGRAMS := azoth azoth-writer azoth-feed azoth-worker azoth-projector azoth-effects azoth-exporter

@@ -19,6 +19,7 @@
 #include "core/pagecheck.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,6 +36,7 @@
 #define TREE_BYTES 48u
 #define DEPTH_MAX  32u /* LMDB's own */
 #define NAMES_MAX  32u
+#define KEY_MAX    511u
 #define NO_PAGE    UINT64_MAX
 #define STEPS      1024u /* pages between two looks at progress */
 
@@ -63,6 +65,7 @@ struct walk {
     uint64_t bytes;     /* of the file */
     unsigned char *met; /* a bit for each page */
     unsigned char *level[DEPTH_MAX];
+    unsigned char *filled; /* a byte for each of a page's: it belongs to an entry */
     uint64_t counted, seen;
     const struct tree *tree; /* that is walked */
     struct tree found;       /* its counts, as they were met */
@@ -154,8 +157,12 @@ static int read_page(struct walk *w, uint64_t page, enum page_kind kind, unsigne
     int rc = read_bytes(w, page * w->size, out, len, err);
     if (rc)
         return rc;
-    if (u64_at(out) == page && (u16_at(out + 10) & PAGE_KINDS) == kind)
+    if (u64_at(out) == page && (u16_at(out + 10) & PAGE_KINDS) == kind) {
+        /* A writer would take such a page for its own copy, and write to what is mapped for reading. */
+        if (u16_at(out + 10) != kind)
+            found(w, 0, "page %llu has a mark of memory", (unsigned long long)page);
         return 1;
+    }
     found(w, 1, "page %llu is not the %s page that it should be", (unsigned long long)page,
           kind == PAGE_BRANCH ? "branch"
           : kind == PAGE_LEAF ? "leaf"
@@ -210,6 +217,56 @@ static int check_entries(struct walk *w, uint64_t number, const unsigned char *p
     if (!good)
         found(w, 1, "page %llu: its entries do not lie within it", (unsigned long long)number);
     return good;
+}
+
+/* What LMDB writes: entries beside each other from `upper` to the page's end, at even places, with a key of a length that it
+ * takes, and short enough that a page has two. Reading does not mind another, but writing moves bytes by these. */
+static int is_packed(struct walk *w, const unsigned char *page, int leaf)
+{
+    size_t sum = 0, upper = u16_at(page + 14), most = ((w->size - PAGE_HEAD) / 2 & ~(size_t)1) - 2;
+    memset(w->filled, 0, w->size);
+    for (uint32_t i = 0; i < node_count(page); i++) {
+        struct node n;
+        size_t at = u16_at(page + PAGE_HEAD + (size_t)2 * i);
+        if (at % 2 || !node_at(w, page, i, leaf, &n) || n.key_len > KEY_MAX ||
+            (leaf && n.key_len < 1))
+            return 0;
+        size_t len = NODE_HEAD + n.key_len +
+                     (!leaf                ? 0
+                      : n.flags & NODE_BIG ? sizeof(uint64_t)
+                                           : (size_t)n.data_len);
+        if (leaf && len > most)
+            return 0;
+        len += len % 2;
+        if (at + len > w->size || memchr(w->filled + at, 1, len))
+            return 0;
+        memset(w->filled + at, 1, len);
+        sum += len;
+    }
+    return sum == w->size - upper;
+}
+
+/* In the order of their bytes; a branch's first key is never looked at. The lists' are numbers. */
+static int is_in_order(const struct walk *w, const unsigned char *page, int leaf)
+{
+    struct node a, b;
+    for (uint32_t i = leaf ? 1 : 2; i < node_count(page) && !w->lists; i++) {
+        if (!node_at(w, page, i - 1, leaf, &a) || !node_at(w, page, i, leaf, &b))
+            return 0;
+        int c = memcmp(a.key, b.key, a.key_len < b.key_len ? a.key_len : b.key_len);
+        if (c > 0 || (c == 0 && a.key_len >= b.key_len))
+            return 0;
+    }
+    return 1;
+}
+
+/* What LMDB survives when it reads. */
+static void check_make(struct walk *w, uint64_t number, const unsigned char *page, int leaf)
+{
+    if (!is_packed(w, page, leaf))
+        found(w, 0, "page %llu: its entries do not lie side by side", (unsigned long long)number);
+    else if (!is_in_order(w, page, leaf))
+        found(w, 0, "page %llu: its keys are out of order", (unsigned long long)number);
 }
 
 static void tree_at(const unsigned char *p, struct tree *ret)
@@ -308,6 +365,7 @@ static int visit(struct walk *w, uint64_t number, uint16_t level, int names,
     int rc = read_page(w, number, leaf ? PAGE_LEAF : PAGE_BRANCH, page, w->size, err);
     if (rc != 1 || !check_entries(w, number, page, leaf))
         return rc < 0 ? rc : 0;
+    check_make(w, number, page, leaf);
     if (leaf)
         w->found.leaf++;
     else
@@ -448,12 +506,57 @@ int pagecheck(int fd, uint64_t txn, const struct pagecheck_tell *tell, struct pa
     ret->pages = w->pages = of->last_page + 1;
     /* A few pages at the end may be free and never written. What is far longer than the file is no number of pages. */
     w->met = w->pages / 16 <= w->bytes / w->size + (1u << 16) ? calloc(1, w->pages / 8 + 1) : NULL;
-    rc = w->met ? walk_all(w, of, err)
-                : error_set(err, AZOTH_ERR_CORRUPT, "data.mdb: %llu pages in %llu bytes",
-                            (unsigned long long)w->pages, (unsigned long long)w->bytes);
+    w->filled = malloc(w->size);
+    if (!w->filled)
+        rc = error_set(err, AZOTH_ERR_NOMEM, "a page");
+    else
+        rc = w->met ? walk_all(w, of, err)
+                    : error_set(err, AZOTH_ERR_CORRUPT, "data.mdb: %llu pages in %llu bytes",
+                                (unsigned long long)w->pages, (unsigned long long)w->bytes);
     for (uint32_t i = 0; i < DEPTH_MAX; i++)
         free(w->level[i]);
     free(w->met);
+    free(w->filled);
     free(w);
     return rc;
+}
+
+/* ---- a file alone ---- */
+
+struct first {
+    int any;
+    char message[200];
+};
+
+static void keep_first(void *arg, int fatal, const char *message)
+{
+    struct first *f = arg;
+    (void)fatal;
+    if (!f->any)
+        snprintf(f->message, sizeof f->message, "%s", message);
+    f->any = 1;
+}
+
+int pagecheck_file(const char *path, struct azoth_error *err)
+{
+    struct meta m[META_PAGES];
+    struct pagecheck_sum sum;
+    struct first first = {0};
+    struct stat st;
+    const struct pagecheck_tell tell = {.arg = &first, .found = keep_first};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, errno, "%s", path);
+    int rc = read_metas(fd, path, m, err);
+    const struct meta *of = m[1].txn > m[0].txn ? &m[1] : &m[0];
+    if (!rc && fstat(fd, &st))
+        rc = error_errno(err, errno, "%s", path);
+    if (!rc && (of->last_page >= (uint64_t)st.st_size / of->page_size || of->txn > UINT64_MAX / 2))
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: it has fewer pages than it says", path);
+    if (!rc && (of->free.entries || of->free.root != NO_PAGE))
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: it is no copy, which has no free pages", path);
+    if (!rc)
+        rc = pagecheck(fd, of->txn, &tell, &sum, err);
+    close(fd);
+    return !rc && first.any ? error_set(err, AZOTH_ERR_CORRUPT, "%s", first.message) : rc;
 }

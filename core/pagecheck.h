@@ -31,6 +31,13 @@ struct pagecheck_sum {
 int pagecheck(int fd, uint64_t txn, const struct pagecheck_tell *tell, struct pagecheck_sum *ret,
               struct azoth_error *err);
 
+/*
+ * What LMDB's compacting copy has written, as a backup brings it, who may have been anybody: 0 when LMDB may be let at it, to
+ * read and to write; else CORRUPT (the first thing that is wrong), IO, PERMISSION, NOMEM. Any finding counts, and so do free
+ * pages: a copy has none.
+ */
+int pagecheck_file(const char *path, struct azoth_error *err);
+
 /* Before LMDB opens the file: what it believes unseen. 0, IO, or CORRUPT, which says what is wrong. */
 int pagecheck_meta(int fd, const char *path, struct azoth_error *err);
 

@@ -9,10 +9,10 @@
 #include "core/clock.h"
 #include "core/dbdir.h"
 #include "core/io.h"
+#include "core/pagecheck.h"
 #include "writer/export.h"
 #include "writer/feed_look.h"
 #include "writer/import.h"
-#include "writer/pagewalk.h"
 #include "writer/restore.h"
 
 #include <errno.h>
@@ -261,7 +261,7 @@ static int end_store(struct load *d, struct azoth_error *err)
     }
     if (d->store_fd < 0)
         return error_set(err, AZOTH_ERR_FORMAT, "the backup has no store");
-    return pagewalk_check(restore_store(d->r), err);
+    return pagecheck_file(restore_store(d->r), err);
 }
 
 static int load_members(struct load *d, struct azoth_error *err)

@@ -1,11 +1,11 @@
 /*
- * test_pagewalk.c - pages that somebody else has written: what is let through, LMDB survives. AZOTH_TEST_SEED=N repeats a
+ * test_pagecheck.c - pages that somebody else has written: what is let through, LMDB survives. AZOTH_TEST_SEED=N repeats a
  * run.
  */
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/pagecheck.h"
 #include "core/store_lmdb.h"
-#include "writer/pagewalk.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -24,7 +24,7 @@
 #define KEYS  3000
 
 static struct azoth_error err;
-static char dir[] = "/tmp/azoth-test_pagewalk-XXXXXX", original[100], changed[100];
+static char dir[] = "/tmp/azoth-test_pagecheck-XXXXXX", original[100], changed[100];
 static unsigned char *bytes; /* of the original */
 static size_t size, page = 4096;
 
@@ -136,7 +136,7 @@ static void what_lmdb_has_copied_is_let_through(void **state)
 {
     (void)state;
     assert_true(size > 100 * page);
-    assert_int_equal(pagewalk_check(original, &err), 0);
+    assert_int_equal(pagecheck_file(original, &err), 0);
     put(bytes, size);
     assert_int_equal(signal_of_use(), 0);
 }
@@ -147,12 +147,12 @@ static void what_is_cut_or_no_file_of_lmdb_is_told(void **state)
     const size_t cut[] = {0, 1, 100, page, 2 * page, size - 1, size - page};
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
         put(bytes, cut[i]);
-        int rc = pagewalk_check(changed, &err);
-        assert_true(rc == AZOTH_ERR_FORMAT || rc == AZOTH_ERR_CORRUPT);
+        int rc = pagecheck_file(changed, &err);
+        assert_int_equal(rc, AZOTH_ERR_CORRUPT);
     }
-    assert_int_equal(pagewalk_check(dir, &err), AZOTH_ERR_FORMAT);
+    assert_int_equal(pagecheck_file(dir, &err), AZOTH_ERR_IO);
     unlink(changed);
-    assert_int_equal(pagewalk_check(changed, &err), AZOTH_ERR_IO);
+    assert_int_equal(pagecheck_file(changed, &err), AZOTH_ERR_IO);
 }
 
 /* The root of a tree leads to itself. */
@@ -172,7 +172,7 @@ static void a_ring_of_pages_has_an_end(void **state)
     }
     put(p, size);
     free(p);
-    assert_int_equal(pagewalk_check(changed, &err), AZOTH_ERR_CORRUPT);
+    assert_int_equal(pagecheck_file(changed, &err), AZOTH_ERR_CORRUPT);
     assert_non_null(strstr(err.message, "belongs to something else"));
 }
 
@@ -197,7 +197,7 @@ static void lmdb_survives_whatever_is_let_through(void **state)
             p[at] = nrand48(r) % 2 ? bad[nrand48(r) % 8] : (unsigned char)((p[at] ^ bit) & 255u);
         }
         put(p, size);
-        if (pagewalk_check(changed, &err))
+        if (pagecheck_file(changed, &err))
             refused++;
         else
             assert_int_equal(signal_of_use(), 0);
@@ -214,5 +214,5 @@ int main(void)
         cmocka_unit_test(a_ring_of_pages_has_an_end),
         cmocka_unit_test(lmdb_survives_whatever_is_let_through),
     };
-    return cmocka_run_group_tests_name("pagewalk", tests, begin, end);
+    return cmocka_run_group_tests_name("pagecheck", tests, begin, end);
 }
