@@ -537,26 +537,34 @@ static void keep_first(void *arg, int fatal, const char *message)
     f->any = 1;
 }
 
-int pagecheck_file(const char *path, struct azoth_error *err)
+static int check_copy(int fd, const char *path, const struct pagecheck_tell *tell,
+                      struct azoth_error *err)
 {
     struct meta m[META_PAGES];
     struct pagecheck_sum sum;
-    struct first first = {0};
     struct stat st;
+    int rc = read_metas(fd, path, m, err);
+    if (rc)
+        return rc;
+    if (fstat(fd, &st))
+        return error_errno(err, errno, "%s", path);
+    const struct meta *of = m[1].txn > m[0].txn ? &m[1] : &m[0];
+    if (of->last_page >= (uint64_t)st.st_size / of->page_size || of->txn > UINT64_MAX / 2)
+        return error_set(err, AZOTH_ERR_CORRUPT, "%s: it has fewer pages than it says", path);
+    if (of->free.entries || of->free.root != NO_PAGE)
+        return error_set(err, AZOTH_ERR_CORRUPT, "%s: it is no copy, which has no free pages",
+                         path);
+    return pagecheck(fd, of->txn, tell, &sum, err);
+}
+
+int pagecheck_file(const char *path, struct azoth_error *err)
+{
+    struct first first = {0};
     const struct pagecheck_tell tell = {.arg = &first, .found = keep_first};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, errno, "%s", path);
-    int rc = read_metas(fd, path, m, err);
-    const struct meta *of = m[1].txn > m[0].txn ? &m[1] : &m[0];
-    if (!rc && fstat(fd, &st))
-        rc = error_errno(err, errno, "%s", path);
-    if (!rc && (of->last_page >= (uint64_t)st.st_size / of->page_size || of->txn > UINT64_MAX / 2))
-        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: it has fewer pages than it says", path);
-    if (!rc && (of->free.entries || of->free.root != NO_PAGE))
-        rc = error_set(err, AZOTH_ERR_CORRUPT, "%s: it is no copy, which has no free pages", path);
-    if (!rc)
-        rc = pagecheck(fd, of->txn, &tell, &sum, err);
+    int rc = check_copy(fd, path, &tell, err);
     close(fd);
     return !rc && first.any ? error_set(err, AZOTH_ERR_CORRUPT, "%s", first.message) : rc;
 }

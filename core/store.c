@@ -376,7 +376,7 @@ static int look_at_pages(MDB_env *env, const struct pagecheck_tell *tell, struct
 int store_pages_look(const char *dir, const struct pagecheck_tell *tell, struct azoth_error *err)
 {
     char path[PATH_MAX + 16];
-    MDB_env *env;
+    MDB_env *env = NULL;
     snprintf(path, sizeof path, "%s/data.mdb", dir);
     int rc = find_file(path, dir, err);
     if (!rc)

@@ -130,9 +130,9 @@ int backup_verify(struct cmd_line *l, const struct backup_flags *f, const char *
     backup_catch_signals();
     if (l->json)
         out_open(&v.t, NULL, deep ? '{' : '[');
-    int rc = deep                    ? backup_deep(&v, path)
+    int rc = deep                       ? backup_deep(&v, path)
              : backup_place_reads(path) ? verify_place(&v, path)
-                                     : verify_alone(&v, path);
+                                        : verify_alone(&v, path);
     backup_keys_fini(&v.keys);
     if (l->json) {
         if (deep)

@@ -329,7 +329,9 @@ static int check_all(struct verify *v)
     cmd_definitions_free(list, n);
     if (n < 0)
         return cmd_fail(&err);
-    return n || v->whole ? 0 : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
+    return n || v->whole
+               ? 0
+               : cmd_fail_code(AZOTH_ERR_NOT_FOUND, "%s: there is no projection", v->projections);
 }
 
 /* They were gathered beside the array of accounts. */
