@@ -178,7 +178,7 @@ static void try_one(struct deep *d, struct restore_job *j, int plan, struct azot
     if (!(rc && cmd_interrupted())) {
         if (d->v->l->json)
             tell_json(&d->v->t, j, &from, took_ns, rc, err);
-        else if (!rc)
+        else if (!rc && !d->v->f->quiet)
             tell_line(j, &from, took_ns);
         if (rc)
             backup_verify_failed(d->v, j->base, err);
@@ -296,7 +296,7 @@ static void tell_unused(struct deep *d)
             continue;
         const char *why = why_unused(d, i, &err);
         if (!d->v->l->json) {
-            if (!err.code)
+            if (!err.code && !d->v->f->quiet)
                 printf("%s/%s: not restored: %s\n", d->dir, d->list[i].is.file, why);
             continue;
         }

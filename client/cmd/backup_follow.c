@@ -89,13 +89,21 @@ static void reset(struct backup_job *j)
     j->begun_ns = clock_mono_ns();
 }
 
+/* The directory is for files, or for what a command has had. */
+static int check_use(const struct backup_job *j, struct azoth_error *err)
+{
+    return !j->exec && backup_exec_is(j->place.dir)
+               ? error_set(err, AZOTH_ERR_USAGE,
+                           "%s: it has what a command has had of backups (--exec)", j->to)
+               : 0;
+}
+
 static int make_locked(struct backup_job *j, struct azoth_error *err)
 {
     struct backup_pruned done;
-    if (!j->exec && backup_exec_is(j->place.dir))
-        return error_set(err, AZOTH_ERR_USAGE,
-                         "%s: it has what a command has had of backups (--exec)", j->to);
-    int rc = backup_set_about(j, BACKUP_INCREMENT, err);
+    int rc = check_use(j, err);
+    if (!rc)
+        rc = backup_set_about(j, BACKUP_INCREMENT, err);
     if (!rc)
         rc = backup_increment(j, err);
     if (!rc && j->keep && !j->nothing_new) {
@@ -288,6 +296,8 @@ static int open_all(struct follow *f, struct azoth_error *err)
     /* What no second try mends is told at once. */
     if (!rc)
         rc = backup_place_lock(j->to, &j->place, err);
+    if (!rc)
+        rc = check_use(j, err);
     if (rc == AZOTH_ERR_BUSY)
         rc = 0;
     backup_place_unlock(&j->place);

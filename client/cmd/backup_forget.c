@@ -4,15 +4,37 @@
 #include "client/internal.h"
 #include "core/clock.h"
 #include "core/mark.h"
+#include "core/store.h"
 
 #include <string.h>
+
+/* Whether the database is known to have no mark for it: what can not be read might be one. */
+static int is_unknown(const char *dir, const uint8_t place[MARK_PLACE])
+{
+    static struct mark mark[MARKS_MAX];
+    struct store *s;
+    struct snapshot *sn;
+    uint32_t n = 0;
+    int found = 0;
+    if (store_open(dir, 0, &s, NULL))
+        return 0;
+    int rc = snapshot_begin(s, &sn, NULL);
+    if (!rc) {
+        rc = snapshot_marks(sn, mark, MARKS_MAX, &n, NULL);
+        snapshot_end(sn);
+    }
+    store_close(s);
+    for (uint32_t i = 0; i < n; i++)
+        found |= memcmp(mark[i].place, place, MARK_PLACE) == 0;
+    return !rc && !found;
+}
 
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid)
 {
     struct azoth_error err = {0};
     struct txn_result done;
     struct azoth *db;
-    char text[BACKUP_ID_TEXT];
+    char text[BACKUP_ID_TEXT], database[PATH_MAX];
     uint8_t place[MARK_PLACE];
     if (!dir == !uuid)
         return cmd_usage(l, "a directory, or --place UUID when it is gone");
@@ -20,7 +42,15 @@ int backup_forget(struct cmd_line *l, const char *dir, const char *uuid)
         return cmd_fail(&err);
     if (!cmd_unhex(uuid ? uuid : text, place, sizeof place))
         return cmd_usage(l, "a place's UUID has 32 hexadecimal digits: azoth status shows it");
-    int rc = cmd_open(l, NULL, 0, &db);
+    int rc = cmd_dir(l, NULL, 1, database, sizeof database);
+    if (rc)
+        return rc;
+    if (uuid && is_unknown(database, place))
+        return cmd_fail_code(AZOTH_ERR_NOT_FOUND,
+                             "%s: the database knows no such place of backups; azoth status shows "
+                             "those that it keeps something for",
+                             uuid);
+    rc = cmd_open(l, NULL, 0, &db);
     if (rc)
         return rc;
     rc = client_control(db, "unmark", bytes_of(place, sizeof place),

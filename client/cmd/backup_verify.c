@@ -67,7 +67,7 @@ static void tell(struct backup_verifying *v, const char *path, const struct back
         out_str(&v->t, "error", rc ? azoth_code_name(rc) : NULL);
         out_str(&v->t, "message", rc ? err->message : NULL);
         out_close(&v->t, '}');
-    } else if (!rc) {
+    } else if (!rc && !v->f->quiet) {
         printf("%s: whole, events %llu to %llu, digest %s\n", path,
                (unsigned long long)a->from.event + 1, (unsigned long long)a->to.event, hex);
     }

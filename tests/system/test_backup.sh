@@ -62,6 +62,7 @@ says "projections without rows are made anew" "" "$(ls "$TMP/empty/projections" 
 # --- what is there, and whether it is whole ---
 says "list tells of each" "1 full $(jq -r .id "$TMP/made.json")" "$(azoth backup list "$TMP/dest" --json | jq -r '"\(.[0].number) \(.[1].kind) \(.[1].id)"')"
 exits "verify reads them" 0 "whole, events 1 to $event" azoth backup verify "$TMP/dest"
+says "or nothing, when it is to be quiet" "" "$(azoth backup verify --quiet "$TMP/dest" 2>&1)"
 exits "and restores them when asked to" 0 "whole, events 1 to $event" azoth backup verify --deep --tmp "$TMP" "$TMP/dest"
 says "of which nothing is left" 0 "$(find "$TMP" -name 'azoth-verify*' | wc -l)"
 mkdir "$TMP/bad"

@@ -108,5 +108,6 @@ cp "$TMP/sent/place" "$TMP/far/"
 check "what has come there is restored" azoth restore "$TMP/far" "$TMP/new2"
 says "to the newest" "$(azoth digest)" "$(azoth digest --dir "$TMP/new2")"
 exits "its directory is for nothing else" 2 "is for that alone" azoth backup --incremental "$TMP/sent"
+exits "what a command has had is no place for files" 2 "what a command has had" timeout 20 "$BUILD/azoth" backup --follow "$TMP/sent"
 exits "a command is for following" 2 "are for --follow" azoth backup --exec cat "$TMP/sent"
 checks_end

@@ -144,6 +144,7 @@ rm -r "$TMP/new"
 exits "between the chains nothing is known" 1 "are missing: nothing leads from" azoth restore "$TMP/dest" "$TMP/new" --to-event 90
 exits "a place that is forgotten" 0 "keeps nothing" azoth backup forget "$TMP/dest"
 exits "one that is gone, by its identity" 0 "keeps nothing" azoth backup forget --place "$(cat "$TMP/secret/place")"
+exits "which it does not know any more" 1 "knows no such place of backups" azoth backup forget --place "$(cat "$TMP/secret/place")"
 says "has no mark" 0 "$(azoth status --json | jq '.store.marks | length')"
 exits "and begins with a full one" 0 "does not know this directory" azoth backup --incremental "$TMP/dest"
 # --- beside archiving ---
