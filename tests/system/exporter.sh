@@ -41,7 +41,7 @@ is() { [ "$(metric "$1")" = "$2" ]; }
 ready_says() { get /readyz >/dev/null; grep -qE "$1" "$TMP/body"; }
 make_database() {
     azoth init "$db" >/dev/null
-    printf '[writer]\nsync = none\nreserve = 1M\n[segment]\nslots = 64\nstripes = 64\nblocks = 80\n[feed]\nlapse = 1s\n' >"$db/azoth.conf"
+    printf '[writer]\nsync = none\nreserve = 1M\n[segment]\nslots = 64\nblocks = 80\n[feed]\nlapse = 1s\n' >"$db/azoth.conf"
     cat >"$db/projections/seen.sql" <<'S'
 -- azoth: projection seen
 -- azoth: on-error dead-letter
