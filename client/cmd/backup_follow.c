@@ -139,12 +139,23 @@ static void say_followed(struct follow *f)
     f->known = backup_control(f->j, "follow", place, sizeof place, &err) == 0;
 }
 
+/* A full one has a mark that was set anew, maybe of another place: the one before was forgotten, or its directory taken away. */
+static void forget_place(struct follow *f)
+{
+    f->known = 0;
+    if (f->db)
+        azoth_close(f->db);
+    f->db = NULL;
+}
+
 static void made(struct follow *f)
 {
     const struct backup_job *j = f->j;
     f->made_ns = clock_mono_ns();
     f->at_txn = j->about.to.txn;
     f->at_event = j->about.to.event;
+    if (j->about.kind == BACKUP_FULL)
+        forget_place(f);
     say_followed(f);
     if (j->nothing_new)
         return;

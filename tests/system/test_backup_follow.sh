@@ -39,6 +39,21 @@ exits "another backup is made into the same place meanwhile" 0 "full backup" azo
 tx
 check "and is followed by increments" until_true 20 reaches "$TMP/dest" 8
 
+# --- its place is forgotten, or another one ---
+exits "a place that is followed is forgotten" 0 "keeps nothing" azoth backup forget "$TMP/dest"
+tx
+check "the next commit makes a full backup" until_true 20 reaches "$TMP/dest" 9
+check "and is followed as before" until_true 20 eval '[ "$(rows)" = "following 0" ]'
+kill -9 $follower; wait $follower 2>/dev/null
+says "so lag tells when nobody does" "silent 0" "$(rows)"
+begin_follower "$TMP/dest"
+check "another one follows" until_true 20 eval '[ "$(rows)" = "following 0" ]'
+mv "$TMP/dest" "$TMP/dest.gone"
+exits "what it was for is forgotten" 0 "keeps nothing" azoth backup forget "$TMP/dest.gone"
+tx
+check "its directory is gone: it makes another one" until_true 20 eval '[ "$(rows)" = "following 0" ]'
+check "with all in it" reaches "$TMP/dest" 10
+
 # --- under load, with deaths ---
 (while "$BUILD/azoth" tx - < <(for i in {1..200}; do echo '{"add":{"n":1},"events":[{"type":"a"}]}'; done) >/dev/null 2>&1; do :; done) & load=$!
 for i in 1 2 3; do
