@@ -12,6 +12,15 @@
 
 #define STORE_ANSWER_MS 1000u
 
+/* A damaged batch hides nothing but the chain: the rest is what is asked for then. */
+static int ask_head(struct snapshot *sn, struct store_facts *f, struct azoth_error *err)
+{
+    int rc = snapshot_head(sn, &f->head, err);
+    if (!rc)
+        (void)snapshot_head_chained(sn, &f->head, &f->chain_err);
+    return rc;
+}
+
 static int ask_facts(struct store *s, void *arg, struct azoth_error *err)
 {
     struct store_facts *f = arg;
@@ -21,7 +30,7 @@ static int ask_facts(struct store *s, void *arg, struct azoth_error *err)
         rc = snapshot_begin(s, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_head_chained(sn, &f->head, err);
+    rc = ask_head(sn, f, err);
     if (!rc)
         rc = snapshot_marks(sn, f->mark, MARKS_MAX, &f->marks, err);
     if (!rc) {
@@ -330,7 +339,9 @@ static void print_store(const struct status_look *k)
            (unsigned long long)u->state_keys, (unsigned long long)u->events, archived,
            (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers, u->readers_max);
     cmd_hex(c->value, CHAIN_BYTES, hex);
-    if (c->on)
+    if (k->store.chain_err.code)
+        printf("chain         not known: %s\n", k->store.chain_err.message);
+    else if (c->on)
         printf("chain         %s at event %llu, transaction %llu\n", hex,
                (unsigned long long)c->event, (unsigned long long)c->txn);
     if (k->store.sealed)

@@ -18,6 +18,8 @@ struct rates {
 struct store_facts {
     struct store_usage usage;
     struct store_head head;
+    struct azoth_error
+        chain_err; /* code 0: head.chain is known; else the newest batch is damaged */
     struct mark mark[MARKS_MAX];
     uint32_t marks;
     struct seal seal;

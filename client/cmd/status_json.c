@@ -260,11 +260,14 @@ static void json_seal(struct json_text *j, const struct store_facts *s)
     out_close(j, '}');
 }
 
-static void json_chain(struct json_text *j, const struct chain *c)
+static void json_chain(struct json_text *j, const struct store_facts *f)
 {
+    const struct chain *c = &f->head.chain;
     char hex[2 * CHAIN_BYTES + 1];
-    if (!c->on) {
+    if (f->chain_err.code || !c->on) {
         out_null(j, "chain");
+        if (f->chain_err.code)
+            out_str(j, "chain_error", f->chain_err.message);
         return;
     }
     cmd_hex(c->value, CHAIN_BYTES, hex);
@@ -315,7 +318,7 @@ static void json_store(struct json_text *j, const struct status_look *k)
     out_u64(j, "readers_max", u->readers_max);
     out_u64(j, "redo_records", u->redo_records);
     out_u64(j, "redo_bytes", u->redo_bytes);
-    json_chain(j, &k->store.head.chain);
+    json_chain(j, &k->store);
     json_marks(j, k);
     json_seal(j, &k->store);
     out_close(j, '}');

@@ -195,6 +195,19 @@ kill "$loader" 2>/dev/null; wait "$loader" 2>/dev/null
 kill "$writer"; wait "$writer"
 exits "and afterwards" 0 "whole" azoth verify
 
+# ---- a writer that is killed behind a large batch: its record's chain ends before that
+
+azoth init "$TMP/large" >/dev/null
+"$BUILD/azoth-writer" --dir "$TMP/large" 2>"$TMP/large.log" & writer=$!; pids+=("$writer")
+until_true 20 grep -q ready "$TMP/large.log"
+echo "{\"set\":{\"a\":1},\"events\":[$(for i in 1 2 3 4 5; do printf '{"type":"large","data":"%s"},' "$big"; done) {\"type\":\"last\"}]}" | azoth tx --dir "$TMP/large" - >/dev/null
+kill -9 "$writer"; wait "$writer" 2>/dev/null
+says "status has the chain with that" 6 "$(azoth status --dir "$TMP/large" --json | jq .store.chain.event)"
+damage "$TMP/large" flip events "$(at_event 6)" 17
+says "an event of it is damaged: the chain is not known, and the rest is told" "null event 6 of the newest batch fails its check 1" \
+    "$(azoth status --dir "$TMP/large" --json | jq -r '.store | "\(.chain) \(.chain_error) \(.state_keys)"')"
+check "in words, too" eval 'azoth status --dir "$TMP/large" | grep -q "^chain  *not known: event 6 of the newest batch fails"'
+
 # ---- format 1
 
 events=$(field .store.events)
