@@ -129,8 +129,8 @@ static int put_header(struct archivefile_out *o, struct azoth_error *err)
     return put(o, h, sizeof h, err);
 }
 
-/* What a dead run has left may be complete, and so read-only, or another user's: it goes when nobody has it locked. 0, or an
- * errno. */
+/* What a dead run has left may be complete, and so read-only, or another user's: it goes when nobody has it locked. Of one that we
+ * may not read we cannot see that, and it goes, too: who writes it fails then, and can be run again. 0, or an errno. */
 static int remove_left(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

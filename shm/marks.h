@@ -17,7 +17,8 @@ struct mark_told {
 
 /* The whole list, n of at most SHM_MARKS. The writer alone; also after one that died in here. */
 void marks_write(struct gauges_shm *g, const struct mark_told *m, uint32_t n);
-/* 1 and the list, or 0: none was written yet, or its writer died at it, and the next one has not come. Any process, any time. */
+/* 1 and the list, or 0: none was written yet, or its writer was stopped at it or died, and no next one has come. Any process,
+ * any time; does not wait. */
 int marks_read(const struct gauges_shm *g, struct mark_told ret[SHM_MARKS], uint32_t *ret_n);
 
 #endif

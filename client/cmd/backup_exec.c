@@ -185,10 +185,10 @@ int backup_exec_begin(struct backup_job *j, const struct backupfile_options *o,
     if (pipe2(ends, O_CLOEXEC))
         return error_errno(err, errno, "a pipe");
     j->number++;
-    int rc = start(j, ends[0], err);
     /* Not to stand in a write while a signal comes. The end that the command reads is another open file. */
-    if (rc || fcntl(ends[1], F_SETFL, O_NONBLOCK)) {
-        rc = rc ? rc : error_errno(err, errno, "a pipe");
+    int rc = fcntl(ends[1], F_SETFL, O_NONBLOCK) ? error_errno(err, errno, "a pipe")
+                                                 : start(j, ends[0], err);
+    if (rc) {
         close(ends[0]);
         close(ends[1]);
         return rc;
