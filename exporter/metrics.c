@@ -515,7 +515,8 @@ static const struct backup_number {
      "Age of the oldest transaction that no backup of a place has, at most; 0: it has all.",
      backup_seconds},
     {"azoth_backup_last_success_timestamp_seconds",
-     "When a backup of a place was durable last, in seconds since 1970, at least; NaN: none was.",
+     "When a backup of a place that had something new was durable last, in seconds since 1970, at "
+     "least; NaN: none was.",
      backup_success},
     {"azoth_backup_followed", "1 when azoth backup --follow is to keep a place close to the head.",
      backup_followed},

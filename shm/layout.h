@@ -376,8 +376,8 @@ struct pin_shm {
  * writer (marks.h), under marks_seq, as in a sequence lock; marks is their number, and marks_seq 0 before the first time.
  *   flags     1 broken, 2 confirmed, 4 followed
  *   since_ns  commit time of txn
- *   moved_ns  wall time at which a backup there was durable last; after a start of the writer in which the gauges were made
- *             anew the commit time of what it has; 0: none was
+ *   moved_ns  wall time at which a backup there that had something new was durable last; after a start of the writer in
+ *             which the gauges were made anew the commit time of what it has; 0: none was
  */
 #define SHM_MARK_FIELDS(F1, FN)                                                                    \
     FN(A64, place, 2)                                                                              \

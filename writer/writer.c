@@ -264,7 +264,7 @@ static int show_seal(struct writer *w, struct azoth_error *err)
     return 0;
 }
 
-/* When a backup was durable last. At a start that is not known of one that came while nobody showed it. */
+/* When a backup that moved the mark was durable last. At a start that is not known of one that came while nobody showed it. */
 static int64_t moved_at(const struct mark *m, const struct mark_told *old, uint32_t n,
                         int64_t wall_ns)
 {
