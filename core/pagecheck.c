@@ -45,16 +45,17 @@ enum node_flag { NODE_BIG = 1, NODE_TREE = 2, NODE_DUPLICATES = 4 };
 
 struct tree {
     char name[32];
+    uint32_t pad; /* LMDB's own */
     uint16_t flags, depth;
     uint64_t branch, leaf, overflow, entries; /* counts: pages, and entries of leaves */
     uint64_t root;
 };
 
 struct meta {
-    uint32_t page_size;
-    uint64_t last_page, txn;
+    uint64_t page_size, last_page, txn;
     struct tree free, names;
 };
+_Static_assert(sizeof(struct meta) == 3 * 8 + 2 * (32 + TREE_BYTES), "it is compared as bytes");
 
 struct walk {
     int fd;
@@ -271,6 +272,7 @@ static void check_make(struct walk *w, uint64_t number, const unsigned char *pag
 
 static void tree_at(const unsigned char *p, struct tree *ret)
 {
+    ret->pad = u32_at(p);
     ret->flags = u16_at(p + 4);
     ret->depth = u16_at(p + 6);
     ret->branch = u64_at(p + 8);
@@ -481,18 +483,32 @@ int pagecheck_meta(int fd, const char *path, struct azoth_error *err)
     return read_metas(fd, path, m, err);
 }
 
+/*
+ * The meta page of commit txn: 0 and *ret, 1 when newer ones have taken its place, or an error. That of txn + 2 is written over it,
+ * so what was read may be half of each. That commit begins when the meta page of txn + 1 is there: a second reading that finds
+ * both as they were says that it had not begun, but where a snapshot is not of the newest commit.
+ */
+static int find_meta(int fd, uint64_t txn, struct meta *ret, struct azoth_error *err)
+{
+    struct meta m[META_PAGES], again[META_PAGES];
+    int rc = read_metas(fd, "data.mdb", m, err);
+    if (!rc)
+        rc = read_metas(fd, "data.mdb", again, err);
+    if (rc)
+        return rc;
+    *ret = m[0].txn == txn ? m[0] : m[1];
+    return ret->txn != txn || memcmp(m, again, sizeof m) != 0;
+}
+
 int pagecheck(int fd, uint64_t txn, const struct pagecheck_tell *tell, struct pagecheck_sum *ret,
               struct azoth_error *err)
 {
-    struct meta m[META_PAGES];
+    struct meta of;
     struct stat st;
     memset(ret, 0, sizeof *ret);
-    int rc = read_metas(fd, "data.mdb", m, err);
+    int rc = find_meta(fd, txn, &of, err);
     if (rc)
         return rc;
-    const struct meta *of = m[0].txn == txn ? &m[0] : &m[1];
-    if (of->txn != txn)
-        return 1;
     if (fstat(fd, &st))
         return error_errno(err, errno, "data.mdb");
     struct walk *w = calloc(1, sizeof *w);
@@ -501,16 +517,16 @@ int pagecheck(int fd, uint64_t txn, const struct pagecheck_tell *tell, struct pa
     w->fd = fd;
     w->tell = tell;
     w->sum = ret;
-    w->size = of->page_size;
+    w->size = (size_t)of.page_size;
     w->bytes = (uint64_t)st.st_size;
-    ret->pages = w->pages = of->last_page + 1;
+    ret->pages = w->pages = of.last_page + 1;
     /* A few pages at the end may be free and never written. What is far longer than the file is no number of pages. */
     w->met = w->pages / 16 <= w->bytes / w->size + (1u << 16) ? calloc(1, w->pages / 8 + 1) : NULL;
     w->filled = malloc(w->size);
     if (!w->filled)
         rc = error_set(err, AZOTH_ERR_NOMEM, "a page");
     else
-        rc = w->met ? walk_all(w, of, err)
+        rc = w->met ? walk_all(w, &of, err)
                     : error_set(err, AZOTH_ERR_CORRUPT, "data.mdb: %llu pages in %llu bytes",
                                 (unsigned long long)w->pages, (unsigned long long)w->bytes);
     for (uint32_t i = 0; i < DEPTH_MAX; i++)
