@@ -147,8 +147,8 @@ $(BUILD)/tests/unit/empty.so:
 $(BUILD)/tests/unit/test_pg: $(call obj,tests/system/harness.c tests/system/pgserver.c)
 # The hashing thread in the test's hands: where it is held, and when there can be none.
 $(BUILD)/tests/unit/test_chaining: private LINK += $(patsubst %,-Wl$(comma)--wrap=%,pthread_create pthread_join pthread_cond_wait hash_once)
-# A meta page that is read while it is written.
-$(BUILD)/tests/unit/test_pagecheck: private LINK += -Wl$(comma)--wrap=pread
+# A meta page that is read while it is written, and no memory.
+$(BUILD)/tests/unit/test_pagecheck: private LINK += $(patsubst %,-Wl$(comma)--wrap=%,pread malloc calloc)
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $(filter %.o,$^) $(filter %.a,$^) $(LIBS_ALL) -lcmocka -o $@
 $(BUILD)/tests/system/test_control: | $(BUILD)/tests/system/damage

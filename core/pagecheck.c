@@ -521,14 +521,13 @@ int pagecheck(int fd, uint64_t txn, const struct pagecheck_tell *tell, struct pa
     w->bytes = (uint64_t)st.st_size;
     ret->pages = w->pages = of.last_page + 1;
     /* A few pages at the end may be free and never written. What is far longer than the file is no number of pages. */
-    w->met = w->pages / 16 <= w->bytes / w->size + (1u << 16) ? calloc(1, w->pages / 8 + 1) : NULL;
-    w->filled = malloc(w->size);
-    if (!w->filled)
-        rc = error_set(err, AZOTH_ERR_NOMEM, "a page");
+    if (w->pages / 16 > w->bytes / w->size + (1u << 16))
+        rc = error_set(err, AZOTH_ERR_CORRUPT, "data.mdb: %llu pages in %llu bytes",
+                       (unsigned long long)w->pages, (unsigned long long)w->bytes);
+    else if (!(w->met = calloc(1, w->pages / 8 + 1)) || !(w->filled = malloc(w->size)))
+        rc = error_set(err, AZOTH_ERR_NOMEM, "a walk over pages");
     else
-        rc = w->met ? walk_all(w, &of, err)
-                    : error_set(err, AZOTH_ERR_CORRUPT, "data.mdb: %llu pages in %llu bytes",
-                                (unsigned long long)w->pages, (unsigned long long)w->bytes);
+        rc = walk_all(w, &of, err);
     for (uint32_t i = 0; i < DEPTH_MAX; i++)
         free(w->level[i]);
     free(w->met);

@@ -220,6 +220,41 @@ static void half_of_another_meta_page_is_no_damage(void **state)
     close(fd);
 }
 
+/* ---- no memory ---- */
+
+static unsigned allocations, fails_at; /* which one fails; 0: none */
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__real_calloc(size_t n, size_t each);
+void *__wrap_calloc(size_t n, size_t each);
+
+void *__wrap_malloc(size_t n)
+{
+    return fails_at && ++allocations == fails_at ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t each)
+{
+    return fails_at && ++allocations == fails_at ? NULL : __real_calloc(n, each);
+}
+
+static void a_want_of_memory_is_no_damage(void **state)
+{
+    int rc = AZOTH_ERR_NOMEM;
+    (void)state;
+    for (fails_at = 1; rc == AZOTH_ERR_NOMEM; fails_at++) {
+        allocations = 0;
+        rc = pagecheck_file(original, &err);
+        if (allocations < fails_at)
+            break;
+        assert_int_equal(rc, AZOTH_ERR_NOMEM);
+    }
+    assert_int_equal(rc, 0);
+    assert_true(fails_at > 4); /* a walk, its bits, a page for the check, and one for each level */
+    fails_at = 0;
+}
+
 static void lmdb_survives_whatever_is_let_through(void **state)
 {
     (void)state;
@@ -257,6 +292,7 @@ int main(void)
         cmocka_unit_test(what_is_cut_or_no_file_of_lmdb_is_told),
         cmocka_unit_test(a_ring_of_pages_has_an_end),
         cmocka_unit_test(half_of_another_meta_page_is_no_damage),
+        cmocka_unit_test(a_want_of_memory_is_no_damage),
         cmocka_unit_test(lmdb_survives_whatever_is_let_through),
     };
     return cmocka_run_group_tests_name("pagecheck", tests, begin, end);
