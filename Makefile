@@ -165,8 +165,10 @@ $(BUILD)/tests/fault/running_sum.so: client/azoth_projection.h
 $(BUILD)/tests/fault/%.so: tests/fault/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O1 -D_GNU_SOURCE -I. -Icore -Wall -Wextra -Werror -shared -fPIC $(filter %.c,$^) -ldl -o $@
-$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/replay.o $(BUILD)/libother.a $(BUILD)/libazoth.a
-	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
+# What replays a corpus has a main() of its own; in the build that looks for new inputs it is libFuzzer's.
+FUZZING := $(findstring fuzzer-no-link,$(SAN))
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(if $(FUZZING),,$(BUILD)/tests/fuzz/replay.o) $(BUILD)/libother.a $(BUILD)/libazoth.a
+	$(Q)$(CC) $(LINK) $(if $(FUZZING),-fsanitize=fuzzer) $^ $(LIBS_ALL) -o $@
 $(BUILD)/tests/bench/bench: $(call obj,$(BENCH)) $(call obj,$(HARNESS)) $(BUILD)/libother.a $(BUILD)/libazoth.a
 	$(Q)$(CC) $(LINK) $^ $(LIBS_ALL) -o $@
 
@@ -326,9 +328,15 @@ model: $(MODEL_PROGRAMS)
 	$(BUILD)/tests/model/model all
 	$(BUILD)/tests/model/chaining
 
+# make fuzz SECONDS=300 FUZZ=fuzz_pages: one of them for longer.
 SECONDS ?= 60
+FUZZ_BUILD := build/v-fuzz
+.PHONY: fuzzing
+fuzzing: $(addprefix $(BUILD)/tests/fuzz/,$(FUZZ))
 fuzz:
-	tests/fuzz/run $(SECONDS) $(FUZZ)
+	tools/install-packages tests/fuzz/packages.list
+	@$(MAKE) --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined BUILD=$(FUZZ_BUILD) fuzzing
+	tests/fuzz/run $(SECONDS) $(addprefix $(FUZZ_BUILD)/tests/fuzz/,$(FUZZ))
 
 C_FILES := $(wildcard core/*.[ch] shm/*.[ch] writer/*.[ch] workers/*.[ch] projector/*.[ch] effects/*.[ch] exporter/*.[ch] \
              client/*.[ch] client/cmd/*.[ch] tests/*/*.[ch] tests/bench/commands/*.c tests/bench/backupfile/*.c examples/*/*.c)
