@@ -71,8 +71,9 @@ its end|-1|azoth_paused|azoth resume --dir $db
 END
 
 # ---- a reader that stands ----
-# It opens a snapshot, says so, and keeps it until it is killed.
-python3 - "$BUILD/libazoth.so.0" "$db" >"$TMP/reader" 2>&1 <<'P' &
+# It opens a snapshot, says so, and keeps it until it is killed. A sanitizer's runtime has to be in python before the library is.
+runtime=$(ldd "$BUILD/libazoth.so.0" | grep -oE '/[^ ]*/lib[at]san\.so[^ ]*')
+LD_PRELOAD=$runtime python3 - "$BUILD/libazoth.so.0" "$db" >"$TMP/reader" 2>&1 <<'P' &
 import ctypes, signal, sys
 azoth = ctypes.CDLL(sys.argv[1])
 db, snapshot = ctypes.c_void_p(), ctypes.c_void_p()
@@ -300,7 +301,9 @@ cat "$TMP/hostile"
 says "the hostile ones came to their end" end "$(tail -1 "$TMP/hostile")"
 passed=$((passed + $(grep -c '^ok - ' "$TMP/hostile"))) failed=$((failed + $(grep -c '^not ok - ' "$TMP/hostile")))
 says "the exporter is the same process, and well" "200 1" "$(get /healthz) $(grep -c 'ready listen' "$TMP/exporter.log")"
+if [ -n "$runtime" ]; then echo "skip - what a sanitizer keeps of freed memory is not the exporter's"; else
 check "its memory is bounded" sh -c "awk '/VmRSS/ {exit \$2 > 65536}' /proc/$exporter/status"
+fi
 
 # ---- under a supervisor ----
 python3 - "$BUILD/azoth-exporter" "$TMP" >"$TMP/notify" 2>&1 <<'P'
