@@ -122,22 +122,25 @@ static void remove_tree(const char *path)
     rmdir(path);
 }
 
+void harness_drop(struct harness *h)
+{
+    struct process *p = &h->process[--h->processes];
+    if (p->pid) {
+        kill(p->pid, SIGCONT);
+        kill(p->pid, SIGKILL);
+        while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    for (int i = 0; p->argv[i]; i++)
+        free(p->argv[i]);
+    memset(p, 0, sizeof *p);
+}
+
 void harness_end(struct harness *h)
 {
     forget(h);
-    for (int i = 0; i < h->processes; i++) {
-        struct process *p = &h->process[i];
-        p->restart = 0;
-        if (p->pid) {
-            kill(p->pid, SIGCONT);
-            kill(p->pid, SIGKILL);
-            while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
-                ;
-            p->pid = 0;
-        }
-        for (int a = 0; p->argv[a]; a++)
-            free(p->argv[a]);
-    }
+    while (h->processes)
+        harness_drop(h);
     struct segment_name name;
     if (segment_name_of(h->dir, &name, NULL) == 0)
         segment_unlink(&name);

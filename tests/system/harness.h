@@ -42,6 +42,8 @@ int harness_supervise(struct harness *h);
 /* Waits for the process's end, at most timeout_ms; its status, or -1. Others are supervised. */
 int harness_wait(struct harness *h, struct process *p, int timeout_ms);
 void harness_kill(struct process *p, int signal);
+/* Gives the place of the process that was started last to another one. Whatever it does, it is ended. */
+void harness_drop(struct harness *h);
 /* SIGTERM, then waits; its status. */
 int harness_stop(struct harness *h, struct process *p);
 /* The writer, and an attached handle on it (waits until it is ready). */

@@ -90,7 +90,8 @@ static void backup_and_kill(uint64_t *seed, unsigned *killed)
         fail_msg("a backup ended with status %x", (unsigned)status);
     /* Refused while the projection is behind, or the writer away for long: it is tried again. */
     harness_wait(&h, a, PATIENCE);
-    h.processes -= 2; /* they were the last ones: their places are free */
+    harness_drop(&h);
+    harness_drop(&h);
 }
 
 /* The restored bank's events are the first ones of the bank's, and its accounts what they make of it. */

@@ -312,11 +312,7 @@ int world_azoth(struct world *w, const char *const *words)
     int status = p->status;
     if (status)
         tell_log(w, p);
-    for (int i = 0; p->argv[i]; i++) {
-        free(p->argv[i]);
-        p->argv[i] = NULL;
-    }
-    w->h.processes--; /* it was the last one: its place is free */
+    harness_drop(&w->h);
     return status;
 }
 
