@@ -114,7 +114,7 @@ exits "and all of the store, with its chain from event 1 on" 0 "recomputed" azot
 # ---- a full disk, files in the way ----
 commit 100; azoth lag p --wait --timeout 20 >"$TMP/out"
 list=$(archive list --json | jq -c '.segments'); files=$(ls "$AZOTH_DIR/archive")
-if [ -e "$BUILD/tests/fault/fail_io.so" ] && ! ldd "$BUILD/azoth" | grep -q libasan; then
+if [ -e "$BUILD/tests/fault/fail_io.so" ] && ! ldd "$BUILD/azoth" | grep -q 'lib[at]san'; then
     touch "$TMP/full"
     full() { LD_PRELOAD=$BUILD/tests/fault/fail_io.so AZOTH_FAIL_DIR=$AZOTH_DIR/archive AZOTH_FAIL_FULL=$TMP/full "$BUILD/azoth" archive --keep-events 0; }
     exits "a full disk" 4 "AZOTH_ERR_NOSPACE" full

@@ -111,7 +111,7 @@ check "is restored as well" azoth restore "$TMP/plain" "$TMP/fromplain"
 exits "two kinds of keys are one too many" 2 "not both" azoth backup --key-file "$TMP/key" --passphrase-file "$TMP/words" "$TMP/dest"
 
 # --- a full disk ---
-if ldd "$BUILD/azoth" | grep -q libasan; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
+if ldd "$BUILD/azoth" | grep -q 'lib[at]san'; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
     full() { touch "$TMP/full"; LD_PRELOAD=$BUILD/tests/fault/fail_io.so AZOTH_FAIL_DIR=$1 AZOTH_FAIL_FULL=$TMP/full "$BUILD/azoth" "${@:2}"; local rc=$?; rm "$TMP/full"; return $rc; }
     before=$(ls "$TMP/dest")
     exits "a full disk: there is no backup" 4 "AZOTH_ERR_NOSPACE" full "$TMP/dest" backup "$TMP/dest"

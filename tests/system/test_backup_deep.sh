@@ -166,7 +166,7 @@ mkdir -m 755 "$TMP/t/azoth-verify-others"; touch "$TMP/t/azoth-verify-others/fil
 exits "goes with the next run" 0 "restored to event 80" deep "$(numbered "$TMP/dest" 4)"
 says "what is not of such a run stays" "azoth-verify-others" "$(ls -A "$TMP/t")"
 rm -r "$TMP/t/azoth-verify-others"
-if ldd "$BUILD/azoth" | grep -q libasan; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
+if ldd "$BUILD/azoth" | grep -q 'lib[at]san'; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
     touch "$TMP/full"
     exits "a full disk is told" 4 "AZOTH_ERR_NOSPACE" env LD_PRELOAD="$BUILD/tests/fault/fail_io.so" AZOTH_FAIL_DIR="$TMP/t" AZOTH_FAIL_FULL="$TMP/full" "$BUILD/azoth" backup verify --deep --tmp "$TMP/t" "$TMP/dest"
     says "and takes nothing away from others" 0 "$(left)"

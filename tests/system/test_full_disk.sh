@@ -4,7 +4,7 @@
 . "$(dirname "$0")/checks.sh"
 export AZOTH_DIR=$TMP/db
 azoth init "$AZOTH_DIR" >/dev/null
-if ldd "$BUILD/azoth-projector" | grep -q libasan; then echo "skip - what is preloaded comes before a sanitizer's runtime"; exit 0; fi
+if ldd "$BUILD/azoth-projector" | grep -q 'lib[at]san'; then echo "skip - what is preloaded comes before a sanitizer's runtime"; exit 0; fi
 printf -- '-- azoth: projection p\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/p.sql"
 commit() { # HOW MANY [TYPE]
     local i list=
