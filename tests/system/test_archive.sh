@@ -191,6 +191,8 @@ projector q
 check "a projection that comes to it is told" until_true 20 sh -c "'$BUILD/azoth' lag q --json | jq -r '.projections[0].last_failure.message' | grep -q 'is not there'"
 kill $p 2>/dev/null; wait $p 2>/dev/null
 check "the other one goes on" commit 50
+# Unless it subscribed anew while its last event's segment was away: it was told so and ended, and what supervises it starts it again.
+! tail -n 1 "$TMP/p.log" | grep -q '^<3>stopping: .* the segment is not there' || projector p
 check "with new events" caught_up p
 cp "$TMP/segment" "$segment"; chmod u+w "$segment"
 printf '\xff' | dd of="$segment" bs=1 seek=200 conv=notrunc status=none
