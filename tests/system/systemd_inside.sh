@@ -217,7 +217,10 @@ says "as the user's whose directory it is in" "azoth azoth" "$(stat -c '%U %G' /
 says "with the same state" "$(value n)" "$(azoth get n --dir /var/lib/azoth/look --json | jq .value)"
 check "and all that was projected" azoth verify --all-projections --dir /var/lib/azoth/look
 check "its target starts" systemctl start azoth@look.target
-check "and it can be written" azoth tx --dir /var/lib/azoth/look --deadline 20 '{"set":{"look":1}}'
+check "and it can be written" azoth tx --dir /var/lib/azoth/look --deadline 20 '{"set":{"look":1},"events":[{"type":"e","data":{}}]}'
+check "its projections run under units" systemctl start azoth-projector@look:{seen:0-2,seen:1-2,told}
+check "and follow" quiet azoth lag --dir /var/lib/azoth/look --wait --timeout 20
+check "each event once" quiet azoth verify --dir /var/lib/azoth/look --all-projections
 check "it is stopped again" systemctl stop azoth@look.target 'azoth-*@look*'
 rm -r /var/lib/azoth/look
 check "of a database that is not there" systemctl start azoth-backup@nothing.service
@@ -242,9 +245,18 @@ systemctl reset-failed $backup.service
 systemd-tmpfiles --create azoth.conf
 check "its timer can be enabled" systemctl enable --now $backup.timer
 check "and knows when it is the next time" matches $backup.timer NextElapseUSecRealtime '[0-9]'
-check "and be disabled" systemctl disable --now $backup.timer
 follow=azoth-backup-follow@main checkpoint=azoth-checkpoint@main
-shipped() { [ "$(azoth backup list /var/backups/azoth/main --json | jq 'map(.to_event // 0) | max')" = "$(azoth status --json | jq .head.event)" ]; }
+# One file of flags for the three units, as the guide has it, and keys that they may read.
+rm -r /etc/systemd/system/$backup.service.d
+key=/etc/azoth/backup.key
+quiet azoth key make $key && quiet azoth key make --sign /etc/azoth/sign.key
+echo "BACKUP_FLAGS=--key-file $key --sign-key /etc/azoth/sign.key --keep '7 daily, 4 weekly'" >/etc/azoth/main.backup
+systemctl daemon-reload
+check "a key of root alone is not for the unit" eval "! systemctl start $backup.service 2>/dev/null && in_journal $backup.service '$key: Permission denied'"
+chgrp azoth /etc/azoth/*.key && chmod 640 /etc/azoth/*.key
+systemctl reset-failed $backup.service
+newest() { azoth backup list --key-file $key /var/backups/azoth/main --json | jq 'map(.to_event // 0) | max'; }
+shipped() { [ "$(newest)" = "$(azoth status --json | jq .head.event)" ]; }
 check "backups commit by commit can be enabled" systemctl enable --now $follow
 check "they are ready when there is a full one" eval 'ls /var/backups/azoth/main/*-full.azb'
 azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
@@ -254,8 +266,11 @@ says "and azoth lag" "following 0" "$(azoth lag --json | jq -r '.backups[0] | "\
 check "one that is killed is started again" eval "systemctl kill -s KILL $follow && until_true 30 eval '[ \$(prop $follow NRestarts) = 1 ] && active $follow'"
 azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
 check "and goes on" until_true 20 shipped
+check "beside it a full one is made" systemctl start $backup.service
+check "a metric tells of the place that is followed" eval "metrics | grep -q '^azoth_backup_followed{.*} 1'"
 check "they can be disabled" systemctl disable --now $follow
 says "and have ended well" success "$(prop $follow Result)"
+check "which a metric tells" until_true 10 eval "metrics | grep -q '^azoth_backup_state{.*state=\"silent\"} 1'"
 hangs=/etc/systemd/system/$follow.service.d
 mkdir -p $hangs
 printf '#!/bin/sh\ncat >/dev/null\n[ "$AZOTH_BACKUP_KIND" = full ] || sleep 1000\n' >/usr/local/bin/ship
@@ -282,7 +297,9 @@ head=$(azoth status --json | jq .head.event)
 systemctl stop azoth@main.target
 check "all stops with the target" until_true 30 eval "! active $writer && [ -z \"\$(systemctl list-units --plain --no-legend 'azoth-*@main*.service')\" ]"
 stopped_at() { journalctl -q -o json | jq -r --arg u "$1" 'select(.UNIT == $u and (.MESSAGE | startswith("Stopped "))) | .__MONOTONIC_TIMESTAMP' | tail -1; }
-says "what was committed last is in a backup then" "$head" "$(azoth backup list /var/backups/azoth/main --json | jq 'map(.to_event) | max')"
+says "what was committed last is in a backup then" "$head" "$(newest)"
+says "each backup of the three units is encrypted" true "$(azoth backup list /var/backups/azoth/main --json | jq 'length > 1 and all(.encrypted)')"
+check "and signed, and can be restored" quiet azoth backup verify --deep --key-file $key --signed-by /etc/azoth/sign.key.pub /var/backups/azoth/main
 check "which was made before the writer stopped" eval "! journalctl -q -o cat -u $checkpoint | grep 'mark stays'"
 systemctl disable $checkpoint >/dev/null 2>&1
 for u in "${members[@]}"; do check "$u before the feed" [ "$(stopped_at "$u")" -le "$(stopped_at $feed)" ]; done
@@ -301,6 +318,8 @@ check "and projected" azoth lag --wait --timeout 30
 check "all is stopped and waited for" stop_all
 check "the copy's log alone is put back" cp -a /var/backups/azoth/main.copy/data.mdb $AZOTH_DIR/
 check "with it the target starts" systemctl start azoth@main.target
+check "and the timer of backups, which was stopped with all" active $backup.timer
+check "which can be disabled" systemctl disable --now $backup.timer
 for u in azoth-projector@main:seen:{0-2,1-2} azoth-projector@main:told; do
     check "$u does not go on" until_true 20 is "$u" ActiveState failed
     says "for good" 100 "$(prop "$u" ExecMainStatus)"
@@ -329,8 +348,39 @@ check "whose writer and feed run" until_true 10 active azoth-writer@other azoth-
 says "and no exporter that would want the first one's address" inactive "$(prop azoth-exporter@other ActiveState)"
 check "with a store of its own" azoth tx --dir /var/lib/azoth/other '{"set":{"a":1}}'
 
+# --- a disk for backups that is full; old events where units do not look ---
+other=/var/lib/azoth/other other_backups=/var/backups/azoth/other
+mkdir $other_backups && mount -t tmpfs -o "size=4k,mode=770,uid=$(id -u azoth),gid=$(id -g azoth)" tmpfs $other_backups
+check "a backup that has no room fails" eval "! systemctl start azoth-backup@other 2>/dev/null"
+check "by name" in_journal azoth-backup@other AZOTH_ERR_NOSPACE
+says "and leaves nothing" place "$(ls $other_backups)"
+umount $other_backups
+rmdir $other_backups
+mkdir -m 750 /home/events && chown azoth:azoth /home/events
+azoth tx --dir $other '{"events":[{"type":"f","data":{}}]}' >/dev/null
+azoth tx --dir $other '{"events":[{"type":"f","data":{}}]}' >/dev/null
+check "old events are moved below /home" quiet azoth archive --dir $other --before 2 /home/events
+check "there a backup does not find them" eval "! systemctl start azoth-backup@other 2>/dev/null"
+check "which it says with the file's name" in_journal azoth-backup@other '/home/events/events-.*azs: Permission denied'
+printf '%s\n' '-- azoth: projection late' '-- azoth: migration 1 create' 'CREATE TABLE t (id INTEGER PRIMARY KEY);' \
+    '-- azoth: on f' 'INSERT INTO t VALUES (@id);' >$other/projections/late.sql
+systemctl start azoth-projector@other:late
+check "nor does a projector, which gives up" until_true 10 is azoth-projector@other:late ExecMainStatus 100
+check "and azoth lag says why" eval "azoth lag late --dir $other | grep -q '/home/events/events-.*azs: Permission denied'"
+for u in feed projector backup; do
+    mkdir -p /etc/systemd/system/azoth-$u@.service.d
+    printf '[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=/home/events\n' >/etc/systemd/system/azoth-$u@.service.d/events.conf
+done
+systemctl daemon-reload
+systemctl reset-failed 'azoth-*@other*'
+check "with a drop-in they are started again" systemctl restart azoth-feed@other azoth-projector@other:late
+check "and have what was archived" quiet azoth lag late --dir $other --wait --timeout 20
+check "so has a backup" systemctl start azoth-backup@other
+systemctl stop azoth-projector@other:late
+rm $other/projections/late.* /etc/systemd/system/azoth-*@.service.d/events.conf
+
 # --- what systemd means to do with a projector that fails ---
-other=/var/lib/azoth/other odd=azoth-projector@other:odd.service
+odd=azoth-projector@other:odd.service
 printf '%s\n' '-- azoth: projection odd' '-- azoth: on-error fail-fast' '-- azoth: migration 1 create' \
     'CREATE TABLE t (id INTEGER CHECK (id < 1));' '-- azoth: on e' 'INSERT INTO t VALUES (@id);' >$other/projections/odd.sql
 drop_in() { mkdir -p /etc/systemd/system/$odd.d; printf '%s\n' "$@" >/etc/systemd/system/$odd.d/odd.conf; systemctl daemon-reload; }
@@ -365,4 +415,15 @@ check "a mistake in the configuration fails the writer" until_true 10 is azoth-w
 says "with the code for it" 100 "$(prop azoth-writer@bad ExecMainStatus)"
 says "and it is not started again" 0 "$(prop azoth-writer@bad NRestarts)"
 check "the journal names the line" in_journal azoth-writer@bad 'azoth.conf:2: .*perhaps'
+
+# --- the machine stops ---
+# What a shutdown stops, it stops by this target; what would come behind it is not to be had here.
+printf '[Unit]\nDefaultDependencies=no\nRequires=shutdown.target\nAfter=shutdown.target\n' >/etc/systemd/system/machine-stops.target
+systemctl daemon-reload
+check "a follower and a backup at the stop are enabled both" systemctl enable --now $follow $checkpoint
+azoth tx --deadline 20 '{"events":[{"type":"e","data":{}}]}' >/dev/null
+head=$(azoth status --json | jq .head.event)
+check "the machine stops" systemctl start machine-stops.target --job-mode=replace-irreversibly
+check "and the writer" until_true 10 eval "! active $writer"
+says "what was committed last is in a backup" "$head" "$(newest)"
 checks_end
