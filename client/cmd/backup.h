@@ -27,6 +27,7 @@
 
 #include "client/cmd/cmd.h"
 #include "client/cmd/progress.h"
+#include "client/cmd/scratch.h"
 #include "core/archived.h"
 #include "projector/filecopy.h"
 #include "core/service.h"
@@ -218,7 +219,8 @@ struct backup_job {
     int plain, no_archive, no_projections, incremental;
     struct archived_entry *archive; /* of about.segment, as the copied commit has them; owned */
     struct cmd_number timeout;      /* of sealing, ms */
-    char dir[4096], projections[4200], tmp[PATH_MAX];
+    char dir[4096], projections[4200];
+    struct scratch tmp; /* of copies of projections, while they are made */
     struct backup_keys keys;
     struct backup_place place; /* fd -1: to is none */
     struct store *store;

@@ -16,98 +16,21 @@
 #include "writer/restore.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PREFIX "azoth-verify-"
-#define RANDOM "XXXXXX" /* mkdtemp()'s */
-#define TRIES  8u
 
 struct deep {
     struct backup_verifying *v;
     const char *dir;    /* of backups */
-    char tmp[PATH_MAX]; /* TMP/azoth-verify-XXXXXX, where they are restored */
-    int tmp_fd;         /* of that, with the lock that says that somebody has it */
+    struct scratch tmp; /* where they are restored */
     struct backup_known *list;
     char *used; /* of each in the list: it belongs to a stretch */
     int n;
 };
-
-/* ---- the directory ---- */
-
-/* One of this user's, which nobody else can have put there or written into. */
-static int is_ours(const char *path, const char *name)
-{
-    struct stat st;
-    return strncmp(name, PREFIX, sizeof PREFIX - 1) == 0 &&
-           strlen(name) == sizeof PREFIX RANDOM - 1 && lstat(path, &st) == 0 &&
-           S_ISDIR(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 077) == 0;
-}
-
-/* What a run that was killed has left. */
-static void remove_dead(const char *above)
-{
-    DIR *d = opendir(above);
-    if (!d)
-        return;
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        char path[PATH_MAX + NAME_MAX + 2];
-        snprintf(path, sizeof path, "%s/%s", above, e->d_name);
-        int fd = is_ours(path, e->d_name) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-        if (fd < 0)
-            continue;
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-            restore_remove_tree(path);
-        close(fd);
-    }
-    closedir(d);
-}
-
-/* 1: it is there and locked; 0: between the two another one took it for a dead one's. */
-static int make_tmp(struct deep *d, const char *above, struct azoth_error *err)
-{
-    struct stat mine, there;
-    if (snprintf(d->tmp, sizeof d->tmp, "%s/" PREFIX RANDOM, above) >= PATH_MAX - 40)
-        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", above);
-    if (!mkdtemp(d->tmp)) {
-        int e = errno;
-        d->tmp[0] = 0;
-        return error_errno(err, e, "%s/" PREFIX RANDOM, above);
-    }
-    d->tmp_fd = open(d->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (d->tmp_fd >= 0 && flock(d->tmp_fd, LOCK_EX | LOCK_NB) == 0 &&
-        fstat(d->tmp_fd, &mine) == 0 && stat(d->tmp, &there) == 0 && mine.st_ino == there.st_ino)
-        return 1;
-    if (d->tmp_fd >= 0)
-        close(d->tmp_fd);
-    d->tmp_fd = -1;
-    return 0;
-}
-
-static int begin_tmp(struct deep *d, struct azoth_error *err)
-{
-    const char *env = getenv("TMPDIR"), *above = d->v->f->tmp ? d->v->f->tmp : env;
-    int rc = 0;
-    above = above ? above : "/var/tmp";
-    remove_dead(above);
-    for (unsigned i = 0; i < TRIES && !rc; i++)
-        rc = make_tmp(d, above, err);
-    return rc > 0 ? 0
-           : rc   ? rc
-                  : error_set(err, AZOTH_ERR_BUSY, "%s: others remove what is made here", above);
-}
-
-static void end_tmp(struct deep *d)
-{
-    if (*d->tmp)
-        restore_remove_tree(d->tmp);
-    if (d->tmp_fd >= 0)
-        close(d->tmp_fd);
-}
 
 /* ---- one restore ---- */
 
@@ -116,7 +39,7 @@ static int restore_there(struct deep *d, struct restore_job *j, struct backup_po
 {
     struct restore *r;
     char target[PATH_MAX + 8];
-    snprintf(target, sizeof target, "%s/db", d->tmp);
+    snprintf(target, sizeof target, "%s/db", d->tmp.path);
     int rc = restore_begin(target, &r, err);
     if (rc)
         return rc;
@@ -393,15 +316,15 @@ static void deep_file(struct deep *d, const char *path)
 
 int backup_deep(struct backup_verifying *v, const char *path)
 {
-    struct deep d = {.v = v, .dir = path, .tmp_fd = -1};
+    struct deep d = {.v = v, .dir = path};
     struct azoth_error err = {0};
-    int rc = begin_tmp(&d, &err);
+    int rc = scratch_begin(&d.tmp, v->f->tmp ? v->f->tmp : scratch_above(), PREFIX, &err);
     if (rc)
         return cmd_fail(&err);
     if (backup_place_reads(path))
         rc = deep_place(&d);
     else
         deep_file(&d, path);
-    end_tmp(&d);
+    scratch_end(&d.tmp);
     return rc;
 }

@@ -3,7 +3,7 @@
  *
  * Projections are copied before the store is: so none of them is beyond the store's copy. The copies have no
  * names: each is removed when it is made and read through its descriptor, so a backup that is killed leaves one
- * unfinished file at most.
+ * file at most, which the next one removes that makes its copies there.
  */
 #include "client/cmd/backup.h"
 
@@ -200,7 +200,7 @@ static int on_generation(void *arg, const char *file, const char *stem, uint64_t
         return rc;
     if (dbdir_path(from, sizeof from, j->projections, "%s", file))
         return error_set(c->err, AZOTH_ERR_USAGE, "%s: the path is too long", file);
-    snprintf(to, sizeof to, "%s/%s", j->tmp, file);
+    snprintf(to, sizeof to, "%s/%s", j->tmp.path, file);
     rc = filecopy_make(from, to, backup_interrupted, &is, c->err);
     if (rc < 0 && access(from, F_OK)) { /* pruned meanwhile, or in the middle of it */
         unlink(to);
@@ -297,21 +297,14 @@ static int name_absent(struct backup_job *j, struct azoth_error *err)
     return rc;
 }
 
-/* A directory for the copies: in the place of backups, whose lock says that nobody else has it, or one
- * of one's own. Copies can be read: where only what is encrypted is to go they do not lie for a moment. */
-static int make_tmp(struct backup_job *j, struct azoth_error *err)
+/* A directory for the copies: in the place of backups, or where those that can be read belong. They can: where only what is
+ * encrypted is to go they do not lie for a moment. */
+static int begin_tmp(struct backup_job *j, struct azoth_error *err)
 {
-    const char *above = j->f.tmp ? j->f.tmp : getenv("TMPDIR");
-    if (!j->f.tmp && j->place.fd >= 0 && !j->keys.has_key)
-        above = j->place.dir;
-    if (snprintf(j->tmp, sizeof j->tmp - 300, "%s/" BACKUP_TMP "XXXXXX",
-                 above ? above : "/var/tmp") >= (int)sizeof j->tmp - 300)
-        return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", above);
-    if (mkdtemp(j->tmp))
-        return 0;
-    int rc = error_errno(err, errno, "%s", j->tmp);
-    j->tmp[0] = 0;
-    return rc;
+    const char *above = j->f.tmp                               ? j->f.tmp
+                        : j->place.fd >= 0 && !j->keys.has_key ? j->place.dir
+                                                               : scratch_above();
+    return scratch_begin(&j->tmp, above, BACKUP_TMP, err);
 }
 
 int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth_error *err)
@@ -319,7 +312,7 @@ int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth
     struct copying c = {.j = j, .with_digests = with_digests, .again = 1, .err = err};
     if (j->no_projections)
         return 0;
-    int rc = make_tmp(j, err);
+    int rc = begin_tmp(j, err);
     /* Until a look finds nothing new: a generation may have been adopted while others were copied. */
     for (unsigned settled = 0; !rc && c.again;) {
         c.again = 0;
@@ -328,7 +321,6 @@ int backup_copy_projections(struct backup_job *j, int with_digests, struct azoth
         if (!rc && !c.again && settled++ < SETTLE_MAX)
             rc = settle_serving(&c);
     }
-    if (*j->tmp)
-        restore_remove_tree(j->tmp);
+    scratch_end(&j->tmp);
     return rc ? rc : name_absent(j, err);
 }

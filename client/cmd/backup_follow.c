@@ -83,7 +83,7 @@ static void reset(struct backup_job *j)
 {
     backup_about_fini(&j->about);
     memset(&j->about, 0, sizeof j->about);
-    j->path[0] = j->tmp[0] = j->why_full[0] = j->increment[0] = j->mark_note[0] = 0;
+    j->path[0] = j->why_full[0] = j->increment[0] = j->mark_note[0] = 0;
     j->expected = j->content = j->bytes = j->growth = j->pruned = 0;
     j->paused = j->nothing_new = j->cut = 0;
     j->begun_ns = clock_mono_ns();

@@ -123,6 +123,24 @@ static void every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of
     assert_true(deaths > 10);
 }
 
+/* Copies of projections can be read. Where only what is encrypted goes there are none, and elsewhere those of a dead one go
+ * with the next. */
+static void what_a_dead_backup_has_copied_beside_an_encrypted_place_goes_with_the_next(void **state)
+{
+    (void)state;
+    static const char copies[] = "find $D.tmp -type f | wc -l";
+    must("mkdir $D.tmp && $AZOTH key make $D.key");
+    dies("backup_projection_copied", "backup --dir $D --tmp $D.tmp --key-file $D.key $D.dest");
+    assert_int_equal(count(copies), 1);
+    assert_int_equal(count("ls $D.dest | grep -v '^place$' | wc -l"), 0);
+    must("TMPDIR=$D.tmp $AZOTH backup --dir $D --key-file $D.key $D.dest");
+    assert_int_equal(count("ls -A $D.tmp | wc -l"), 0);
+    dies("backup_projection_copied", "backup --dir $D --tmp $D.tmp --sealed - >$D.stream");
+    assert_int_equal(count(copies), 1);
+    must("$AZOTH resume --dir $D; $AZOTH backup --dir $D --tmp $D.tmp - >$D.stream");
+    assert_int_equal(count("ls -A $D.tmp | wc -l"), 0);
+}
+
 /* A backup that has stopped itself there. */
 static struct process *stopped_at(const char *point)
 {
@@ -297,6 +315,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
             every_death_of_a_backup_or_a_restore_leaves_what_was_there_or_all_of_it, begin, end),
+        cmocka_unit_test_setup_teardown(
+            what_a_dead_backup_has_copied_beside_an_encrypted_place_goes_with_the_next, begin, end),
         cmocka_unit_test_setup_teardown(
             one_that_is_stopped_finds_segments_that_were_moved_meanwhile, begin, end),
         cmocka_unit_test_setup_teardown(a_copy_that_is_stopped_outlives_every_death_of_the_others,
