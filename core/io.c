@@ -3,11 +3,32 @@
 #include "core/error.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
 #define PIECE  65536u
 #define ASK_MS 100
+
+/*
+ * Until the descriptor lets a call through, or it is to be given up. A call that blocks hears of a signal that comes while it
+ * blocks, and would wait for ever with one that came just before. One that never blocks is waited for in again().
+ */
+static int ready(int (*interrupted)(void), int fd, short event, const char *what,
+                 struct azoth_error *err)
+{
+    struct pollfd p = {.fd = fd, .events = event};
+    if (!interrupted || fcntl(fd, F_GETFL) & O_NONBLOCK)
+        return 0;
+    for (int n = 0; n == 0;) {
+        if (interrupted())
+            return error_errno(err, EINTR, "%s", what);
+        n = poll(&p, 1, ASK_MS);
+        if (n < 0 && errno == EINTR)
+            n = 0;
+    }
+    return 0; /* what else poll() has found the call will, too */
+}
 
 /* After a call that failed with e: 0 when it is to be made again. */
 static int again(int e, int (*interrupted)(void), int fd, short event, const char *what,
@@ -27,6 +48,9 @@ int io_write_unless(int (*interrupted)(void), int fd, const void *p, size_t len,
     const unsigned char *at = p;
     int rc = 0;
     while (!rc && len) {
+        rc = ready(interrupted, fd, POLLOUT, what, err);
+        if (rc)
+            break;
         ssize_t n = write(fd, at, len);
         if (n > 0) {
             at += n;
@@ -50,6 +74,9 @@ int io_read_unless(int (*interrupted)(void), int fd, void *p, size_t len, size_t
     ssize_t n = 1;
     int rc = 0;
     while (!rc && n && have < len) {
+        rc = ready(interrupted, fd, POLLIN, what, err);
+        if (rc)
+            break;
         n = read(fd, (unsigned char *)p + have, len - have);
         if (n < 0)
             rc = again(errno, interrupted, fd, POLLIN, what, err);

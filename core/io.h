@@ -22,8 +22,9 @@ int io_read_at(int fd, void *p, size_t len, uint64_t at, size_t *ret_len, const 
 /* Appends all that is there to out, but stops when out has more than max bytes: whoever finds those refuses it. */
 int io_read_all(int fd, struct buf *out, size_t max, const char *what, struct azoth_error *err);
 
-/* As the first two, but `interrupted` (NULL: never) is asked after a signal, and several times a second while a descriptor
- * that does not block is waited for; with 1 it is given up: IO, of EINTR. */
+/* As the first two, but `interrupted` (NULL: never) is asked before each call that may block, and several times a second while the descriptor is
+ * waited for, so a signal may have come at any time; with 1 it is given up: IO, of EINTR. A pipe that takes a part of what is
+ * written lets the call wait for the rest, which a signal ends that comes meanwhile. */
 int io_write_unless(int (*interrupted)(void), int fd, const void *p, size_t len, const char *what,
                     struct azoth_error *err);
 int io_read_unless(int (*interrupted)(void), int fd, void *p, size_t len, size_t *ret_len,

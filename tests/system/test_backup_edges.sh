@@ -71,18 +71,18 @@ stuck() { # SENTENCE SYSCALL COMMAND...
     says "and ends when it is interrupted, without a word" "130 " "$rc $(cat "$TMP/stuck")"
 }
 if [ -r /proc/$$/syscall ] && [ "$(uname -m)" = x86_64 ]; then
-    # Numbers of x86-64: 0 is read(), 1 is write().
+    # The number of x86-64: 7 is poll().
     "$BUILD/azoth" backup --quiet - >"$TMP/pipe" 2>"$TMP/stuck" & pid=$!
-    check "a backup waits for a pipe" waits $pid 1
+    check "a backup waits for a pipe" waits $pid 7
     kill -INT $pid
     until_true 20 eval "! kill -0 $pid" || kill -KILL $pid
     wait $pid
     says "and ends when it is interrupted, without a word" "130 " "$? $(cat "$TMP/stuck")"
     exec 9>&-
     exec 9<>"$TMP/pipe" # empty again
-    stuck "a restore" 0 restore --quiet - "$TMP/new"
+    stuck "a restore" 7 restore --quiet - "$TMP/new"
     says "which leaves nothing" 0 "$(find "$TMP" -maxdepth 1 -name 'new*' | wc -l)"
-    stuck "the check of a backup" 0 backup verify --quiet -
+    stuck "the check of a backup" 7 backup verify --quiet -
 else
     echo "skip - the kernel does not say which system call a process waits in"
 fi

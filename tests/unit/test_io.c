@@ -217,6 +217,24 @@ static void who_may_give_up_is_asked_while_it_waits_too(void **state)
     assert_int_equal(n, 77);
 }
 
+/* A call that blocks would never hear of it: the other end does nothing. */
+static void a_signal_that_came_before_the_call_is_not_lost(void **state)
+{
+    size_t n = 77;
+    (void)state;
+    times_asked = 0;
+    assert_int_equal(io_read_unless(at_the_second_time, from, got, 1, &n, "the pipe", &err),
+                     AZOTH_ERR_IO);
+    assert_int_equal(err.foreign, EINTR);
+    assert_int_equal(n, 77);
+    assert_int_equal(fcntl(to, F_SETPIPE_SZ, 4096), 4096);
+    assert_int_equal(io_write_all(to, sent, 4096, "the pipe", &err), 0);
+    times_asked = 0;
+    assert_int_equal(io_write_unless(at_the_second_time, to, sent, 1, "the pipe", &err),
+                     AZOTH_ERR_IO);
+    assert_int_equal(err.foreign, EINTR);
+}
+
 static void less_is_read_only_at_the_end(void **state)
 {
     size_t n = 0;
@@ -302,6 +320,7 @@ int main(void)
         T(a_descriptor_that_does_not_block_is_waited_for),
         T(it_is_given_up_after_a_signal_when_that_is_asked_for),
         T(who_may_give_up_is_asked_while_it_waits_too),
+        T(a_signal_that_came_before_the_call_is_not_lost),
         T(less_is_read_only_at_the_end),
         T(a_file_is_read_from_anywhere_in_it),
         T(all_of_a_file_is_appended_but_not_much_more_than_the_most),
