@@ -2,7 +2,7 @@
  * test_crash_increment.c - a death at every crash point of increments: what was durable before is restored, and the next
  * increment leaves nothing out.
  *
- * The points are those of core/crash.h whose names begin with "increment_"; one that is not passed fails the run. After each
+ * The points are those of core/crash.h whose names begin with "increment_", "exec_" and "prune_"; one that is not passed fails the run. After each
  * death: the mark is not beyond what lies in the directory, so nothing is lost; the next backup and a restore give the
  * database as it is, and as it was at the moment of each death.
  */
@@ -140,12 +140,17 @@ static void a_death_beside_the_command_loses_nothing(void **state)
     (void)state;
     static const char follow[] =
         "backup --follow $D.sent --exec 'cat >$D.far/$AZOTH_BACKUP_NAME' --interval 10ms";
-    static const char *const points[] = {"exec_begun", "exec_ended", "exec_noted"};
     char line[1000];
+    unsigned deaths = 0;
     must("mkdir $D.far");
-    for (unsigned i = 0; i < 6; i++) {
+    /* Each of a full backup or the first increment, and of a later one. */
+    for (unsigned i = 0; i < 2 * CRASH_POINT_COUNT; i++) {
+        const char *name = point_name[i % CRASH_POINT_COUNT];
+        if (strncmp(name, "exec_", 5) != 0)
+            continue;
+        deaths++;
         changes();
-        dies(points[i % 3], follow);
+        dies(name, follow);
         changes();
         snprintf(
             line, sizeof line,
@@ -162,6 +167,16 @@ static void a_death_beside_the_command_loses_nothing(void **state)
         must("rm -rf $D.new; $AZOTH restore $D.far $D.new && "
              "test \"$($AZOTH digest)\" = \"$($AZOTH digest --dir $D.new)\"");
     }
+    print_message("MEASURED %u deaths\n", deaths);
+    assert_true(deaths >= 6);
+}
+
+/* A point of its own name has no death here. */
+static void pruning_has_one_point(void)
+{
+    for (int at = 0; at < CRASH_POINT_COUNT; at++)
+        if (strncmp(point_name[at], "prune_", 6) == 0)
+            assert_string_equal(point_name[at], "prune_removed");
 }
 
 /* Whatever a prune that died has left: it all is restored, and each increment has what it builds on. */
@@ -170,6 +185,7 @@ static void a_death_while_pruning_breaks_no_chain(void **state)
     (void)state;
     char crash[40], line[200];
     unsigned deaths = 0;
+    pruning_has_one_point();
     for (int full = 0; full < 3; full++) {
         changes();
         must("$AZOTH backup $D.dest");
