@@ -114,6 +114,56 @@ else
     echo "skip - no right to be another user"
 fi
 
+# --- on a terminal ---
+if script --version >"$TMP/out" 2>&1; then
+    azoth init "$TMP/large" >/dev/null
+    awk 'BEGIN { for (t = 0; t < 60; t++) { printf "{\"set\":{"; for (i = 0; i < 1000; i++) printf "%s\"key %d %d\":\"%060d\"", i ? "," : "", t, i, i; print "}}" } }' |
+        AZOTH_WRITER_SYNC=none azoth tx --embedded --dir "$TMP/large" - >"$TMP/out"
+    bar() { # LABEL ARG...: what it shows meanwhile
+        local label=$1; shift
+        script -qec "$(printf '%q ' "$BUILD/azoth" "$@")" /dev/null </dev/null >"$TMP/out" 2>&1 && grep -qE "$label: \[[#.]{20}\] +[0-9]+ %  " "$TMP/out"
+    }
+    check "a backup shows how far it is" bar backup backup --dir "$TMP/large" "$TMP/shown"
+    check "its check" bar verify backup verify "$TMP/shown"
+    check "a restore" bar restore restore "$TMP/shown" "$TMP/restored"
+    check "and the check of a database" bar store verify --dir "$TMP/restored"
+    check "not when it is to be quiet" eval '! bar verify backup verify --quiet "$TMP/shown"'
+else
+    echo "skip - script is not here: what is shown on a terminal"
+fi
+
+# --- a backup is only read ---
+frozen() { (cd "$TMP/frozen" && find . -printf '%p %m %u %T@ %C@ %s\n' | sort | b2sum); }
+cp -r "$TMP/two" "$TMP/frozen" # backups of the same day
+find "$TMP/frozen" -type f -exec chmod 0444 {} +; chmod 0555 "$TMP/frozen"
+was=$(frozen)
+if [ "$(id -u)" = 0 ] && [ -d "$TMP/theirs" ] && nobody --version >/dev/null 2>&1; then
+    check "from a directory that nobody may write in it is restored" nobody restore --quiet "$TMP/frozen" "$TMP/theirs/thawed"
+    check "and checked, also by restoring it" nobody backup verify --deep --quiet --tmp "$TMP/theirs" "$TMP/frozen"
+else
+    echo "skip - no right to be a user who may not write"
+fi
+if [ -n "${AZOTH_TEST_NAMESPACE:-}" ]; then
+    mount --bind "$TMP/frozen" "$TMP/frozen" && mount -o remount,ro,bind "$TMP/frozen"
+    check "so it is from a file system that may only be read" azoth restore --quiet "$TMP/frozen" "$TMP/thawed"
+    exits "to which nothing is added" 4 "Read-only file system" azoth backup "$TMP/frozen"
+    exits "and of which nothing is removed" 4 "Read-only file system" azoth backup prune "$TMP/frozen" --keep "7 daily, 4 weekly"
+    umount "$TMP/frozen"
+fi
+says "it is as it was" "$was" "$(frozen)"
+
+# --- the same content on another machine ---
+sealed() { azoth backup --sealed --without-projections "$@" - 2>/dev/null | b2sum; }
+was=$(sealed)
+check "the same content in other pages" eval 'azoth backup --quiet --sealed "$TMP/seal" && azoth restore --quiet --same-uuid "$TMP/seal" "$TMP/other" && ! cmp -s "$AZOTH_DIR/data.mdb" "$TMP/other/data.mdb"'
+says "with another zone, language and mask is the same sealed file" "$was" "$(umask 0; TZ=Asia/Kolkata LC_ALL=C.UTF-8 sealed --dir "$TMP/other")"
+says "and a year later" "$was" "$(touch -d '1 year' "$TMP"/other/* "$TMP"/other/projections/*; umask 077; TZ=America/St_Johns LC_ALL=POSIX sealed --dir "$TMP/other")"
+if [ "$(id -u)" = 0 ] && [ -d "$TMP/theirs" ] && nobody --version >/dev/null 2>&1; then
+    mv "$TMP/other" "$TMP/theirs/other"; chown -R nobody "$TMP/theirs/other"
+    says "and for another user" "$was" "$(nobody backup --sealed --without-projections --dir "$TMP/theirs/other" - 2>/dev/null | b2sum)"
+fi
+check "of other content it is another" [ "$(sealed --dir "$TMP/thawed" 2>/dev/null)" != "$was" ]
+
 # --- a link ---
 mkdir "$TMP/other-disk"; ln -s other-disk "$TMP/here"; ln -s nowhere "$TMP/dangling"
 check "a restore goes where a link leads to" azoth restore --quiet "$TMP/dest" "$TMP/here/"
