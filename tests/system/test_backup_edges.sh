@@ -115,10 +115,10 @@ else
 fi
 
 # --- on a terminal ---
+azoth init "$TMP/large" >/dev/null
+awk 'BEGIN { for (t = 0; t < 60; t++) { printf "{\"set\":{"; for (i = 0; i < 1000; i++) printf "%s\"key %d %d\":\"%060d\"", i ? "," : "", t, i, i; print "}}" } }' |
+    AZOTH_WRITER_SYNC=none azoth tx --embedded --dir "$TMP/large" - >"$TMP/out"
 if script --version >"$TMP/out" 2>&1; then
-    azoth init "$TMP/large" >/dev/null
-    awk 'BEGIN { for (t = 0; t < 60; t++) { printf "{\"set\":{"; for (i = 0; i < 1000; i++) printf "%s\"key %d %d\":\"%060d\"", i ? "," : "", t, i, i; print "}}" } }' |
-        AZOTH_WRITER_SYNC=none azoth tx --embedded --dir "$TMP/large" - >"$TMP/out"
     bar() { # LABEL ARG...: what it shows meanwhile
         local label=$1; shift
         script -qec "$(printf '%q ' "$BUILD/azoth" "$@")" /dev/null </dev/null >"$TMP/out" 2>&1 && grep -qE "$label: \[[#.]{20}\] +[0-9]+ %  " "$TMP/out"
@@ -130,6 +130,21 @@ if script --version >"$TMP/out" 2>&1; then
     check "not when it is to be quiet" eval '! bar verify backup verify --quiet "$TMP/shown"'
 else
     echo "skip - script is not here: what is shown on a terminal"
+fi
+
+# --- a copy that takes long ---
+if [ -r /proc/$$/syscall ] && [ "$(uname -m)" = x86_64 ]; then
+    exec 9<>"$TMP/pipe"
+    "$BUILD/azoth" backup --dir "$TMP/large" --level 0 - >"$TMP/pipe" 2>"$TMP/stuck" 9<&- & pid=$!
+    check "a backup has begun its copy" waits $pid 7
+    for i in 1 2 3 4 5 6; do printf '{"set":{"more":{"bytes":"%s"}}}\n' "$(head -c 900000 /dev/urandom | base64 -w0)"; done | azoth tx --embedded --dir "$TMP/large" - >"$TMP/out"
+    cat <"$TMP/pipe" >"$TMP/late.azb" 9<&- & cat=$!
+    exec 9<&-
+    wait $pid; says "it ends well" 0 $?; wait $cat
+    check "and tells by how much it has made the store grow" grep -qE 'data.mdb grew by [1-9][0-9.]* [KM]iB meanwhile' "$TMP/stuck"
+    says "what it has is of its moment" 60 "$(azoth restore "$TMP/late.azb" "$TMP/late" >"$TMP/out" && azoth digest --dir "$TMP/late" --json | jq .transaction)"
+else
+    echo "skip - the kernel does not say which system call a process waits in"
 fi
 
 # --- a backup is only read ---
