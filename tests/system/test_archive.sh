@@ -143,6 +143,12 @@ exits "it is not taken for what a dead run has left" 0 "2 events in 1 segments" 
 says "and what was committed is what is read" "$((sent - 1)) $sent 2" "$(ids --from $((sent - 1)))"
 
 # ---- elsewhere ----
+if [ -e "$BUILD/tests/fault/fail_io.so" ] && ! ldd "$BUILD/azoth" | grep -q libasan; then
+    mkdir "$TMP/elsewhere"; touch "$TMP/full"; list=$(archive list --json | jq -c '.segments'); files=$(ls "$AZOTH_DIR/archive")
+    exits "to a full disk none is moved" 4 "AZOTH_ERR_NOSPACE" env LD_PRELOAD="$BUILD/tests/fault/fail_io.so" AZOTH_FAIL_DIR="$TMP/elsewhere" AZOTH_FAIL_FULL="$TMP/full" "$BUILD/azoth" archive --move "$TMP/elsewhere"
+    says "nothing is there, and all where it was" " $list $files" "$(ls "$TMP/elsewhere") $(archive list --json | jq -c '.segments') $(ls "$AZOTH_DIR/archive")"
+    rm "$TMP/full"
+fi
 exits "segments are moved" 0 "segments moved to $TMP/elsewhere" archive --move "$TMP/elsewhere"
 says "all of them" "0 $(archive list --json | jq '.segments | length')" "$(ls "$AZOTH_DIR/archive" | wc -l) $(ls "$TMP/elsewhere" | wc -l)"
 says "are read there" "1 $sent $sent" "$(ids)"

@@ -76,6 +76,21 @@ says "it ends when it is told to" 0 $?
 says "and lag says so" silent "$(rows | cut -d" " -f1)"
 says "without anything half done" 0 "$(ls "$TMP/dest" | grep -c partial)"
 
+# --- a full disk ---
+if ldd "$BUILD/azoth" | grep -q libasan; then echo "skip - what is preloaded comes before a sanitizer's runtime"; else
+    : >"$TMP/follow.log"
+    LD_PRELOAD=$BUILD/tests/fault/fail_io.so AZOTH_FAIL_DIR=$TMP/dest AZOTH_FAIL_FULL=$TMP/full begin_follower "$TMP/dest"
+    check "one has begun" until_true 20 grep -q "ready to=" "$TMP/follow.log"
+    before=$(ls "$TMP/dest"); event=$(head_event); touch "$TMP/full"; tx
+    check "a full disk is told" until_true 20 grep -q "tried again: .*AZOTH_ERR_NOSPACE" "$TMP/follow.log"
+    says "nothing half done lies there" "$before" "$(ls "$TMP/dest")"
+    says "lag says what is not shipped" 1 "$(azoth lag --json | jq '[.backups[] | select(.state == "following")][0].behind')"
+    rm "$TMP/full"
+    check "with room it is shipped" until_true 20 reaches "$TMP/dest" $((event + 1))
+    kill $follower; wait $follower
+    says "by the same process, which ends in order" 0 $?
+fi
+
 # --- in pieces ---
 some() { head -c 30000 /dev/urandom | base64 -w0 | jq -Rc '{add: {n: 1}, events: [{type: "a", data: {x: .}}]}' | azoth tx - >"$TMP/out" 2>&1; }
 : >"$TMP/follow.log"
