@@ -89,6 +89,10 @@ start feed
 start projector seen
 projector=${pids[-1]}
 exits "it waits for one that comes" 0 "sealed at event 1 " azoth seal --with-projections --timeout 30s --hold
+exits "a sealed database is backed up" 0 "full backup" azoth backup "$TMP/backups"
+exits "and restored" 0 "restored" azoth restore "$TMP/backups" "$TMP/restored"
+says "without its seal" "null" "$(azoth status --dir "$TMP/restored" --json | jq .store.seal)"
+exits "so that it may be written" 0 "committed" azoth tx --dir "$TMP/restored" --embedded '{"set":{"restored":1}}'
 says "which has the event then" 1 "$(azoth query seen 'SELECT count(*) AS n FROM t' --json | jq .n)"
 exits "unseal ends it" 0 "unsealed" azoth unseal
 add >/dev/null
