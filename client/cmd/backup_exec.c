@@ -249,8 +249,8 @@ static int judge(const struct backup_job *j, const siginfo_t *how, int whole,
     if (!whole || left)
         return error_set(err, AZOTH_ERR_IO,
                          "the command did not take %.60s: it ended with exit code 0 before it had "
-                         "read its input to the end, %s%d bytes were left",
-                         j->path, whole ? "" : "at least ", left);
+                         "read its input to the end, %d bytes were left%s",
+                         j->path, left, whole ? "" : " and more was to come");
     return 0;
 }
 
