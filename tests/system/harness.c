@@ -249,6 +249,18 @@ struct azoth *harness_attach(struct harness *h, uint32_t deadline_ms)
     return db;
 }
 
+int harness_drain(struct azoth *db)
+{
+    struct azoth_error err;
+    struct azoth_txn *t = azoth_txn_new(db);
+    azoth_add_i64(t, AZOTH_STR("harness/drained"), 1);
+    int rc = azoth_commit(t, NULL, &err);
+    azoth_txn_free(t);
+    if (rc)
+        fprintf(stderr, "drain: %s\n", err.message);
+    return rc == 0;
+}
+
 int harness_answers(const char *endpoint)
 {
     struct azoth_options o = {.deadline_ms = 10000};

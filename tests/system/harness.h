@@ -48,6 +48,9 @@ void harness_drop(struct harness *h);
 int harness_stop(struct harness *h, struct process *p);
 /* The writer, and an attached handle on it (waits until it is ready). */
 struct azoth *harness_attach(struct harness *h, uint32_t deadline_ms);
+/* A client that was killed may have left a transaction in the queue: once this has answered with 1, what was is committed, and the
+ * head stands. Its own transaction logs no event. */
+int harness_drain(struct azoth *db);
 /* Waits until `endpoint` answers a ping, at most 10 s: 1 when it did. */
 int harness_answers(const char *endpoint);
 

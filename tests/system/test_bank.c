@@ -196,6 +196,7 @@ static void fifty_kills_under_load_lose_nothing_and_repeat_nothing(void **state)
         harness_supervise(&b.h);
         nap_ms(1);
     }
+    assert_true(harness_drain(b.db));
     restarts += b.writer->restarts + b.worker[0]->restarts + b.worker[1]->restarts +
                 b.feed->restarts + b.projector->restarts;
     print_message(

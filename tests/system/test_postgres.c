@@ -164,6 +164,7 @@ static void rows_equal_those_in_sqlite_whatever_projector_and_server_are_killed_
     harness_kill(c, SIGKILL);
     while (c->pid)
         harness_supervise(&h);
+    assert_true(harness_drain(db));
     assert_int_equal(azoth_head(db, &head, NULL, &err), 0);
     snprintf(want, sizeof want, "%" PRIu64 ";", head);
     until_rows("bank", "SELECT cursor FROM azoth_projection", want);

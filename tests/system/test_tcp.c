@@ -250,6 +250,7 @@ static void a_projector_without_the_store_has_the_rows_of_one_beside_it(void **s
     until_moved(at);
     harness_kill(client, SIGKILL);
     harness_wait(&h, client, 10000);
+    assert_true(harness_drain(db));
     assert_int_equal(feed->restarts, FEED_KILLS);
     assert_int_equal(remote->restarts, PROJECTOR_KILLS);
     until_projected(db, "local");
