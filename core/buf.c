@@ -92,6 +92,17 @@ int bytes_cmp(struct azoth_bytes a, struct azoth_bytes b)
     return (a.len > b.len) - (a.len < b.len);
 }
 
+void bytes_hex(char *out, const void *p, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    const unsigned char *b = p;
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[b[i] >> 4];
+        out[2 * i + 1] = digits[b[i] & 15];
+    }
+    out[2 * n] = 0;
+}
+
 const char *bytes_print(struct azoth_bytes b, char *out, size_t size)
 {
     const unsigned char *p = b.ptr;

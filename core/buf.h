@@ -38,6 +38,9 @@ int bytes_cmp(struct azoth_bytes a, struct azoth_bytes b); /* memcmp, then the s
  */
 const char *bytes_print(struct azoth_bytes b, char *out, size_t size);
 
+/* n bytes as 2 * n digits, small letters, and a NUL. */
+void bytes_hex(char *out, const void *p, size_t n);
+
 /* 1 if b is well-formed UTF-8 (RFC 3629: no surrogates, shortest forms, up to U+10FFFF). */
 int utf8_valid(struct azoth_bytes b);
 /* Makes it, in place, what a terminal or journal only shows: blanks for white space, ? for other control

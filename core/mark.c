@@ -15,8 +15,7 @@
 void mark_key(char out[MARK_KEY + 1], const uint8_t place[MARK_PLACE])
 {
     memcpy(out, PREFIX, sizeof PREFIX);
-    for (unsigned i = 0; i < MARK_PLACE; i++)
-        snprintf(out + sizeof PREFIX - 1 + 2 * (size_t)i, 3, "%02x", place[i]);
+    bytes_hex(out + sizeof PREFIX - 1, place, MARK_PLACE);
 }
 
 int mark_is_key(struct azoth_bytes key)

@@ -406,8 +406,8 @@ static MDB_val *look_up(struct store_check *c, enum store_db db, struct azoth_by
 static void bad_id(struct store_check *c, struct azoth_bytes key, uint64_t txn, const char *what)
 {
     char text[2 * AZOTH_ID_BYTES + 1] = "?";
-    for (size_t i = 0; i < key.len && i < AZOTH_ID_BYTES; i++)
-        snprintf(text + 2 * i, 3, "%02x", ((const unsigned char *)key.ptr)[i]);
+    if (key.len)
+        bytes_hex(text, key.ptr, key.len < AZOTH_ID_BYTES ? key.len : AZOTH_ID_BYTES);
     store_check_found(c, "id", AZOTH_ERR_CORRUPT, key, 0, txn, "request id %s: %s", text, what);
 }
 

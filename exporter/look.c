@@ -282,8 +282,7 @@ static void look_at_backups(struct look *k, const struct look_memory *m)
         struct look_backup *b = &k->backup[i];
         const struct mark *is = &told[i].is;
         b->m = told[i];
-        for (unsigned n = 0; n < MARK_PLACE; n++)
-            snprintf(b->place + 2 * n, 3, "%02x", is->place[n]);
+        bytes_hex(b->place, is->place, MARK_PLACE);
         b->behind = head > is->event ? head - is->event : 0;
         b->seconds = backup_age(k, m, is, txn);
         b->state = backup_state(k, b, follower, followers);

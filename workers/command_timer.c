@@ -7,6 +7,7 @@
  */
 #include "workers/command_timer.h"
 
+#include "core/buf.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -36,8 +37,7 @@ struct command_timer {
 static _Noreturn void timer_end_process(const struct command_timer *t, const struct timer_place *p)
 {
     char id[2 * AZOTH_ID_BYTES + 1];
-    for (unsigned i = 0; i < AZOTH_ID_BYTES; i++)
-        snprintf(id + 2 * i, 3, "%02x", p->id[i]);
+    bytes_hex(id, p->id, AZOTH_ID_BYTES);
     log_line(LOG_LEVEL_ERR,
              "a command ran over its time limit: this worker ends, its locks are given back "
              "command=%s id=%s limit_ms=%llu error=%s",

@@ -100,8 +100,7 @@ static int allocate_lock_file(const char *dir, int dir_fd, struct azoth_error *e
 static int write_uuid(const char *dir, int dir_fd, const uint8_t uuid[16], struct azoth_error *err)
 {
     char text[34] = {0}, path[PATH_MAX];
-    for (int i = 0; i < 16; i++)
-        snprintf(text + 2 * i, 3, "%02x", uuid[i]);
+    bytes_hex(text, uuid, 16);
     text[32] = '\n';
     snprintf(path, sizeof path, "%s/uuid", dir);
     int fd = openat(dir_fd, "uuid", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0664);

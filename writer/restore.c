@@ -145,8 +145,7 @@ static int make_dir(struct restore *r, struct azoth_error *err)
     char hex[SUFFIX_DIGITS + 1];
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return error_errno(err, errno, "random bytes");
-    for (unsigned i = 0; i < sizeof random; i++)
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", random[i]);
+    bytes_hex(hex, random, sizeof random);
     if (snprintf(r->dir, sizeof r->dir, "%s" SUFFIX "%s", r->target, hex) >= PATH_MAX - 20)
         return error_set(err, AZOTH_ERR_USAGE, "%s: the path is too long", r->target);
     snprintf(r->store, sizeof r->store, "%s/data.mdb.new", r->dir);

@@ -167,7 +167,7 @@ static int check_marks(const struct run *r, struct azoth_error *err)
         uint64_t has = mark[i].confirmed ? mark[i].event : 0;
         if (has >= r->end)
             continue;
-        cmd_hex(mark[i].place, MARK_PLACE, place);
+        bytes_hex(place, mark[i].place, MARK_PLACE);
         rc = error_set(
             err, AZOTH_ERR_BUSY,
             "the backups of place %s have events up to %llu only: make one there first, or "
@@ -182,7 +182,7 @@ static int check_marks(const struct run *r, struct azoth_error *err)
 static void json_entry(struct run *r, const struct archived_entry *e)
 {
     char digest[2 * ARCHIVE_DIGEST + 1];
-    cmd_hex(e->about.digest, ARCHIVE_DIGEST, digest);
+    bytes_hex(digest, e->about.digest, ARCHIVE_DIGEST);
     out_open(&r->j, NULL, '{');
     out_u64(&r->j, "first", e->about.first);
     out_u64(&r->j, "last", e->about.last);
@@ -191,7 +191,7 @@ static void json_entry(struct run *r, const struct archived_entry *e)
     out_str(&r->j, "path", e->path);
     out_str(&r->j, "digest", digest);
     if (e->about.chained)
-        cmd_hex(e->about.chain_after, ARCHIVE_DIGEST, digest);
+        bytes_hex(digest, e->about.chain_after, ARCHIVE_DIGEST);
     out_str(&r->j, "chain", e->about.chained ? digest : NULL);
 }
 

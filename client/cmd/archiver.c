@@ -243,7 +243,7 @@ static int make(struct archiver *a, uint64_t first, uint64_t end, struct archive
 {
     char name[ARCHIVE_NAME_MAX + 32], partial[PATH_MAX], uuid[33];
     /* Several databases may have one directory. */
-    cmd_hex(store_identity(a->store)->uuid, 16, uuid);
+    bytes_hex(uuid, store_identity(a->store)->uuid, 16);
     snprintf(name, sizeof name, "events-%020llu-%s.partial", (unsigned long long)first, uuid);
     int rc = join(partial, sizeof partial, a->dest, name, err);
     if (!rc)

@@ -61,7 +61,7 @@ static void tell_json(const struct backup_job *j, struct json_text *t)
 {
     char digest[2 * BACKUPFILE_DIGEST + 1];
     const struct backup_about *a = &j->about;
-    cmd_hex(j->digest, sizeof j->digest, digest);
+    bytes_hex(digest, j->digest, sizeof j->digest);
     out_open(t, NULL, '{');
     out_bool(t, "ok", 1);
     out_str(t, "kind", backup_kind_name(a->kind));
@@ -106,7 +106,7 @@ static void tell(const struct backup_job *j, FILE *to)
     const struct backup_about *a = &j->about;
     char content[CMD_TIME_TEXT], bytes[CMD_TIME_TEXT], time[CMD_TIME_TEXT], growth[CMD_TIME_TEXT];
     char digest[2 * BACKUPFILE_DIGEST + 1];
-    cmd_hex(j->digest, sizeof j->digest, digest);
+    bytes_hex(digest, j->digest, sizeof j->digest);
     if (j->nothing_new) {
         fprintf(to, "nothing is new since transaction %llu (event %llu): nothing was written\n",
                 (unsigned long long)a->to.txn, (unsigned long long)a->to.event);
@@ -173,13 +173,13 @@ int backup_set_about(struct backup_job *j, enum backup_kind kind, struct azoth_e
     const struct store_identity *id = store_identity(j->store);
     uint8_t random[16];
     j->about.kind = kind;
-    cmd_hex(id->uuid, sizeof id->uuid, j->about.database);
+    bytes_hex(j->about.database, id->uuid, sizeof id->uuid);
     j->about.store_created_ns = id->created_ns;
     if (kind == BACKUP_SEALED)
         return 0;
     if (getrandom(random, sizeof random, 0) != sizeof random)
         return error_errno(err, errno, "random bytes");
-    cmd_hex(random, sizeof random, j->about.id);
+    bytes_hex(j->about.id, random, sizeof random);
     if (j->place.fd >= 0)
         snprintf(j->about.place, sizeof j->about.place, "%s", j->place.uuid);
     j->about.created_ns = clock_wall_ns();

@@ -95,7 +95,7 @@ static void chain(struct json_text *j, const char *key, const struct chain *c)
         out_null(j, key);
         return;
     }
-    cmd_hex(c->value, CHAIN_BYTES, hex);
+    bytes_hex(hex, c->value, CHAIN_BYTES);
     out_open(j, key, '{');
     out_str(j, "value", hex);
     out_u64(j, "transaction", c->txn);
@@ -113,7 +113,7 @@ static void projection(struct json_text *j, const struct backup_projection *p, i
     out_u64(j, "shards", p->is.shards);
     out_u64(j, "cursor", p->is.cursor);
     if (sealed) { /* of which generation the rows are says nothing of them */
-        cmd_hex(p->digest, sizeof p->digest, hex);
+        bytes_hex(hex, p->digest, sizeof p->digest);
         out_str(j, "digest", hex);
     } else {
         out_str(j, "file", p->file);
@@ -136,7 +136,7 @@ static void archive(struct json_text *j, const struct backup_about *a)
     for (size_t i = 0; i < a->segments; i++) {
         const struct backup_segment *s = &a->segment[i];
         archivefile_name(name, s->first, s->last);
-        cmd_hex(s->digest, sizeof s->digest, hex);
+        bytes_hex(hex, s->digest, sizeof s->digest);
         out_open(j, NULL, '{');
         out_str(j, "name", name);
         out_u64(j, "first", s->first);

@@ -166,7 +166,7 @@ static int make_identity(const char *dir, const char *path, struct azoth_error *
     char text[40], fresh[PATH_MAX + 32];
     if (getrandom(uuid, sizeof uuid, 0) != sizeof uuid)
         return error_errno(err, errno, "random bytes");
-    cmd_hex(uuid, sizeof uuid, text);
+    bytes_hex(text, uuid, sizeof uuid);
     snprintf(fresh, sizeof fresh, "%s.%s", path, text);
     memcpy(text + 32, "\n", 2);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);

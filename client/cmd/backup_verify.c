@@ -57,7 +57,7 @@ static void tell(struct backup_verifying *v, const char *path, const struct back
                  const struct azoth_error *err)
 {
     char hex[2 * BACKUPFILE_DIGEST + 1];
-    cmd_hex(digest, BACKUPFILE_DIGEST, hex);
+    bytes_hex(hex, digest, BACKUPFILE_DIGEST);
     if (v->l->json) {
         out_open(&v->t, NULL, '{');
         out_str(&v->t, "file", path);

@@ -134,7 +134,6 @@ const char *cmd_duration(uint64_t ns, char out[CMD_TIME_TEXT]);
 /* "512 B", "1.5 MiB". */
 const char *cmd_size(uint64_t bytes, char out[CMD_TIME_TEXT]);
 void cmd_write(const struct buf *b);                     /* to standard output */
-void cmd_hex(const void *p, size_t n, char *out);        /* 2 n + 1 bytes */
 int cmd_unhex(const char *text, uint8_t *out, size_t n); /* 1 when text is 2 n hex digits */
 
 /* A JSON text in the making. key is NULL inside an array. */

@@ -13,7 +13,7 @@ static int on_event(void *arg, uint64_t event, uint64_t head)
 static int tell(const struct cmd_line *l, const struct digest *d, int with_times)
 {
     char hex[2 * DIGEST_BYTES + 1];
-    cmd_hex(d->sum, sizeof d->sum, hex);
+    bytes_hex(hex, d->sum, sizeof d->sum);
     if (!l->json) {
         printf("%s  keys %llu, events %llu, transactions %llu\n", hex, (unsigned long long)d->keys,
                (unsigned long long)d->head.event, (unsigned long long)d->head.txn);

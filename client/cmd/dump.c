@@ -92,7 +92,7 @@ static void dump_bytes(struct dump *d, const struct field *f, const unsigned cha
 {
     char hex[2 * BYTES_SHOWN + 1];
     size_t n = f->size < BYTES_SHOWN ? f->size : BYTES_SHOWN;
-    cmd_hex(p, n, hex);
+    bytes_hex(hex, p, n);
     if (d->json)
         out_str(&d->j, f->name, hex);
     else

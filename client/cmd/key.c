@@ -15,7 +15,7 @@ static int tell_made(const struct cmd_line *l, const char *path, const struct si
     char public[2 * 32 + 1];
     struct json_text j = {0};
     if (k)
-        cmd_hex(k->public, sizeof k->public, public);
+        bytes_hex(public, k->public, sizeof k->public);
     if (l->json) {
         out_open(&j, NULL, '{');
         out_bool(&j, "ok", 1);

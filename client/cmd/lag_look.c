@@ -422,7 +422,7 @@ static void fill_backups(struct lag *g, const struct question *q)
         const struct mark *m = &q->mark[i];
         struct lag_backup *b = &g->backup[i];
         int64_t then = q->mark_time_ns[i] ? q->mark_time_ns[i] : m->since_ns;
-        cmd_hex(m->place, MARK_PLACE, b->place);
+        bytes_hex(b->place, m->place, MARK_PLACE);
         b->event = m->event;
         b->txn = m->txn;
         b->behind = q->head > m->event ? q->head - m->event : 0;

@@ -131,17 +131,6 @@ void cmd_write(const struct buf *b)
         fwrite(b->ptr, 1, b->len, stdout);
 }
 
-void cmd_hex(const void *p, size_t n, char *out)
-{
-    static const char digits[] = "0123456789abcdef";
-    const unsigned char *b = p;
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = digits[b[i] >> 4];
-        out[2 * i + 1] = digits[b[i] & 15];
-    }
-    out[2 * n] = 0;
-}
-
 static int hex_digit(char c)
 {
     static const char digits[] = "0123456789abcdef";

@@ -49,7 +49,7 @@ static int tell_refusal(const struct asking *a, const struct wire_answer *answer
         snprintf(where, sizeof where, "line %lu: ", a->line);
     if (answer->code == AZOTH_ERR_OUTCOME_UNKNOWN && answer->id.len == AZOTH_ID_BYTES) {
         char hex[2 * AZOTH_ID_BYTES + 1];
-        cmd_hex(answer->id.ptr, AZOTH_ID_BYTES, hex);
+        bytes_hex(hex, answer->id.ptr, AZOTH_ID_BYTES);
         snprintf(later, sizeof later, "; azoth tx outcome %s tells later", hex);
     }
     fflush(stdout);

@@ -91,8 +91,8 @@ static int tell_done(struct cmd_line *l, const struct restore_job *j, uint64_t b
 {
     const struct backup_about *a = &j->about;
     char uuid[BACKUP_ID_TEXT], time[CMD_TIME_TEXT], digest[2 * BACKUPFILE_DIGEST + 1];
-    cmd_hex(j->uuid, sizeof j->uuid, uuid);
-    cmd_hex(j->digest, sizeof j->digest, digest);
+    bytes_hex(uuid, j->uuid, sizeof j->uuid);
+    bytes_hex(digest, j->digest, sizeof j->digest);
     if (l->json) {
         struct json_text t = {0};
         out_open(&t, NULL, '{');

@@ -378,7 +378,7 @@ static int verify_projection(struct restore_job *j, struct restore *r, struct st
 static int check_store(struct restore_job *j, struct store *s, struct azoth_error *err)
 {
     char hex[BACKUP_ID_TEXT];
-    cmd_hex(store_identity(s)->uuid, 16, hex);
+    bytes_hex(hex, store_identity(s)->uuid, 16);
     return strcmp(hex, j->about.database) == 0
                ? restore_verify_archive(j, s, err)
                : error_set(err, AZOTH_ERR_CORRUPT,

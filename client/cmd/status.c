@@ -312,7 +312,7 @@ static void print_marks(const struct status_look *k)
     for (uint32_t i = 0; i < k->store.marks; i++) {
         const struct mark *m = &k->store.mark[i];
         char place[2 * MARK_PLACE + 1];
-        cmd_hex(m->place, MARK_PLACE, place);
+        bytes_hex(place, m->place, MARK_PLACE);
         printf("%s %s has all up to transaction %llu, %llu behind, of %s ago%s%s\n",
                i ? "             " : "backups      ", place, (unsigned long long)m->txn,
                (unsigned long long)(k->store.head.txn - m->txn),
@@ -338,7 +338,7 @@ static void print_store(const struct status_look *k)
     printf("\nstore         %llu keys, %llu events%s, %llu request ids, %s; %u of %u readers\n",
            (unsigned long long)u->state_keys, (unsigned long long)u->events, archived,
            (unsigned long long)u->ids, cmd_size(u->file_bytes, size), u->readers, u->readers_max);
-    cmd_hex(c->value, CHAIN_BYTES, hex);
+    bytes_hex(hex, c->value, CHAIN_BYTES);
     if (k->store.chain_err.code)
         printf("chain         not known: %s\n", k->store.chain_err.message);
     else if (c->on)

@@ -270,7 +270,7 @@ static void json_chain(struct json_text *j, const struct store_facts *f)
             out_str(j, "chain_error", f->chain_err.message);
         return;
     }
-    cmd_hex(c->value, CHAIN_BYTES, hex);
+    bytes_hex(hex, c->value, CHAIN_BYTES);
     out_open(j, "chain", '{');
     out_str(j, "value", hex);
     out_u64(j, "event", c->event);
@@ -284,7 +284,7 @@ static void json_marks(struct json_text *j, const struct status_look *k)
     for (uint32_t i = 0; i < k->store.marks; i++) {
         const struct mark *m = &k->store.mark[i];
         char place[2 * MARK_PLACE + 1];
-        cmd_hex(m->place, MARK_PLACE, place);
+        bytes_hex(place, m->place, MARK_PLACE);
         out_open(j, NULL, '{');
         out_str(j, "place", place);
         out_u64(j, "txn", m->txn);
@@ -333,7 +333,7 @@ int status_print_json(const struct status_look *k)
     out_str(&j, "shm_gauges", k->v.name.gauges);
     if (k->v.segment) {
         char uuid[33];
-        cmd_hex(k->v.segment->header->uuid, 16, uuid);
+        bytes_hex(uuid, k->v.segment->header->uuid, 16);
         out_str(&j, "uuid", uuid);
     }
     json_writer(&j, k);

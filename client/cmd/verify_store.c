@@ -23,7 +23,7 @@ static void on_finding(void *arg, const struct store_finding *f)
     }
     char hex[2 * AZOTH_KEY_MAX + 1];
     size_t len = f->key.len < AZOTH_KEY_MAX ? f->key.len : AZOTH_KEY_MAX;
-    cmd_hex(f->key.ptr, len, hex);
+    bytes_hex(hex, f->key.ptr, len);
     out_open(t->j, NULL, '{');
     out_str(t->j, "kind", f->kind);
     out_str(t->j, "error", azoth_code_name(f->code));
@@ -46,7 +46,7 @@ static int on_progress(void *arg, uint64_t at, uint64_t end, const char *what)
 static void tell_chain(struct json_text *j, const struct store_check_sum *s)
 {
     char hex[2 * CHAIN_BYTES + 1];
-    cmd_hex(s->head.chain.value, CHAIN_BYTES, hex);
+    bytes_hex(hex, s->head.chain.value, CHAIN_BYTES);
     out_str(j, "chain", s->head.chain.on ? hex : NULL);
     out_bool(j, "chain_checked", s->chain_checked);
 }
@@ -71,7 +71,7 @@ static void tell_sum_json(struct json_text *j, const struct store_check_sum *s)
 static void tell_sum(const struct store_check_sum *s, double seconds)
 {
     char hex[2 * CHAIN_BYTES + 1];
-    cmd_hex(s->head.chain.value, CHAIN_BYTES, hex);
+    bytes_hex(hex, s->head.chain.value, CHAIN_BYTES);
     printf("store: %llu events in %llu transactions, %llu keys, %llu request ids, %llu redo "
            "records, %llu pages: ",
            (unsigned long long)s->events, (unsigned long long)s->transactions,
