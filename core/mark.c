@@ -28,11 +28,22 @@ static uint64_t checksum(const unsigned char *rec, const uint8_t place[MARK_PLAC
     return XXH3_64bits_withSeed(rec, MARK_RECORD - 8, XXH3_64bits(place, MARK_PLACE));
 }
 
+uint32_t mark_flags(const struct mark *m)
+{
+    return (m->broken ? BROKEN : 0) | (m->confirmed ? CONFIRMED : 0) | (m->followed ? FOLLOWED : 0);
+}
+
+void mark_take_flags(struct mark *m, uint32_t flags)
+{
+    m->broken = (flags & BROKEN) != 0;
+    m->confirmed = (flags & CONFIRMED) != 0;
+    m->followed = (flags & FOLLOWED) != 0;
+}
+
 void mark_encode(unsigned char out[MARK_RECORD], const struct mark *m)
 {
     put_u32(out, MAGIC);
-    put_u32(out + 4, (m->broken ? BROKEN : 0) | (m->confirmed ? CONFIRMED : 0) |
-                         (m->followed ? FOLLOWED : 0));
+    put_u32(out + 4, mark_flags(m));
     put_u64(out + 8, m->txn);
     put_u64(out + 16, m->event);
     put_u64(out + 24, (uint64_t)m->since_ns);
@@ -60,9 +71,7 @@ int mark_decode(struct azoth_bytes key, struct azoth_bytes rec, struct mark *ret
     if (get_u64(p + 32) != checksum(p, m.place) ||
         (get_u32(p + 4) & ~(BROKEN | CONFIRMED | FOLLOWED)))
         return AZOTH_ERR_CORRUPT;
-    m.broken = (get_u32(p + 4) & BROKEN) != 0;
-    m.confirmed = (get_u32(p + 4) & CONFIRMED) != 0;
-    m.followed = (get_u32(p + 4) & FOLLOWED) != 0;
+    mark_take_flags(&m, get_u32(p + 4));
     m.txn = get_u64(p + 8);
     m.event = get_u64(p + 16);
     m.since_ns = (int64_t)get_u64(p + 24);
@@ -93,4 +102,18 @@ int snapshot_marks(struct snapshot *sn, struct mark *out, uint32_t cap, uint32_t
     if (!code)
         *ret_n = n;
     return code;
+}
+
+int snapshot_mark(struct snapshot *sn, const uint8_t place[MARK_PLACE], struct mark *ret,
+                  struct azoth_error *err)
+{
+    struct mark all[MARKS_MAX];
+    uint32_t n = 0;
+    int rc = snapshot_marks(sn, all, MARKS_MAX, &n, err);
+    for (uint32_t i = 0; i < n && !rc; i++)
+        if (memcmp(all[i].place, place, MARK_PLACE) == 0) {
+            *ret = all[i];
+            rc = 1;
+        }
+    return rc;
 }

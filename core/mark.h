@@ -39,8 +39,15 @@ void mark_encode(unsigned char out[MARK_RECORD], const struct mark *m);
 /* The record under this key. CORRUPT. Safe on any bytes. */
 int mark_decode(struct azoth_bytes key, struct azoth_bytes rec, struct mark *ret);
 
+/* Whether it is broken (1), confirmed (2) and followed (4), as one number, and back. */
+uint32_t mark_flags(const struct mark *m);
+void mark_take_flags(struct mark *m, uint32_t flags);
+
 /* All marks, by their UUIDs, at most cap; *ret_n. CORRUPT, IO. */
 int snapshot_marks(struct snapshot *sn, struct mark *out, uint32_t cap, uint32_t *ret_n,
                    struct azoth_error *err);
+/* That of one place: 1 and *ret, 0 when there is none; CORRUPT (also of another one), IO. */
+int snapshot_mark(struct snapshot *sn, const uint8_t place[MARK_PLACE], struct mark *ret,
+                  struct azoth_error *err);
 
 #endif

@@ -257,17 +257,6 @@ static double backup_age(const struct look *k, const struct look_memory *m, cons
     return fmin(most, since(k->now_ns, history_last_at_most(&m->head_txn, is->txn)));
 }
 
-static const char *backup_state(const struct look *k, const struct look_backup *b,
-                                const char (*follower)[VIEW_FOLLOWER], uint32_t followers)
-{
-    if (!k->v.segment)
-        return NULL;
-    return b->m.is.broken                                    ? "broken"
-           : view_is_followed(follower, followers, b->place) ? "following"
-           : b->m.is.followed                                ? "silent"
-                                                             : "kept";
-}
-
 static void look_at_backups(struct look *k, const struct look_memory *m)
 {
     struct mark_told told[SHM_MARKS];
@@ -285,7 +274,7 @@ static void look_at_backups(struct look *k, const struct look_memory *m)
         bytes_hex(b->place, is->place, MARK_PLACE);
         b->behind = head > is->event ? head - is->event : 0;
         b->seconds = backup_age(k, m, is, txn);
-        b->state = backup_state(k, b, follower, followers);
+        b->state = k->v.segment ? view_place_state(is, follower, followers, b->place) : NULL;
     }
 }
 

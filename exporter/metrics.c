@@ -524,14 +524,13 @@ static const struct backup_number {
 
 static void write_backup_states(struct text *t, const struct look *k)
 {
-    static const char *const states[] = {"following", "silent", "broken", "kept"};
     if (!k->v.segment)
         return;
     family(t, "azoth_backup_state", "gauge", "1 for the state that a place of backups is in.");
     for (uint32_t i = 0; i < k->backups; i++)
-        for (unsigned s = 0; s < sizeof states / sizeof *states; s++)
+        for (unsigned s = 0; s < VIEW_PLACE_STATES; s++)
             ADD(t, "azoth_backup_state{place=\"%s\",state=\"%s\"} %d\n", k->backup[i].place,
-                states[s], k->backup[i].state && strcmp(k->backup[i].state, states[s]) == 0);
+                view_place_states[s], k->backup[i].state == view_place_states[s]);
 }
 
 static void write_backups(struct text *t, const struct look *k)

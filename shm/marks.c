@@ -5,8 +5,6 @@
 #define TRIES                                                                                      \
     1000 /* of who reads while it is written, which takes a microsecond and happens seldom */
 
-enum { BROKEN = 1, CONFIRMED = 2, FOLLOWED = 4 };
-
 void marks_write(struct gauges_shm *g, const struct mark_told *m, uint32_t n)
 {
     uint64_t seq = gauge_get(&g->marks_seq) | 1; /* odd already: who wrote it died */
@@ -18,8 +16,7 @@ void marks_write(struct gauges_shm *g, const struct mark_told *m, uint32_t n)
         memcpy(place, m[i].is.place, sizeof place);
         gauge_set(&s->place[0], place[0]);
         gauge_set(&s->place[1], place[1]);
-        gauge_set(&s->flags, (m[i].is.broken ? BROKEN : 0u) | (m[i].is.confirmed ? CONFIRMED : 0u) |
-                                 (m[i].is.followed ? FOLLOWED : 0u));
+        gauge_set(&s->flags, mark_flags(&m[i].is));
         gauge_set(&s->txn, m[i].is.txn);
         gauge_set(&s->event, m[i].is.event);
         gauge_set(&s->since_ns, (uint64_t)m[i].is.since_ns);
@@ -32,14 +29,11 @@ void marks_write(struct gauges_shm *g, const struct mark_told *m, uint32_t n)
 static void read_row(const struct mark_shm *s, struct mark_told *ret)
 {
     uint64_t place[2] = {gauge_get(&s->place[0]), gauge_get(&s->place[1])};
-    uint64_t flags = gauge_get(&s->flags);
     *ret = (struct mark_told){.is = {.txn = gauge_get(&s->txn),
                                      .event = gauge_get(&s->event),
-                                     .since_ns = (int64_t)gauge_get(&s->since_ns),
-                                     .broken = (flags & BROKEN) != 0,
-                                     .confirmed = (flags & CONFIRMED) != 0,
-                                     .followed = (flags & FOLLOWED) != 0},
+                                     .since_ns = (int64_t)gauge_get(&s->since_ns)},
                               .moved_ns = (int64_t)gauge_get(&s->moved_ns)};
+    mark_take_flags(&ret->is, (uint32_t)gauge_get(&s->flags));
     memcpy(ret->is.place, place, sizeof place);
 }
 

@@ -88,6 +88,19 @@ int view_is_followed(const char (*list)[VIEW_FOLLOWER], uint32_t n, const char *
     return 0;
 }
 
+enum place_state { PLACE_FOLLOWING, PLACE_SILENT, PLACE_BROKEN, PLACE_KEPT };
+const char *const view_place_states[VIEW_PLACE_STATES] = {"following", "silent", "broken", "kept"};
+
+const char *view_place_state(const struct mark *m, const char (*list)[VIEW_FOLLOWER], uint32_t n,
+                             const char *uuid)
+{
+    enum place_state is = m->broken                         ? PLACE_BROKEN
+                          : view_is_followed(list, n, uuid) ? PLACE_FOLLOWING
+                          : m->followed                     ? PLACE_SILENT
+                                                            : PLACE_KEPT;
+    return view_place_states[is];
+}
+
 /* Without a writer nobody ends what is over: it is left out here. */
 void view_pauses(const struct view *v, uint64_t now_ns, struct view_pauses *ret)
 {

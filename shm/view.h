@@ -33,6 +33,12 @@ int view_participant_alive(const struct view *v, uint32_t index);
 uint32_t view_followers(const struct view *v, char (*out)[VIEW_FOLLOWER], uint32_t cap);
 /* 1: the place with this UUID is one of those. */
 int view_is_followed(const char (*list)[VIEW_FOLLOWER], uint32_t n, const char *uuid);
+/* How a place of backups stands whose mark that is, with those that are followed: "following", "silent" (it should be followed),
+ * "broken" or "kept" (nobody is to follow it): one of view_place_states. */
+#define VIEW_PLACE_STATES 4
+extern const char *const view_place_states[VIEW_PLACE_STATES];
+const char *view_place_state(const struct mark *m, const char (*list)[VIEW_FOLLOWER], uint32_t n,
+                             const char *uuid);
 
 /* What pauses and seals there are, and what the writer makes of them. */
 struct view_pauses {

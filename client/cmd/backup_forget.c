@@ -6,27 +6,22 @@
 #include "core/mark.h"
 #include "core/store.h"
 
-#include <string.h>
 
 /* Whether the database is known to have no mark for it: what can not be read might be one. */
 static int is_unknown(const char *dir, const uint8_t place[MARK_PLACE])
 {
-    static struct mark mark[MARKS_MAX];
+    struct mark mark;
     struct store *s;
     struct snapshot *sn;
-    uint32_t n = 0;
-    int found = 0;
     if (store_open(dir, 0, &s, NULL))
         return 0;
-    int rc = snapshot_begin(s, &sn, NULL);
-    if (!rc) {
-        rc = snapshot_marks(sn, mark, MARKS_MAX, &n, NULL);
+    int none = 0;
+    if (snapshot_begin(s, &sn, NULL) == 0) {
+        none = snapshot_mark(sn, place, &mark, NULL) == 0;
         snapshot_end(sn);
     }
     store_close(s);
-    for (uint32_t i = 0; i < n; i++)
-        found |= memcmp(mark[i].place, place, MARK_PLACE) == 0;
-    return !rc && !found;
+    return none;
 }
 
 int backup_forget(struct cmd_line *l, const char *dir, const char *uuid)

@@ -29,22 +29,15 @@
 /* 1 and *ret, 0 when the place has none, or an error. */
 static int read_mark(const struct backup_job *j, struct mark *ret, struct azoth_error *err)
 {
-    struct mark all[MARKS_MAX];
     struct snapshot *sn;
     uint8_t place[MARK_PLACE];
-    uint32_t n = 0;
     if (!cmd_unhex(j->place.uuid, place, sizeof place))
         return 0; /* it was checked */
     int rc = snapshot_begin(j->store, &sn, err);
     if (rc)
         return rc;
-    rc = snapshot_marks(sn, all, MARKS_MAX, &n, err);
+    rc = snapshot_mark(sn, place, ret, err);
     snapshot_end(sn);
-    for (uint32_t i = 0; i < n && !rc; i++)
-        if (memcmp(all[i].place, place, sizeof place) == 0) {
-            *ret = all[i];
-            return 1;
-        }
     return rc;
 }
 

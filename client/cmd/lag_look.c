@@ -406,15 +406,6 @@ const char *lag_name(const struct lag_row *row, char out[96])
     return out;
 }
 
-static const char *backup_state(const struct lag *g, const struct mark *m, const char *place)
-{
-    if (m->broken)
-        return "broken";
-    if (view_is_followed(g->follower, g->followers, place))
-        return "following";
-    return m->followed ? "silent" : "kept";
-}
-
 static void fill_backups(struct lag *g, const struct question *q)
 {
     g->backups = q ? q->marks : 0;
@@ -431,7 +422,7 @@ static void fill_backups(struct lag *g, const struct question *q)
                             : g->wall_ns >= then ? (double)(g->wall_ns - then) / 1e9
                                                  : 0;
         b->followed = m->followed;
-        b->state = backup_state(g, m, b->place);
+        b->state = view_place_state(m, g->follower, g->followers, b->place);
     }
 }
 
