@@ -18,6 +18,8 @@
  */
 #include "core/pagecheck.h"
 
+#include "core/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
@@ -133,11 +135,11 @@ static int note(struct walk *w, int fatal, uint64_t first, uint64_t n)
 
 static int read_bytes(struct walk *w, uint64_t at, void *out, size_t len, struct azoth_error *err)
 {
-    ssize_t n = pread(w->fd, out, len, (off_t)at);
-    if (n == (ssize_t)len)
-        return 0;
-    return n < 0 ? error_errno(err, errno, "pages")
-                 : error_set(err, AZOTH_ERR_IO, "the file became shorter while it was read");
+    size_t n = 0;
+    int rc = io_read_at(w->fd, out, len, at, &n, "pages", err);
+    if (!rc && n < len)
+        rc = error_set(err, AZOTH_ERR_IO, "the file became shorter while it was read");
+    return rc;
 }
 
 /* The first len bytes of a page of one kind, which is noted with the n - 1 behind it: 1, 0 when it is none (told), or an
@@ -444,9 +446,10 @@ static int read_meta(int fd, const char *path, uint64_t at, struct meta *ret,
                      struct azoth_error *err)
 {
     unsigned char b[PAGE_HEAD + META_BYTES];
-    ssize_t n = pread(fd, b, sizeof b, (off_t)at);
-    if (n < 0)
-        return error_errno(err, errno, "%s", path);
+    size_t n = 0;
+    int rc = io_read_at(fd, b, sizeof b, at, &n, path, err);
+    if (rc)
+        return rc;
     const unsigned char *p = b + PAGE_HEAD;
     *ret = (struct meta){.free = {.name = "the list of free pages"},
                          .names = {.name = "the tree of names"}};
