@@ -423,6 +423,16 @@ static int check_flags(const struct cmd_line *l, const struct cmd_flag *flags, i
     return 0;
 }
 
+/* One of backup_words, with DEST or without. */
+static int run_word(struct cmd_line *l, const struct backup_words *w, const struct backup_word *k,
+                    const struct cmd_flag *flags)
+{
+    if (l->words < 2 && !k->alone)
+        return cmd_usage(l, "%s what? (a directory of that name is ./%s)", k->name, k->name);
+    int rc = check_flags(l, flags, (int)k->form, k->name);
+    return rc ? rc : k->run(l, w, l->words == 2 ? l->word[1] : NULL);
+}
+
 static int run_backup(struct cmd_line *l)
 {
     static struct backup_job j;
@@ -460,12 +470,7 @@ static int run_backup(struct cmd_line *l)
     w.f = &j.f;
     for (const struct backup_word *k = backup_words; k->name; k++)
         if (strcmp(l->word[0], k->name) == 0)
-            return l->words < 2 && !k->alone
-                       ? cmd_usage(l, "%s what? (a directory of that name is ./%s)", l->word[0],
-                                   l->word[0])
-                   : (rc = check_flags(l, flags, (int)k->form, k->name)) != 0
-                       ? rc
-                       : k->run(l, &w, l->words == 2 ? l->word[1] : NULL);
+            return run_word(l, &w, k, flags);
     if (l->words != 1)
         return cmd_usage(l, "what is %s for?", l->word[1]);
     rc = follow ? check_flags(l, flags, FORM_FOLLOW, "--follow")
