@@ -227,22 +227,13 @@ static unsigned revive(struct process *const *list, size_t n)
     return ended;
 }
 
-/* Writer, feed and projector are made anew and die there, if they pass it, while a transaction is committed and
- * applied: how many did. */
-static unsigned others_die_at(const char *point, struct process *const *list, size_t n)
+/* A transaction is committed and applied, whoever dies meanwhile: how many did. */
+static unsigned commit_beside_deaths(const char *point, struct process *const *list, size_t n)
 {
     struct answer a = {0};
     struct azoth_error err = {0};
     unsigned deaths = 0;
     uint64_t head = 0, until = clock_mono_ns() + 30 * NS_PER_S;
-    for (size_t i = 0; i < n; i++) {
-        harness_kill(list[i], SIGKILL);
-        harness_wait(&h, list[i], 10000);
-    }
-    setenv("AZOTH_CRASH", point, 1);
-    for (size_t i = 0; i < n; i++)
-        harness_spawn(&h, list[i]);
-    unsetenv("AZOTH_CRASH");
     struct azoth_txn *t = azoth_txn_new(db);
     azoth_add_i64(t, AZOTH_STR("n"), 1);
     azoth_event_json(t, "a", "{}");
@@ -262,6 +253,22 @@ static unsigned others_die_at(const char *point, struct process *const *list, si
     return deaths;
 }
 
+/* Writer, feed and projector are made anew and die there, if they pass it with a transaction: how many did. Who dies behind
+ * what the first one is waited for is missed by the second. */
+static unsigned others_die_at(const char *point, struct process *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        harness_kill(list[i], SIGKILL);
+        harness_wait(&h, list[i], 10000);
+    }
+    setenv("AZOTH_CRASH", point, 1);
+    for (size_t i = 0; i < n; i++)
+        harness_spawn(&h, list[i]);
+    unsetenv("AZOTH_CRASH");
+    unsigned deaths = commit_beside_deaths(point, list, n);
+    return deaths + commit_beside_deaths(point, list, n);
+}
+
 static void a_copy_that_is_stopped_outlives_every_death_of_the_others(void **state)
 {
     (void)state;
@@ -275,8 +282,7 @@ static void a_copy_that_is_stopped_outlives_every_death_of_the_others(void **sta
             strncmp(point_name[at], "projector_", 10) == 0)
             deaths += others_die_at(point_name[at], others, 3);
     print_message("MEASURED %u deaths beside one backup\n", deaths);
-    /* Of some 20. A death that comes after its transaction's answer is not counted: the next point's kill may be faster. */
-    assert_true(deaths >= 10);
+    assert_true(deaths > 15);
     harness_kill(p, SIGCONT);
     assert_int_equal(harness_wait(&h, p, 20000), 0);
     must("$AZOTH restore $D.dest $D.new && $AZOTH verify --dir $D.new --store --all-projections "
