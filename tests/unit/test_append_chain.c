@@ -15,6 +15,7 @@
 #include "writer/create.h"
 #include "writer/increment.h"
 #include "writer/restore.h"
+#include "tests/unit/seed.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -979,10 +980,7 @@ int main(void)
                                         setup_without_chain, teardown),
         T(random_batches_leave_a_whole_chain),
     };
-    const char *given = getenv("AZOTH_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid();
-    print_message("AZOTH_TEST_SEED=%u\n", seed);
-    srandom(seed);
+    srandom((unsigned)seed_of_run());
     parent = getpid();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "writer/chaining.h"
+#include "tests/unit/seed.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -532,10 +533,7 @@ int main(void)
         T(it_ends_wherever_its_thread_is),
         T(signals_are_the_other_threads),
     };
-    const char *given = getenv("AZOTH_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid();
-    print_message("AZOTH_TEST_SEED=%u\n", seed);
-    srandom(seed);
+    srandom((unsigned)seed_of_run());
     alarm(200); /* a lost wake is a failure, not a wait */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

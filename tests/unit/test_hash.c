@@ -5,6 +5,7 @@
  * run.
  */
 #include "core/hash.h"
+#include "tests/unit/seed.h"
 
 #include <setjmp.h>
 #include <sodium.h>
@@ -92,9 +93,7 @@ int main(void)
         cmocka_unit_test(every_length_in_pieces_is_libsodiums),
         cmocka_unit_test(pieces_as_long_as_what_is_gathered_are_libsodiums),
     };
-    const char *given = getenv("AZOTH_TEST_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid();
-    print_message("AZOTH_TEST_SEED=%u\n", seed);
+    unsigned seed = (unsigned)seed_of_run();
     srandom(seed);
     if (sodium_init() < 0)
         return 1;

@@ -3,13 +3,13 @@
  * ones against a search without any cleverness.
  */
 #include "tests/torture/history.h"
+#include "tests/unit/seed.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -185,9 +185,7 @@ static int some_order(const struct history_op *ops, unsigned n, unsigned placed,
 static void random_histories_get_the_verdict_of_trying_every_order(void **state)
 {
     (void)state;
-    const char *given = getenv("AZOTH_TEST_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) | 1 : (uint64_t)time(NULL) * 2654435761u | 1;
-    print_message("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
+    uint64_t seed = seed_of_run() | 1;
     unsigned legal = 0, illegal = 0;
     for (int round = 0; round < 20000; round++) {
         struct history_op ops[7];

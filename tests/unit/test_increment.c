@@ -14,6 +14,7 @@
 #include "writer/create.h"
 #include "writer/export.h"
 #include "writer/increment.h"
+#include "tests/unit/seed.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -392,9 +393,7 @@ static void a_restored_store_is_what_it_was_at_every_event_and_at_random_times(v
 {
     (void)unused;
     char path[110];
-    const char *given = getenv("AZOTH_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 10) : (uint64_t)getpid() * 2654435761u;
-    printf("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_of_run();
     open_store();
     random_history();
     assert_true(cuts > 0);

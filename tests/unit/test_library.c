@@ -5,6 +5,7 @@
 #include "projector/replay.h"
 #include "tests/unit/handlers.h"
 #include "tests/unit/projecting.h"
+#include "tests/unit/seed.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -260,9 +261,7 @@ static void a_sum_in_memory_that_follows_is_always_that_of_the_file(void **state
     (void)state;
     static const char *const types[] = {"one", "many", "more"};
     static const int values[] = {1, 2, 3, V_FAILS, V_BREAKS_A_CHECK, V_ROLLS_BACK};
-    const char *given = getenv("AZOTH_TEST_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_wall_ns() | 1, id = 0;
-    print_message("AZOTH_TEST_SEED=%" PRIu64 "\n", seed);
+    uint64_t seed = seed_of_run(), id = 0;
     open_good(WITH("-- azoth: on-error dead-letter\n"));
     for (int batch = 0; batch < 300; batch++) {
         /* Long stretches without failures, so that batches are whole again. */

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/pagecheck.h"
 #include "core/store_lmdb.h"
+#include "tests/unit/seed.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -259,9 +260,7 @@ static void lmdb_survives_whatever_is_let_through(void **state)
 {
     (void)state;
     static const unsigned char bad[] = {0, 1, 2, 4, 16, 127, 128, 255};
-    const char *given = getenv("AZOTH_TEST_SEED");
-    unsigned long long seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_wall_ns();
-    print_message("AZOTH_TEST_SEED=%llu\n", seed);
+    uint64_t seed = seed_of_run();
     unsigned short r[3] = {(unsigned short)seed, (unsigned short)(seed >> 16),
                            (unsigned short)(seed >> 32)};
     unsigned char *p = malloc(size);

@@ -8,6 +8,7 @@
 #include "writer/append.h"
 #include "writer/control.h"
 #include "writer/create.h"
+#include "tests/unit/seed.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -374,11 +375,8 @@ static void random_item(struct txn_builder *b)
 static void the_state_is_rebuilt_from_redo_exactly(void **state)
 {
     (void)state;
-    const char *given = getenv("AZOTH_TEST_SEED");
-    unsigned start = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)getpid();
     uint64_t tried = 0;
-    print_message("AZOTH_TEST_SEED=%u\n", start);
-    srandom(start);
+    srandom((unsigned)seed_of_run());
     static struct image then, now;
     struct txn_builder b = {0};
     for (int batch = 0; batch < 400; batch++) {

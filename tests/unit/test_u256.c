@@ -2,6 +2,7 @@
  * gmp's unbounded integers, which share no code of ours. */
 #include "core/u256.h"
 #include "core/buf.h"
+#include "tests/unit/seed.h"
 
 #include <gmp.h>
 #include <setjmp.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -270,9 +270,7 @@ static void agrees(int rc, const struct azoth_u256 *got, const mpz_t exact, mpz_
 static void random_arithmetic_agrees_with_unbounded_integers(void **state)
 {
     (void)state;
-    const char *given = getenv("AZOTH_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    print_message("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_of_run();
     mpz_t x, y, r, s, t;
     mpz_inits(x, y, r, s, t, NULL);
     unsigned seen[6] = {0}; /* sums, differences, products: fitting and not */

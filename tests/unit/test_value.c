@@ -2,6 +2,7 @@
 #include "core/u256.h"
 #include "core/value.h"
 #include "core/valuejson.h"
+#include "tests/unit/seed.h"
 
 #include <gmp.h>
 #include <setjmp.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <cmocka.h>
 
@@ -41,9 +41,7 @@ static void to_mpz(mpz_t out, const struct azoth_u256 *n)
 static void u256_arithmetic_agrees_with_unbounded_integers(void **state)
 {
     (void)state;
-    const char *given = getenv("AZOTH_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL) | 1;
-    print_message("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_of_run();
     mpz_t x, y, r, top, q, m;
     mpz_inits(x, y, r, top, q, m, NULL);
     mpz_ui_pow_ui(top, 2, 256);
@@ -337,9 +335,7 @@ static void a_canonical_encoding_cut_or_lengthened_is_refused(void **state)
 static void random_bytes_are_refused_or_safe_to_walk(void **state)
 {
     (void)state;
-    const char *given = getenv("AZOTH_TEST_SEED");
-    seed = given ? strtoull(given, NULL, 10) | 1 : (uint64_t)time(NULL) | 1;
-    print_message("AZOTH_TEST_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_of_run() | 1;
     unsigned good = 0;
     for (int i = 0; i < 50000; i++) {
         unsigned char enc[32];
