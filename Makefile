@@ -129,6 +129,7 @@ $(BUILD)/$(1): $(call obj,$(MAIN_$(1))) $(BUILD)/libother.a $(BUILD)/libazoth.a
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
+$(addprefix $(BUILD)/tests/unit/test_,append_chain archiving increment): $(call obj,tests/unit/log_segment.c)
 $(addprefix $(BUILD)/tests/unit/,test_dlq test_effects test_library test_pg test_table): $(call obj,tests/unit/projecting.c)
 $(addprefix $(BUILD)/tests/,$(addprefix unit/test_,contention exporter participants pause segment) fault/test_reaper): $(call obj,tests/unit/segment_dir.c)
 $(BUILD)/tests/unit/test_history: $(call obj,tests/torture/history.c)

@@ -15,6 +15,7 @@
 #include "writer/create.h"
 #include "writer/increment.h"
 #include "writer/restore.h"
+#include "tests/unit/log_segment.h"
 #include "tests/unit/seed.h"
 
 #include <dirent.h>
@@ -496,23 +497,8 @@ static void a_mark_behind_a_large_batch_has_its_record_whole(void **state)
 static void archive_all(void)
 {
     static struct archived_entry e;
-    struct archivefile_out *o;
-    struct snapshot *sn;
-    struct event_scan *es;
-    struct event_record ev;
-    struct azoth_bytes raw;
     struct buf b = {0};
-    char path[100];
-    snprintf(path, sizeof path, "%s/segment", dir);
-    must(archivefile_create(path, store_identity(store)->uuid, 1, &o, &err) == 0);
-    must(snapshot_begin(store, &sn, &err) == 0);
-    must(event_scan_open(sn, 1, 0, &es, &err) == 0);
-    while (event_scan_next(es, &ev, &raw, &err) == 1)
-        must(archivefile_add(o, &ev, raw, &err) == 0);
-    event_scan_close(es);
-    snapshot_end(sn);
-    must(archivefile_finish(o, NULL, NULL, &e.about, &err) == 0);
-    strcpy(e.path, "segment");
+    must(log_segment(store, dir, 1, 0, &e, &err) == 0);
     must(archived_entry_encode(&b, &e) == 0);
     must(control("archive", b.ptr, b.len) == 0);
     buf_fini(&b);

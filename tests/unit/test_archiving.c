@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/store_lmdb.h"
 #include "core/storecheck.h"
+#include "tests/unit/log_segment.h"
 #include "writer/append.h"
 #include "writer/control.h"
 #include "writer/create.h"
@@ -106,22 +107,7 @@ static struct archived_state state_now(void)
 /* Writes events first..last into DIR/segment. */
 static void make_segment(struct archived_entry *e, uint64_t first, uint64_t last)
 {
-    struct archivefile_out *o;
-    struct snapshot *sn;
-    struct event_scan *es;
-    struct event_record ev;
-    struct azoth_bytes raw;
-    char path[100];
-    snprintf(path, sizeof path, "%s/segment", dir);
-    assert_int_equal(archivefile_create(path, store_identity(store)->uuid, 1, &o, &err), 0);
-    assert_int_equal(snapshot_begin(store, &sn, &err), 0);
-    assert_int_equal(event_scan_open(sn, first, last + 1, &es, &err), 0);
-    while (event_scan_next(es, &ev, &raw, &err) == 1)
-        assert_int_equal(archivefile_add(o, &ev, raw, &err), 0);
-    event_scan_close(es);
-    snapshot_end(sn);
-    assert_int_equal(archivefile_finish(o, NULL, NULL, &e->about, &err), 0);
-    strcpy(e->path, "segment");
+    assert_int_equal(log_segment(store, dir, first, last, e, &err), 0);
 }
 
 static int record(const struct archived_entry *e)

@@ -14,6 +14,7 @@
 #include "writer/create.h"
 #include "writer/export.h"
 #include "writer/increment.h"
+#include "tests/unit/log_segment.h"
 #include "tests/unit/seed.h"
 
 #include <fcntl.h>
@@ -577,24 +578,10 @@ static void large_txns(unsigned n)
 static void archive_all(void)
 {
     static struct archived_entry e;
-    struct archivefile_out *o;
     struct snapshot *sn;
-    struct event_scan *es;
-    struct event_record ev;
-    struct azoth_bytes raw;
     struct archived_state state = {0};
     struct buf rec = {0};
-    char path[100];
-    snprintf(path, sizeof path, "%s/segment", dir);
-    assert_int_equal(archivefile_create(path, store_identity(store)->uuid, 1, &o, &err), 0);
-    assert_int_equal(snapshot_begin(store, &sn, &err), 0);
-    assert_int_equal(event_scan_open(sn, 1, 0, &es, &err), 0);
-    while (event_scan_next(es, &ev, &raw, &err) == 1)
-        assert_int_equal(archivefile_add(o, &ev, raw, &err), 0);
-    event_scan_close(es);
-    snapshot_end(sn);
-    assert_int_equal(archivefile_finish(o, NULL, NULL, &e.about, &err), 0);
-    strcpy(e.path, "segment");
+    assert_int_equal(log_segment(store, dir, 1, 0, &e, &err), 0);
     assert_int_equal(archived_entry_encode(&rec, &e), 0);
     operate("archive", rec.ptr, rec.len);
     buf_fini(&rec);
