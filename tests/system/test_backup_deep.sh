@@ -2,26 +2,13 @@
 # azoth backup verify --deep: what the files of a directory lead to together is restored, each stretch of it, and what is found by that
 # alone; and that of the restored nothing is left, whatever ends it.
 . "$(dirname "$0")/checks.sh"
-export AZOTH_DIR=$TMP/db
-trap leave EXIT
-azoth init "$AZOTH_DIR" >/dev/null
-printf '[writer]\nreserve = 1M\n' >"$AZOTH_DIR/azoth.conf"
-printf -- '-- azoth: projection p\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v);\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/p.sql"
-n=0
-commit() { # N: so many transactions, each with a sum, a key, two events and an id
-    local i
-    for ((i = n + 1; i <= n + $1; i++)); do
-        printf '{"id":"%032x","add":{"sum":1},"set":{"key/%d":%d},"events":[{"type":"a","key":"k","data":{"v":%d}},{"type":"b","data":%d}]}\n' $i $((i * 7919 % 50)) $i $i $i
-    done | azoth tx - >"$TMP/out" || fail=1
-    n=$((n + $1))
-}
+. "$(dirname "$0")/backups.sh"
 increment() { commit "$1"; azoth backup --incremental "${@:3}" "$2" >"$TMP/out" 2>&1; }
 numbered() { ls -d "$1"/*-00000"$2"-*; } # DEST NUMBER
 deep() { azoth backup verify --deep --tmp "$TMP/t" "$@"; }
 deeply() { deep --json "$@" 2>/dev/null >"$TMP/deep.json"; jq -r "$filter" "$TMP/deep.json"; }
 left() { ls -A "$TMP/t" | wc -l; }
 flip() { local at=$(($(stat -c %s "$1") / 2)); printf "\\x$(printf %02x $(($(od -An -tu1 -j $at -N1 "$1") ^ 4)))" | dd of="$1" bs=1 seek=$at conv=notrunc 2>/dev/null; }
-begin_writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" 2>"$TMP/writer.log" & writer=$!; pids+=($writer); until_true 20 grep -q ready "$TMP/writer.log"; }
 mkdir "$TMP/t"
 
 check "a writer runs" begin_writer

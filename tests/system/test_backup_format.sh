@@ -2,12 +2,7 @@
 # Backups of a store that was of format 1: as it is, and after a writer has made it format 2, whose chain, redo records and segments then
 # begin in the middle of the log. What is restored has the content of the original, at each moment, and its projections are those of the log.
 . "$(dirname "$0")/checks.sh"
-export AZOTH_DIR=$TMP/db
-trap leave EXIT
-azoth init "$AZOTH_DIR" >/dev/null
-printf '[writer]\nreserve = 1M\n' >"$AZOTH_DIR/azoth.conf"
-printf -- '-- azoth: projection p\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v);\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/p.sql"
-n=0
+. "$(dirname "$0")/backups.sh"
 lines() { # N: so many transactions more, each with a sum, a key, two events and an id; every third deletes a key
     local i gone
     for ((i = n + 1; i <= n + $1; i++)); do

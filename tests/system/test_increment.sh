@@ -2,24 +2,11 @@
 # azoth backup --incremental, and azoth restore to an event or a time: a database is given back as it was at each moment that
 # its backups lead to; and what a gap, a flipped bit, a full disk or a mark that was given up does.
 . "$(dirname "$0")/checks.sh"
-export AZOTH_DIR=$TMP/db
-trap leave EXIT
-azoth init "$AZOTH_DIR" >/dev/null
-printf '[writer]\nreserve = 1M\n' >"$AZOTH_DIR/azoth.conf"
-printf -- '-- azoth: projection p\n-- azoth: migration 1 t\nCREATE TABLE t (id INTEGER PRIMARY KEY, v);\n-- azoth: on a\nINSERT INTO t VALUES (@id, :v);\n' >"$AZOTH_DIR/projections/p.sql"
-n=0
-commit() { # N: so many transactions, each with a sum, a key, two events and an id
-    local i
-    for ((i = n + 1; i <= n + $1; i++)); do
-        printf '{"id":"%032x","add":{"sum":1},"set":{"key/%d":%d},"events":[{"type":"a","key":"k","data":{"v":%d}},{"type":"b","data":%d}]}\n' $i $((i * 7919 % 50)) $i $i $i
-    done | azoth tx - >"$TMP/out" || fail=1
-    n=$((n + $1))
-}
+. "$(dirname "$0")/backups.sh"
 remember() { digests[n]=$(azoth digest --with-times); times[n]=$(date +%s.%N); }
 kinds() { azoth backup list "$1" --json | jq -r 'map(.kind[:1]) | join("")'; }
 newest() { ls "$1"/*.azb | sort -t- -k2n | tail -1; }
 restored() { rm -rf "$TMP/new"; azoth restore "$TMP/dest" "$TMP/new" "$@" >"$TMP/out" 2>&1 && azoth digest --with-times --dir "$TMP/new"; }
-begin_writer() { "$BUILD/azoth-writer" --dir "$AZOTH_DIR" "$@" 2>"$TMP/writer.log" & writer=$!; pids+=($writer); until_true 20 grep -q ready "$TMP/writer.log"; }
 declare -a digests times
 
 check "a writer runs" begin_writer
