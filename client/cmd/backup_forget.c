@@ -6,7 +6,6 @@
 #include "core/mark.h"
 #include "core/store.h"
 
-
 /* Whether the database is known to have no mark for it: what can not be read might be one. */
 static int is_unknown(const char *dir, const uint8_t place[MARK_PLACE])
 {
